@@ -1,0 +1,104 @@
+//! One named counter per event and per drop, under the names of /proc/net/snmp and /proc/net/netstat, plus our own
+//! names for drops that Linux does not tell apart.
+
+macro_rules! counters {
+    ($( $group:literal { $( $field:ident = $name:literal; )* } )*) => {
+        /// All counters of one stack. `snmp`-style names are in [`Counters::each`].
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $( $(
+                #[doc = concat!($group, ": ", $name, ".")]
+                pub $field: u64,
+            )* )*
+        }
+
+        impl Counters {
+            /// Every counter as (group, Linux's name, value), in the order of /proc/net.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [ $( $( ($group, $name, self.$field), )* )* ].into_iter()
+            }
+        }
+    };
+}
+
+//= REF C-19
+counters! {
+    "Ip" {
+        ip_in_receives = "InReceives"; ip_in_hdr_errors = "InHdrErrors"; ip_in_addr_errors = "InAddrErrors";
+        ip_forw_datagrams = "ForwDatagrams"; ip_in_unknown_protos = "InUnknownProtos"; ip_in_discards = "InDiscards";
+        ip_in_delivers = "InDelivers"; ip_out_requests = "OutRequests"; ip_out_discards = "OutDiscards";
+        ip_out_no_routes = "OutNoRoutes"; ip_reasm_timeout = "ReasmTimeout"; ip_reasm_reqds = "ReasmReqds";
+        ip_reasm_oks = "ReasmOKs"; ip_reasm_fails = "ReasmFails"; ip_frag_oks = "FragOKs"; ip_frag_fails = "FragFails";
+        ip_frag_creates = "FragCreates"; ip_out_transmits = "OutTransmits";
+    }
+    "Icmp" {
+        icmp_in_msgs = "InMsgs"; icmp_in_errors = "InErrors"; icmp_in_csum_errors = "InCsumErrors";
+        icmp_in_dest_unreachs = "InDestUnreachs"; icmp_in_time_excds = "InTimeExcds"; icmp_in_parm_probs = "InParmProbs";
+        icmp_in_redirects = "InRedirects"; icmp_in_echos = "InEchos"; icmp_in_echo_reps = "InEchoReps";
+        icmp_out_msgs = "OutMsgs"; icmp_out_errors = "OutErrors"; icmp_out_rate_limit_global = "OutRateLimitGlobal";
+        icmp_out_rate_limit_host = "OutRateLimitHost"; icmp_out_dest_unreachs = "OutDestUnreachs";
+        icmp_out_time_excds = "OutTimeExcds"; icmp_out_parm_probs = "OutParmProbs"; icmp_out_echos = "OutEchos";
+        icmp_out_echo_reps = "OutEchoReps";
+    }
+    "Tcp" {
+        tcp_active_opens = "ActiveOpens"; tcp_passive_opens = "PassiveOpens"; tcp_attempt_fails = "AttemptFails";
+        tcp_estab_resets = "EstabResets"; tcp_curr_estab = "CurrEstab"; tcp_in_segs = "InSegs"; tcp_out_segs = "OutSegs";
+        tcp_retrans_segs = "RetransSegs"; tcp_in_errs = "InErrs"; tcp_out_rsts = "OutRsts"; tcp_in_csum_errors = "InCsumErrors";
+    }
+    "Udp" {
+        udp_in_datagrams = "InDatagrams"; udp_no_ports = "NoPorts"; udp_in_errors = "InErrors";
+        udp_out_datagrams = "OutDatagrams"; udp_rcvbuf_errors = "RcvbufErrors"; udp_sndbuf_errors = "SndbufErrors";
+        udp_in_csum_errors = "InCsumErrors"; udp_ignored_multi = "IgnoredMulti"; udp_mem_errors = "MemErrors";
+    }
+    "TcpExt" {
+        syncookies_sent = "SyncookiesSent"; syncookies_recv = "SyncookiesRecv"; syncookies_failed = "SyncookiesFailed";
+        embryonic_rsts = "EmbryonicRsts"; prune_called = "PruneCalled"; rcv_pruned = "RcvPruned"; ofo_pruned = "OfoPruned";
+        out_of_window_icmps = "OutOfWindowIcmps"; lock_dropped_icmps = "LockDroppedIcmps"; arp_filter = "ArpFilter";
+        time_waited = "TW"; tw_recycled = "TWRecycled"; tw_killed = "TWKilled"; paws_active = "PAWSActive";
+        paws_estab = "PAWSEstab"; delayed_acks = "DelayedACKs"; delayed_ack_locked = "DelayedACKLocked";
+        delayed_ack_lost = "DelayedACKLost"; listen_overflows = "ListenOverflows"; listen_drops = "ListenDrops";
+        tcp_hp_hits = "TCPHPHits"; tcp_pure_acks = "TCPPureAcks"; tcp_hp_acks = "TCPHPAcks"; tcp_reno_recovery = "TCPRenoRecovery";
+        tcp_sack_recovery = "TCPSackRecovery"; tcp_sack_reneging = "TCPSACKReneging"; tcp_sack_reorder = "TCPSACKReorder";
+        tcp_reno_reorder = "TCPRenoReorder"; tcp_ts_reorder = "TCPTSReorder"; tcp_full_undo = "TCPFullUndo";
+        tcp_partial_undo = "TCPPartialUndo"; tcp_dsack_undo = "TCPDSACKUndo"; tcp_loss_undo = "TCPLossUndo";
+        tcp_lost_retransmit = "TCPLostRetransmit"; tcp_reno_failures = "TCPRenoFailures"; tcp_sack_failures = "TCPSackFailures";
+        tcp_loss_failures = "TCPLossFailures"; tcp_fast_retrans = "TCPFastRetrans"; tcp_slow_start_retrans = "TCPSlowStartRetrans";
+        tcp_timeouts = "TCPTimeouts"; tcp_loss_probes = "TCPLossProbes"; tcp_loss_probe_recovery = "TCPLossProbeRecovery";
+        tcp_reno_recovery_fail = "TCPRenoRecoveryFail"; tcp_sack_recovery_fail = "TCPSackRecoveryFail";
+        tcp_rcv_collapsed = "TCPRcvCollapsed"; tcp_dsack_old_sent = "TCPDSACKOldSent"; tcp_dsack_ofo_sent = "TCPDSACKOfoSent";
+        tcp_dsack_recv = "TCPDSACKRecv"; tcp_dsack_ofo_recv = "TCPDSACKOfoRecv"; tcp_abort_on_data = "TCPAbortOnData";
+        tcp_abort_on_close = "TCPAbortOnClose"; tcp_abort_on_memory = "TCPAbortOnMemory"; tcp_abort_on_timeout = "TCPAbortOnTimeout";
+        tcp_abort_on_linger = "TCPAbortOnLinger"; tcp_abort_failed = "TCPAbortFailed"; tcp_memory_pressures = "TCPMemoryPressures";
+        tcp_spurious_rtos = "TCPSpuriousRTOs"; tcp_backlog_drop = "TCPBacklogDrop"; tcp_min_ttl_drop = "TCPMinTTLDrop";
+        tcp_defer_accept_drop = "TCPDeferAcceptDrop"; tcp_time_wait_overflow = "TCPTimeWaitOverflow";
+        tcp_req_q_full_do_cookies = "TCPReqQFullDoCookies"; tcp_req_q_full_drop = "TCPReqQFullDrop";
+        tcp_retrans_fail = "TCPRetransFail"; tcp_rcv_coalesce = "TCPRcvCoalesce"; tcp_ofo_queue = "TCPOFOQueue";
+        tcp_ofo_drop = "TCPOFODrop"; tcp_ofo_merge = "TCPOFOMerge"; tcp_challenge_ack = "TCPChallengeACK";
+        tcp_syn_challenge = "TCPSYNChallenge"; tcp_fast_open_active = "TCPFastOpenActive";
+        tcp_fast_open_passive = "TCPFastOpenPassive"; tcp_spurious_rtx_host_queues = "TCPSpuriousRtxHostQueues";
+        tcp_auto_corking = "TCPAutoCorking"; tcp_from_zero_window_adv = "TCPFromZeroWindowAdv";
+        tcp_to_zero_window_adv = "TCPToZeroWindowAdv"; tcp_want_zero_window_adv = "TCPWantZeroWindowAdv";
+        tcp_syn_retrans = "TCPSynRetrans"; tcp_orig_data_sent = "TCPOrigDataSent"; tcp_ack_skipped_syn_recv = "TCPACKSkippedSynRecv";
+        tcp_ack_skipped_paws = "TCPACKSkippedPAWS"; tcp_ack_skipped_seq = "TCPACKSkippedSeq";
+        tcp_ack_skipped_fin_wait2 = "TCPACKSkippedFinWait2"; tcp_ack_skipped_time_wait = "TCPACKSkippedTimeWait";
+        tcp_ack_skipped_challenge = "TCPACKSkippedChallenge"; tcp_win_probe = "TCPWinProbe"; tcp_keep_alive = "TCPKeepAlive";
+        tcp_mtup_fail = "TCPMTUPFail"; tcp_mtup_success = "TCPMTUPSuccess"; tcp_delivered = "TCPDelivered";
+        tcp_delivered_ce = "TCPDeliveredCE"; tcp_ack_compressed = "TCPAckCompressed"; tcp_zero_window_drop = "TCPZeroWindowDrop";
+        tcp_rcv_q_drop = "TCPRcvQDrop"; tcp_timeout_rehash = "TcpTimeoutRehash"; tcp_dsack_recv_segs = "TCPDSACKRecvSegs";
+    }
+    "IpExt" {
+        in_no_routes = "InNoRoutes"; in_truncated_pkts = "InTruncatedPkts"; in_mcast_pkts = "InMcastPkts";
+        out_mcast_pkts = "OutMcastPkts"; in_bcast_pkts = "InBcastPkts"; out_bcast_pkts = "OutBcastPkts";
+        in_octets = "InOctets"; out_octets = "OutOctets"; in_csum_errors = "InCsumErrors"; in_noect_pkts = "InNoECTPkts";
+        in_ect1_pkts = "InECT1Pkts"; in_ect0_pkts = "InECT0Pkts"; in_ce_pkts = "InCEPkts"; reasm_overlaps = "ReasmOverlaps";
+    }
+    "Remora" {
+        link_truncated = "LinkTruncated"; link_not_for_us = "LinkNotForUs"; link_unknown_type = "LinkUnknownType";
+        link_vlan_foreign = "LinkVlanForeign"; arp_malformed = "ArpMalformed"; arp_in = "ArpIn"; arp_out = "ArpOut";
+        arp_conflicts = "ArpConflicts"; neighbour_queue_drops = "NeighbourQueueDrops"; neighbour_failures = "NeighbourFailures";
+        ip_bad_options = "IpBadOptions"; ip_martian = "IpMartian"; ip_bad_checksum = "IpBadChecksum";
+        icmp_malformed = "IcmpMalformed"; tcp_bad_header = "TcpBadHeader"; tcp_bad_options = "TcpBadOptions";
+        udp_bad_length = "UdpBadLength"; transmit_no_room = "TransmitNoRoom"; transmit_errors = "TransmitErrors";
+        memory_refused = "MemoryRefused";
+    }
+}

@@ -1,0 +1,281 @@
+//! Socket options as typed values, and the block of them that every socket carries.
+//!
+//! The shim turns (level, name, bytes) into these and back; lengths and EFAULT are its business.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+/// Options common to all protocols: Linux's `struct sock` and `struct inet_sock` parts of them.
+#[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct SocketOptions {
+    /// SO_REUSEADDR.
+    pub reuse_address: bool,
+    /// SO_REUSEPORT.
+    pub reuse_port: bool,
+    /// SO_KEEPALIVE.
+    pub keepalive: bool,
+    /// SO_BROADCAST.
+    pub broadcast: bool,
+    /// SO_OOBINLINE.
+    pub oob_inline: bool,
+    /// SO_DONTROUTE.
+    pub dont_route: bool,
+    /// SO_LINGER: `None` is off.
+    pub linger: Option<Duration>,
+    /// SO_RCVTIMEO: `None` waits for ever.
+    pub receive_timeout: Option<Duration>,
+    /// SO_SNDTIMEO: `None` waits for ever.
+    pub send_timeout: Option<Duration>,
+    /// SO_RCVLOWAT in bytes, at least 1.
+    pub receive_low_water: u32,
+    /// SO_RCVBUF as getsockopt shows it (doubled), in bytes.
+    pub receive_buffer: u32,
+    /// SO_SNDBUF as getsockopt shows it (doubled), in bytes.
+    pub send_buffer: u32,
+    /// The program has set SO_RCVBUF: no autotuning (SOCK_RCVBUF_LOCK).
+    pub receive_buffer_locked: bool,
+    /// The program has set SO_SNDBUF: no autotuning (SOCK_SNDBUF_LOCK).
+    pub send_buffer_locked: bool,
+    /// SO_PRIORITY.
+    pub priority: i32,
+    /// SO_MARK.
+    pub mark: u32,
+    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0).
+    pub timestamp: u8,
+    /// SO_BINDTODEVICE; empty is none.
+    pub device: String,
+    /// IP_TTL; `None` takes the default.
+    pub ttl: Option<u8>,
+    /// IP_TOS.
+    pub tos: u8,
+    /// IP_MTU_DISCOVER (IP_PMTUDISC_*).
+    pub mtu_discover: u8,
+    /// IP_RECVERR.
+    pub receive_errors: bool,
+    /// IP_PKTINFO.
+    pub packet_info: bool,
+    /// IP_RECVTTL.
+    pub receive_ttl: bool,
+    /// IP_RECVTOS.
+    pub receive_tos: bool,
+    /// IP_RECVORIGDSTADDR.
+    pub receive_original_destination: bool,
+    /// IP_FREEBIND.
+    pub free_bind: bool,
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub bind_address_no_port: bool,
+    /// IP_MULTICAST_TTL.
+    pub multicast_ttl: u8,
+    /// IP_MULTICAST_LOOP.
+    pub multicast_loop: bool,
+    /// IP_MULTICAST_IF; `None` lets the route decide.
+    pub multicast_interface: Option<IpAddr>,
+    /// IPV6_V6ONLY.
+    pub v6_only: bool,
+    /// SO_NO_CHECK (UDP without checksum on send).
+    pub no_check: bool,
+}
+
+/// One option with its new value (setsockopt).
+#[derive(Clone, Debug, PartialEq)]
+pub enum SetOption {
+    /// SO_REUSEADDR.
+    ReuseAddress(bool),
+    /// SO_REUSEPORT.
+    ReusePort(bool),
+    /// SO_KEEPALIVE.
+    KeepAlive(bool),
+    /// SO_BROADCAST.
+    Broadcast(bool),
+    /// SO_OOBINLINE.
+    OobInline(bool),
+    /// SO_DONTROUTE.
+    DontRoute(bool),
+    /// SO_LINGER.
+    Linger(Option<Duration>),
+    /// SO_RCVTIMEO.
+    ReceiveTimeout(Option<Duration>),
+    /// SO_SNDTIMEO.
+    SendTimeout(Option<Duration>),
+    /// SO_RCVLOWAT.
+    ReceiveLowWater(i32),
+    /// SO_RCVBUF, in bytes as the program said; the flag: SO_RCVBUFFORCE.
+    ReceiveBuffer(i32, bool),
+    /// SO_SNDBUF, in bytes as the program said; the flag: SO_SNDBUFFORCE.
+    SendBuffer(i32, bool),
+    /// SO_PRIORITY.
+    Priority(i32),
+    /// SO_MARK.
+    Mark(u32),
+    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0).
+    Timestamp(u8),
+    /// SO_BINDTODEVICE.
+    Device(String),
+    /// SO_NO_CHECK.
+    NoCheck(bool),
+    /// IP_TTL (-1: default).
+    Ttl(i32),
+    /// IP_TOS.
+    Tos(i32),
+    /// IP_MTU_DISCOVER.
+    MtuDiscover(i32),
+    /// IP_RECVERR.
+    ReceiveErrors(bool),
+    /// IP_PKTINFO.
+    PacketInfo(bool),
+    /// IP_RECVTTL.
+    ReceiveTtl(bool),
+    /// IP_RECVTOS.
+    ReceiveTos(bool),
+    /// IP_RECVORIGDSTADDR.
+    ReceiveOriginalDestination(bool),
+    /// IP_FREEBIND.
+    FreeBind(bool),
+    /// IP_BIND_ADDRESS_NO_PORT.
+    BindAddressNoPort(bool),
+    /// IP_MULTICAST_TTL.
+    MulticastTtl(i32),
+    /// IP_MULTICAST_LOOP.
+    MulticastLoop(bool),
+    /// IP_MULTICAST_IF.
+    MulticastInterface(Option<IpAddr>),
+    /// IP_ADD_MEMBERSHIP / IP_DROP_MEMBERSHIP: group, local interface address, join.
+    Membership(IpAddr, Option<IpAddr>, bool),
+    /// IPV6_V6ONLY.
+    V6Only(bool),
+    /// TCP_NODELAY.
+    NoDelay(bool),
+    /// TCP_CORK.
+    Cork(bool),
+    /// TCP_MAXSEG.
+    MaxSegment(i32),
+    /// TCP_KEEPIDLE, in seconds.
+    KeepIdle(i32),
+    /// TCP_KEEPINTVL, in seconds.
+    KeepInterval(i32),
+    /// TCP_KEEPCNT.
+    KeepCount(i32),
+    /// TCP_SYNCNT.
+    SynCount(i32),
+    /// TCP_LINGER2, in seconds.
+    Linger2(i32),
+    /// TCP_DEFER_ACCEPT, in seconds.
+    DeferAccept(i32),
+    /// TCP_WINDOW_CLAMP, in bytes.
+    WindowClamp(i32),
+    /// TCP_QUICKACK.
+    QuickAck(i32),
+    /// TCP_CONGESTION.
+    Congestion(String),
+    /// TCP_USER_TIMEOUT, in milliseconds.
+    UserTimeout(i32),
+    /// TCP_NOTSENT_LOWAT, in bytes.
+    NotSentLowWater(u32),
+    /// TCP_FASTOPEN: queue length.
+    FastOpen(i32),
+    /// TCP_FASTOPEN_CONNECT.
+    FastOpenConnect(bool),
+    /// ICMP_FILTER on a raw socket: bit set = blocked.
+    IcmpFilter(u32),
+    /// IP_HDRINCL.
+    HeaderIncluded(bool),
+}
+
+/// Which option to read (getsockopt): the protocol's own ones; SOL_SOCKET's are read off [`SocketOptions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionName {
+    /// IP_MTU: path MTU of a connected socket.
+    Mtu,
+    /// TCP_NODELAY.
+    NoDelay,
+    /// TCP_CORK.
+    Cork,
+    /// TCP_MAXSEG.
+    MaxSegment,
+    /// TCP_KEEPIDLE.
+    KeepIdle,
+    /// TCP_KEEPINTVL.
+    KeepInterval,
+    /// TCP_KEEPCNT.
+    KeepCount,
+    /// TCP_SYNCNT.
+    SynCount,
+    /// TCP_LINGER2.
+    Linger2,
+    /// TCP_DEFER_ACCEPT.
+    DeferAccept,
+    /// TCP_WINDOW_CLAMP.
+    WindowClamp,
+    /// TCP_QUICKACK.
+    QuickAck,
+    /// TCP_CONGESTION.
+    Congestion,
+    /// TCP_USER_TIMEOUT.
+    UserTimeout,
+    /// TCP_NOTSENT_LOWAT.
+    NotSentLowWater,
+    /// TCP_FASTOPEN.
+    FastOpen,
+    /// TCP_FASTOPEN_CONNECT.
+    FastOpenConnect,
+    /// TCP_INFO: the bytes of Linux's `struct tcp_info`, native endian.
+    Info,
+    /// ICMP_FILTER.
+    IcmpFilter,
+    /// IP_HDRINCL.
+    HeaderIncluded,
+}
+
+/// Value of an option that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptionValue {
+    /// An int.
+    Int(i32),
+    /// A structure or a name, as bytes.
+    Bytes(Vec<u8>),
+}
+
+impl SocketOptions {
+    /// Linux's defaults for a new socket with the given buffer sizes in bytes.
+    #[must_use]
+    pub const fn new(receive_buffer: u32, send_buffer: u32) -> Self {
+        Self {
+            reuse_address: false,
+            reuse_port: false,
+            keepalive: false,
+            broadcast: false,
+            oob_inline: false,
+            dont_route: false,
+            linger: None,
+            receive_timeout: None,
+            send_timeout: None,
+            receive_low_water: 1,
+            receive_buffer,
+            send_buffer,
+            receive_buffer_locked: false,
+            send_buffer_locked: false,
+            priority: 0,
+            mark: 0,
+            timestamp: 0,
+            device: String::new(),
+            ttl: None,
+            tos: 0,
+            mtu_discover: 1,
+            receive_errors: false,
+            packet_info: false,
+            receive_ttl: false,
+            receive_tos: false,
+            receive_original_destination: false,
+            free_bind: false,
+            bind_address_no_port: false,
+            multicast_ttl: 1,
+            multicast_loop: true,
+            multicast_interface: None,
+            v6_only: false,
+            no_check: false,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The protocol switch: what a transport protocol offers to the socket layer (Linux's `struct proto`), and what the
+//! socket layer hands to it.
+
+use core::net::{IpAddr, SocketAddr};
+
+use bitflags::bitflags;
+
+use crate::counters::Counters;
+use crate::io::{Sink, Source};
+use crate::ip::Ip;
+use crate::random::Random;
+use crate::settings::Settings;
+use crate::socket::error::{
+    AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
+};
+use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use crate::time::Instant;
+
+/// Names a socket of the socket layer. Never reused for another socket while the first is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId {
+    /// Place in the table.
+    pub index: u32,
+    /// How often the place was used before.
+    pub generation: u32,
+}
+
+/// Names a protocol's own socket (Linux's `struct sock`) inside that protocol's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SockId {
+    /// Place in the table.
+    pub index: u32,
+    /// How often the place was used before.
+    pub generation: u32,
+}
+
+/// Address family of a socket. Both kinds are served by the IPv4 layer until there is an IPv6 one: an `Inet6`
+/// socket bound to `::` without `v6_only` takes IPv4 too. Core addresses are always the real ones (never mapped).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressFamily {
+    /// AF_INET.
+    Inet,
+    /// AF_INET6.
+    Inet6,
+}
+
+/// Type of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SocketType {
+    /// SOCK_STREAM.
+    Stream,
+    /// SOCK_DGRAM.
+    Datagram,
+    /// SOCK_RAW.
+    Raw,
+}
+
+/// What the environment of a call is: time, network layer, counters, settings, randomness.
+pub struct Net<'a> {
+    /// The time of the call.
+    pub now: Instant,
+    /// Network layer: routes, addresses, path MTU.
+    pub ip: &'a mut Ip,
+    /// Linux's counters.
+    pub counters: &'a mut Counters,
+    /// Tunables.
+    pub settings: &'a Settings,
+    /// Keyed hashes and random numbers.
+    pub random: &'a mut Random,
+}
+
+bitflags! {
+    /// Readiness of a socket: the bits of poll(2), with Linux's values.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Readiness: u32 {
+        /// POLLIN.
+        const IN = 0x001;
+        /// POLLPRI.
+        const PRI = 0x002;
+        /// POLLOUT.
+        const OUT = 0x004;
+        /// POLLERR.
+        const ERR = 0x008;
+        /// POLLHUP.
+        const HUP = 0x010;
+        /// POLLRDNORM.
+        const RDNORM = 0x040;
+        /// POLLRDBAND.
+        const RDBAND = 0x080;
+        /// POLLWRNORM.
+        const WRNORM = 0x100;
+        /// POLLWRBAND.
+        const WRBAND = 0x200;
+        /// POLLRDHUP.
+        const RDHUP = 0x2000;
+    }
+
+    /// Flags of a send that the core acts on.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct SendFlags: u32 {
+        /// MSG_OOB.
+        const OOB = 0x1;
+        /// MSG_DONTROUTE.
+        const DONTROUTE = 0x4;
+        /// MSG_EOR.
+        const EOR = 0x80;
+        /// MSG_MORE.
+        const MORE = 0x8000;
+        /// MSG_FASTOPEN.
+        const FASTOPEN = 0x2000_0000;
+    }
+
+    /// Flags of a receive that the core acts on (waiting is the caller's business).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct ReceiveFlags: u32 {
+        /// MSG_OOB.
+        const OOB = 0x1;
+        /// MSG_PEEK.
+        const PEEK = 0x2;
+        /// MSG_TRUNC: for TCP the bytes are thrown away instead of copied; for datagrams the real length is returned.
+        const TRUNC = 0x20;
+        /// MSG_ERRQUEUE.
+        const ERRQUEUE = 0x2000;
+    }
+}
+
+/// Arguments of a send beside the bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SendArguments {
+    /// Destination of sendto, if one was given.
+    pub to: Option<SocketAddr>,
+    /// Flags.
+    pub flags: SendFlags,
+    /// IP_PKTINFO source address, if given.
+    pub source: Option<IpAddr>,
+    /// IP_TTL for this datagram, if given.
+    pub ttl: Option<u8>,
+    /// IP_TOS for this datagram, if given.
+    pub tos: Option<u8>,
+}
+
+/// What a receive gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes stored (or, for TRUNC, what the call returns).
+    pub length: usize,
+    /// Where a datagram came from.
+    pub from: Option<SocketAddr>,
+    /// The address the datagram was sent to, for IP_PKTINFO.
+    pub to: Option<IpAddr>,
+    /// The datagram did not fit (MSG_TRUNC in msg_flags).
+    pub truncated: bool,
+    /// These are urgent bytes (MSG_OOB in msg_flags).
+    pub urgent: bool,
+    /// TTL of the datagram.
+    pub ttl: u8,
+    /// TOS byte of the datagram.
+    pub tos: u8,
+    /// When it arrived.
+    pub at: Instant,
+}
+
+/// Which half to shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// SHUT_RD.
+    Read,
+    /// SHUT_WR.
+    Write,
+    /// SHUT_RDWR.
+    Both,
+}
+
+/// One transport protocol as the socket layer sees it: Linux's `struct proto`. Implemented by TCP, UDP and raw.
+///
+/// Every `SockId` handed in was given out by this protocol; an id that is no longer known must be answered as a
+/// closed socket would be, never by a panic. No call waits: what would block returns the operation's `WouldBlock`,
+/// `InProgress` or `Already`. A change of readiness of a sock with an owner is announced through the protocol's
+/// event queue.
+pub trait Protocol {
+    /// Makes a sock in its first state (`inet_create`, `sk->sk_prot->init`).
+    ///
+    /// # Errors
+    /// `NoMemory`, `NotPermitted`, `GroupNotAllowed`.
+    fn create(
+        &mut self,
+        net: &mut Net<'_>,
+        owner: SocketId,
+        family: AddressFamily,
+        protocol: u8,
+    ) -> Result<SockId, CreateError>;
+
+    /// The last descriptor has gone (`tcp_close`, `udp_lib_close`). The id is dead for the caller; the protocol
+    /// finishes on its own (FIN, TIME_WAIT, reset when unread data is thrown away).
+    fn close(&mut self, net: &mut Net<'_>, sock: SockId);
+
+    /// Binds to an address of ours or the unspecified one and a port (0: choose) (`inet_bind`, `get_port`).
+    /// Address kinds were checked by the socket layer.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    fn bind(&mut self, net: &mut Net<'_>, sock: SockId, address: SocketAddr) -> Result<(), BindError>;
+
+    /// Begins to connect (`tcp_v4_connect`) or sets the peer (`ip4_datagram_connect`).
+    ///
+    /// # Errors
+    /// Streams answer `InProgress` when the attempt has begun.
+    fn connect(&mut self, net: &mut Net<'_>, sock: SockId, address: SocketAddr) -> Result<(), ConnectError>;
+
+    /// connect(AF_UNSPEC) (`tcp_disconnect`, `__udp_disconnect`).
+    fn disconnect(&mut self, net: &mut Net<'_>, sock: SockId);
+
+    /// Starts listening or changes the backlog (`inet_csk_listen_start`).
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    fn listen(&mut self, net: &mut Net<'_>, sock: SockId, backlog: u32) -> Result<(), ListenError>;
+
+    /// Takes one established connection off the queue (`inet_csk_accept`); the new sock has no owner yet.
+    ///
+    /// # Errors
+    /// See [`AcceptError`].
+    fn accept(&mut self, net: &mut Net<'_>, sock: SockId) -> Result<SockId, AcceptError>;
+
+    /// Whose readiness the sock's events announce.
+    fn adopt(&mut self, sock: SockId, owner: SocketId);
+
+    /// Shuts one or both halves; state checks of `inet_shutdown` were made by the socket layer (`tcp_shutdown`).
+    fn shutdown(&mut self, net: &mut Net<'_>, sock: SockId, how: Shutdown);
+
+    /// Takes bytes to send (`tcp_sendmsg`, `udp_sendmsg`, `raw_sendmsg`). Returns how many.
+    ///
+    /// # Errors
+    /// See [`SendError`]; `Memory` only when no byte was taken.
+    fn send(
+        &mut self,
+        net: &mut Net<'_>,
+        sock: SockId,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError>;
+
+    /// Gives received bytes (`tcp_recvmsg`, `udp_recvmsg`). Zero bytes mean end of stream (or an empty datagram).
+    ///
+    /// # Errors
+    /// See [`ReceiveError`].
+    fn receive(
+        &mut self,
+        net: &mut Net<'_>,
+        sock: SockId,
+        sink: &mut dyn Sink,
+        flags: ReceiveFlags,
+    ) -> Result<Received, ReceiveError>;
+
+    /// The poll mask (`tcp_poll`, `udp_poll`, `datagram_poll`), bit for bit.
+    fn readiness(&self, sock: SockId) -> Readiness;
+
+    /// Local address and port as getsockname shows them.
+    fn local_name(&self, sock: SockId) -> SocketAddr;
+
+    /// Peer, when there is one as getpeername sees it.
+    fn peer_name(&self, sock: SockId) -> Option<SocketAddr>;
+
+    /// The options all protocols share.
+    fn options(&self, sock: SockId) -> Option<&SocketOptions>;
+
+    /// The options all protocols share, to change.
+    fn options_mut(&mut self, sock: SockId) -> Option<&mut SocketOptions>;
+
+    /// Sets an option of the protocol's own (or does what a common option's change needs).
+    ///
+    /// # Errors
+    /// `Unknown` for one that the protocol has not.
+    fn set_option(&mut self, net: &mut Net<'_>, sock: SockId, option: &SetOption) -> Result<(), OptionError>;
+
+    /// Reads an option of the protocol's own.
+    ///
+    /// # Errors
+    /// `Unknown` for one that the protocol has not.
+    fn option(&self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError>;
+
+    /// Takes the pending error (SO_ERROR, `sock_error`): reports once and clears.
+    fn take_error(&mut self, sock: SockId) -> Option<SocketFault>;
+
+    /// Bytes that a receive would give now (SIOCINQ / FIONREAD); for datagrams the length of the next one.
+    fn queued_input(&self, sock: SockId) -> usize;
+
+    /// Bytes not yet acknowledged by the peer (SIOCOUTQ).
+    fn queued_output(&self, sock: SockId) -> usize;
+
+    /// Bytes not yet sent at all (SIOCOUTQNSD).
+    fn unsent_output(&self, sock: SockId) -> usize;
+}
