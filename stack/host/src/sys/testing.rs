@@ -1,0 +1,48 @@
+//! For tests: forked children whose exit status is the answer.
+
+use super::call;
+use super::call::{invoke, word};
+
+/// Runs `body` in a child made by libc's fork and returns its exit status; -1 when it was killed.
+pub(crate) fn in_child(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child only runs `body` and leaves by exit_group, as each test's body takes care to be simple.
+    let pid = unsafe { libc::fork() };
+    finish(pid, body)
+}
+
+/// The same by a raw clone, of which libc knows nothing.
+pub(crate) fn in_raw_child(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: without CLONE_VM this is fork; no memory is passed.
+    let pid = unsafe { invoke(libc::SYS_clone, [word(libc::SIGCHLD), 0, 0, 0, 0]) };
+    finish(pid.map_or(-1, |pid| pid as i32), body)
+}
+
+/// Starts a child and returns its pid at once.
+pub(crate) fn spawn_child(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: as in `in_child`.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        call::exit_group(body());
+    }
+    pid
+}
+
+/// Waits for a child and returns its exit status; -1 when it was killed.
+pub(crate) fn reap(pid: i32) -> i32 {
+    loop {
+        match call::wait4(pid, libc::__WALL) {
+            Ok((_, status)) if libc::WIFEXITED(status) => return libc::WEXITSTATUS(status),
+            Ok(_) => return -1,
+            Err(call::Errno(libc::EINTR)) => {}
+            Err(errno) => panic!("wait4: {errno}"),
+        }
+    }
+}
+
+fn finish(pid: i32, body: impl FnOnce() -> i32) -> i32 {
+    assert!(pid >= 0, "no child could be made");
+    if pid == 0 {
+        call::exit_group(body());
+    }
+    reap(pid)
+}
