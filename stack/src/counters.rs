@@ -99,6 +99,9 @@ counters! {
         ip_bad_options = "IpBadOptions"; ip_martian = "IpMartian"; ip_bad_checksum = "IpBadChecksum";
         icmp_malformed = "IcmpMalformed"; tcp_bad_header = "TcpBadHeader"; tcp_bad_options = "TcpBadOptions";
         udp_bad_length = "UdpBadLength"; transmit_no_room = "TransmitNoRoom"; transmit_errors = "TransmitErrors";
-        memory_refused = "MemoryRefused";
+        memory_refused = "MemoryRefused"; raw_queue_drops = "RawQueueDrops"; link_down_drops = "LinkDownDrops";
+        link_llc = "LinkLlc"; link_bad_tag = "LinkBadTag"; link_bad_length = "LinkBadLength"; ip_bad_version = "IpBadVersion";
+        ip_bad_header_length = "IpBadHeaderLength"; ip_bad_length = "IpBadLength"; ip_truncated = "IpTruncated";
+        ip_source_route = "IpSourceRoute"; ip_group_not_joined = "IpGroupNotJoined"; ipv6_ignored = "Ipv6Ignored";
     }
 }

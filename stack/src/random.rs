@@ -36,6 +36,8 @@ impl Random {
     }
 
     /// The next random number of the stream.
+    // An endless stream behind `&mut self`; an iterator's Option would only be in the way.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> u64 {
         self.count = self.count.wrapping_add(1);
         let mut hasher = SipHasher13::new_with_key(&self.stream_key);

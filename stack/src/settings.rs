@@ -118,6 +118,10 @@ pub struct Settings {
     pub neigh_mcast_solicit: u8,
     /// net.ipv4.neigh.default.ucast_solicit.
     pub neigh_ucast_solicit: u8,
+    /// Probes for our own address before its first use (RFC 5227); ours, not Linux's. The standard says 3.
+    pub address_probe_count: u8,
+    /// Time between them, and of listening after the last, in milliseconds. The standard says 1000 and more.
+    pub address_probe_interval_ms: u32,
 }
 
 const fn name_field(name: &[u8]) -> [u8; 16] {
@@ -190,6 +194,8 @@ impl Default for Settings {
             neigh_retrans_time_ms: 1_000,
             neigh_mcast_solicit: 3,
             neigh_ucast_solicit: 3,
+            address_probe_count: 2,
+            address_probe_interval_ms: 50,
         }
     }
 }

@@ -1,6 +1,23 @@
-//! The network layer as transports see it: addresses, routes, path MTU.
+//! The network layer as transports see it: addresses, routes, path MTU, and the queue of packets on their way out.
+//!
+//! Input is in `input.rs`, output in `output.rs`, reassembly in `reassembly.rs`, ICMP in `icmp.rs`, the table of
+//! routes in `route.rs`. Everything here is version neutral; IPv6 adds rows, not another layer.
 
-use core::net::IpAddr;
+pub mod icmp;
+pub(crate) mod input;
+pub mod output;
+pub mod reassembly;
+pub mod route;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use core::net::{IpAddr, Ipv4Addr};
+
+use smallvec::SmallVec;
+
+use self::output::{ID_COUNTERS, Packet};
+use self::route::{RouteEntry, RouteTable, broadcast_of};
+use crate::interface::InterfaceConfig;
+use crate::time::Instant;
 
 /// What an address is to this host (`inet_addr_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,28 +117,232 @@ pub struct PacketInfo {
     pub gso_size: u16,
 }
 
+/// Most neighbours whose proof of life waits to be handed to the link layer; more than one is rare.
+const CONFIRMED_LIMIT: usize = 16;
+
 /// The network layer's state.
-#[derive(Debug, Default)]
-pub struct Ip {}
+#[derive(Debug)]
+pub struct Ip {
+    interface: Option<InterfaceConfig>,
+    up: bool,
+    now: Instant,
+    routes: RouteTable,
+    /// Multicast groups joined, and how often (`ip_mc_list`).
+    groups: BTreeMap<IpAddr, u32>,
+    confirmed: SmallVec<[IpAddr; 4]>,
+    /// Identification counters; see [`Ip::next_id`].
+    ids: [u16; ID_COUNTERS],
+    outbox: VecDeque<Packet>,
+    /// Bytes in `outbox`.
+    queued: usize,
+    icmp_limit: icmp::RateLimit,
+}
+
+impl Default for Ip {
+    fn default() -> Self {
+        Self {
+            interface: None,
+            up: false,
+            now: Instant::ZERO,
+            routes: RouteTable::default(),
+            groups: BTreeMap::new(),
+            confirmed: SmallVec::new(),
+            ids: [0; ID_COUNTERS],
+            outbox: VecDeque::new(),
+            queued: 0,
+            icmp_limit: icmp::RateLimit::default(),
+        }
+    }
+}
 
 impl Ip {
+    /// Takes over the interface's address and makes the routes that follow from it (`inet_set_ifa`, `fib_add_ifaddr`).
+    /// Routes added by hand are forgotten, as they are when a device goes down.
+    pub fn configure(&mut self, interface: &InterfaceConfig) {
+        self.routes.configure(interface);
+        self.interface = Some(interface.clone());
+        self.up = true;
+    }
+
+    /// The device has gone: nothing can be sent, the address stays ours.
+    pub fn take_down(&mut self) {
+        self.up = false;
+    }
+
+    /// Whether there is a device.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// The interface, whether up or not.
+    #[must_use]
+    pub const fn interface(&self) -> Option<&InterfaceConfig> {
+        self.interface.as_ref()
+    }
+
+    /// Adds a route (`ip route add`).
+    pub fn add_route(&mut self, entry: RouteEntry) {
+        self.routes.insert(entry);
+    }
+
+    /// Takes a route away; says whether there was one.
+    pub fn remove_route(&mut self, destination: IpAddr, prefix: u8) -> bool {
+        self.routes.remove(destination, prefix)
+    }
+
+    /// The table of routes.
+    #[must_use]
+    pub const fn routes(&self) -> &RouteTable {
+        &self.routes
+    }
+
+    /// The time at which learnt path MTUs are judged; set by the stack at each entry.
+    pub const fn set_time(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     /// What `address` is to this host.
     #[must_use]
-    pub fn address_kind(&self, _address: IpAddr) -> AddressKind {
+    pub fn address_kind(&self, address: IpAddr) -> AddressKind {
+        if address.is_unspecified() {
+            return AddressKind::Unspecified;
+        }
+        if address.is_multicast() {
+            return AddressKind::Multicast;
+        }
+        let Some(interface) = &self.interface else {
+            return match address {
+                IpAddr::V4(Ipv4Addr::BROADCAST) => AddressKind::Broadcast,
+                _ => AddressKind::Unicast,
+            };
+        };
+        if address == interface.address {
+            return AddressKind::Local;
+        }
+        if let IpAddr::V4(address) = address {
+            // `inet_addr_type` counts all of 0.0.0.0/8 as broadcast.
+            if address.is_broadcast() || address.octets()[0] == 0 {
+                return AddressKind::Broadcast;
+            }
+            if address.is_loopback() && interface.loopback {
+                return AddressKind::Local;
+            }
+            if let IpAddr::V4(ours) = interface.address
+                && interface.prefix < 31
+                && address == broadcast_of(ours, interface.prefix)
+            {
+                return AddressKind::Broadcast;
+            }
+        }
         AddressKind::Unicast
     }
 
-    /// Looks up a route (`ip_route_output_key`).
+    /// What a destination of 0.0.0.0 (or ::) stands for: the bound address, or else loopback
+    /// (`ip_route_output_key_hash`). Where loopback is not served here, our own address is the nearest to it.
+    //= REF C-07
+    #[must_use]
+    pub fn resolve_unspecified(&self, destination: IpAddr, bound: Option<IpAddr>) -> IpAddr {
+        if !destination.is_unspecified() {
+            return destination;
+        }
+        if let Some(bound) = bound.filter(|bound| !bound.is_unspecified()) {
+            return bound;
+        }
+        match &self.interface {
+            Some(interface) if !interface.loopback => interface.address,
+            _ => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// Looks up a route (`ip_route_output_key`). For the unspecified destination, `next_hop` of the answer is the
+    /// address that it stands for.
     ///
     /// # Errors
     /// See [`RouteError`].
-    pub fn route(&self, _key: &RouteKey) -> Result<Route, RouteError> {
-        Err(RouteError::Unreachable)
+    //= REF C-08
+    pub fn route(&self, key: &RouteKey) -> Result<Route, RouteError> {
+        let Some(interface) = &self.interface else {
+            return Err(RouteError::Unreachable);
+        };
+        let source = key.source.filter(|source| !source.is_unspecified());
+        let destination = self.resolve_unspecified(key.destination, source);
+        let kind = self.address_kind(destination);
+        if let Some(source) = source {
+            if source.is_ipv4() != destination.is_ipv4() || self.address_kind(source) != AddressKind::Local {
+                return Err(RouteError::BadSource);
+            }
+            //= REF N-02: a loopback source never leaves the machine.
+            if source.is_loopback() && kind != AddressKind::Local {
+                return Err(RouteError::BadSource);
+            }
+        }
+        let key = RouteKey { destination, source, on_link_only: key.on_link_only };
+        if !self.up && kind != AddressKind::Local {
+            return Err(RouteError::Unreachable);
+        }
+        match (kind, destination) {
+            (AddressKind::Broadcast | AddressKind::Multicast, IpAddr::V4(group)) => {
+                if group.octets()[0] == 0 {
+                    // `__mkroute_output`: zero network destinations are invalid.
+                    return Err(RouteError::BadSource);
+                }
+                Ok(Route {
+                    source: source.unwrap_or(interface.address),
+                    next_hop: destination,
+                    local: false,
+                    broadcast: kind == AddressKind::Broadcast,
+                    multicast: kind == AddressKind::Multicast,
+                    mtu: interface.capabilities.mtu,
+                    gso_max: interface.capabilities.gso_max.max(u32::from(interface.capabilities.mtu)),
+                    window: 0,
+                    advertised_mss: 0,
+                    initial_cwnd: 0,
+                })
+            }
+            // 127/8 that is not served here goes nowhere, least of all to a gateway.
+            (AddressKind::Unicast, IpAddr::V4(host)) if host.is_loopback() => Err(RouteError::Unreachable),
+            _ => self.routes.resolve(self.now, &key, interface.address, &interface.capabilities),
+        }
     }
 
-    /// Learns a smaller path MTU towards `destination` (`ip_rt_update_pmtu`); at least 552, or as settings say.
-    pub fn learn_mtu(&mut self, _now: crate::time::Instant, _destination: IpAddr, _mtu: u16) {}
+    /// Learns a smaller path MTU towards `destination` (`ip_rt_update_pmtu`); never less than 552 bytes.
+    pub fn learn_mtu(&mut self, now: Instant, destination: IpAddr, mtu: u16) {
+        self.now = self.now.max(now);
+        self.routes.learn_mtu(now, destination, mtu);
+    }
 
     /// The peer has shown that it is there (`dst_confirm_neigh`): an ACK moved forward.
-    pub fn confirm_neighbour(&mut self, _next_hop: IpAddr) {}
+    pub fn confirm_neighbour(&mut self, next_hop: IpAddr) {
+        if self.confirmed.len() < CONFIRMED_LIMIT && !self.confirmed.contains(&next_hop) {
+            self.confirmed.push(next_hop);
+        }
+    }
+
+    /// The neighbours confirmed since the last call.
+    pub(crate) fn take_confirmed(&mut self) -> SmallVec<[IpAddr; 4]> {
+        core::mem::take(&mut self.confirmed)
+    }
+
+    /// Joins a multicast group (`ip_mc_join_group`).
+    pub fn join_group(&mut self, group: IpAddr) {
+        let count = self.groups.entry(group).or_insert(0);
+        *count = count.saturating_add(1);
+    }
+
+    /// Leaves a multicast group once; it stays joined while others hold it.
+    pub fn leave_group(&mut self, group: IpAddr) {
+        if let Some(count) = self.groups.get_mut(&group) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.groups.remove(&group);
+            }
+        }
+    }
+
+    /// Whether datagrams to this group are wanted; every host is in 224.0.0.1 (RFC 1112 §4).
+    #[must_use]
+    pub fn is_member(&self, group: IpAddr) -> bool {
+        group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)) || self.groups.contains_key(&group)
+    }
 }

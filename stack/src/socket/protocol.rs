@@ -119,6 +119,9 @@ bitflags! {
         const PEEK = 0x2;
         /// MSG_TRUNC: for TCP the bytes are thrown away instead of copied; for datagrams the real length is returned.
         const TRUNC = 0x20;
+        /// MSG_DONTWAIT or O_NONBLOCK: told only because a datagram socket that was shut for reading answers a
+        /// waiting caller with 0 and others with EAGAIN.
+        const DONTWAIT = 0x40;
         /// MSG_ERRQUEUE.
         const ERRQUEUE = 0x2000;
     }
@@ -158,6 +161,14 @@ pub struct Received {
     pub tos: u8,
     /// When it arrived.
     pub at: Instant,
+}
+
+impl Received {
+    /// No byte: end of stream, or the end of waiting on a socket that was shut.
+    #[must_use]
+    pub const fn nothing(from: Option<SocketAddr>) -> Self {
+        Self { length: 0, from, to: None, truncated: false, urgent: false, ttl: 0, tos: 0, at: Instant::ZERO }
+    }
 }
 
 /// Which half to shut.

@@ -22,7 +22,7 @@ pub(crate) fn spawn_child(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: as in `in_child`.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        call::exit_group(body());
+        call::exit_group(guarded(body));
     }
     pid
 }
@@ -42,7 +42,36 @@ pub(crate) fn reap(pid: i32) -> i32 {
 fn finish(pid: i32, body: impl FnOnce() -> i32) -> i32 {
     assert!(pid >= 0, "no child could be made");
     if pid == 0 {
-        call::exit_group(body());
+        call::exit_group(guarded(body));
     }
     reap(pid)
+}
+
+/// Status of a child whose body panicked.
+const PANICKED: i32 = 101;
+
+/// Runs a child's body. A panic must not leave it: the child has this one thread only, and a process whose last thread
+/// ends by itself exits with status 0, which would count as success.
+fn guarded(body: impl FnOnce() -> i32) -> i32 {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("panic");
+        // The harness's capture of output is lost with the child.
+        let _ = call::write(call::Fd(2), format!("child: {text}\n").as_bytes());
+        PANICKED
+    })
+}
+
+/// libc's fork, for tests in which the child goes on with what the parent has.
+pub(crate) fn fork() -> i32 {
+    // SAFETY: as in `in_child`.
+    unsafe { libc::fork() }
+}
+
+#[test]
+fn panic_in_a_child_is_no_success() {
+    assert_eq!(in_child(|| panic!("expected by this test")), PANICKED);
+    assert_eq!(in_raw_child(|| panic!("expected by this test")), PANICKED);
+    assert_eq!(reap(spawn_child(|| panic!("expected by this test"))), PANICKED);
+    assert_eq!(in_child(|| 0), 0);
 }

@@ -1,0 +1,40 @@
+//! The word that ioctl takes: a pointer or a number, as the request has it.
+
+use remora_host::sys::Errno;
+
+use super::memory::User;
+use crate::hooks::real;
+
+/// The word as a pointer.
+pub(crate) fn argument<T>(word: usize) -> User<T> {
+    // SAFETY: the program passed it to ioctl for a request that reads or writes a T there.
+    unsafe { User::new(word) }
+}
+
+/// A request of the program's, on another descriptor.
+pub(crate) fn ioctl(fd: i32, request: usize, word: usize) -> Result<i32, Errno> {
+    // SAFETY: the original, with the program's own request and argument.
+    let result = unsafe { (real::ioctl.get())(fd, request, word) };
+    if result < 0 { Err(Errno(super::errno())) } else { Ok(result) }
+}
+
+/// The position of an open file; ESPIPE for what has none.
+pub(crate) fn position(fd: i32) -> Result<i64, Errno> {
+    // SAFETY: no memory is passed.
+    let at = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };
+    if at < 0 { Err(Errno(libc::EINVAL)) } else { Ok(at) }
+}
+
+/// Moves the position of an open file.
+pub(crate) fn set_position(fd: i32, at: i64) -> Result<(), Errno> {
+    // SAFETY: no memory is passed.
+    let at = unsafe { libc::lseek(fd, at, libc::SEEK_SET) };
+    if at < 0 { Err(Errno(super::errno())) } else { Ok(()) }
+}
+
+/// Reads from a position of an open file.
+pub(crate) fn read_at(fd: i32, buffer: &mut [u8], at: i64) -> Result<usize, Errno> {
+    // SAFETY: the original writes at most `len` bytes of an exclusive slice.
+    let count = unsafe { (real::pread.get())(fd, buffer.as_mut_ptr(), buffer.len(), at) };
+    usize::try_from(count).map_err(|_| Errno(super::errno()))
+}

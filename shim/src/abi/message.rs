@@ -1,0 +1,168 @@
+//! struct iovec, msghdr, mmsghdr and control messages.
+
+use remora_host::sys::Errno;
+use smallvec::SmallVec;
+
+use super::memory::{Buffer, User};
+
+/// UIO_MAXIOV: the most buffers of one call.
+const IOV_MAX: usize = 1024;
+/// MAX_RW_COUNT: the most bytes of one call.
+pub(crate) const MAX_BYTES: usize = 0x7fff_f000;
+/// Size of struct cmsghdr on 64-bit targets, which is its alignment's multiple too.
+const CONTROL_HEADER: usize = 16;
+/// optmem_max of a default kernel bounds control data; more is ENOBUFS there.
+const CONTROL_MAX: usize = 131_072;
+
+/// Reads an iovec list (`import_iovec`); `too_many` is the errno for more than 1024.
+fn vectors(list: User<libc::iovec>, count: usize, too_many: i32) -> Result<SmallVec<[libc::iovec; 8]>, Errno> {
+    if count > IOV_MAX {
+        return Err(Errno(too_many));
+    }
+    let list = list.read_many(count)?;
+    // A length that is negative as ssize_t.
+    if list.iter().any(|one| one.iov_len > isize::MAX as usize) {
+        return Err(Errno(libc::EINVAL));
+    }
+    Ok(list)
+}
+
+/// The buffers of readv and writev.
+pub(crate) fn read_vectors(list: User<libc::iovec>, count: i32) -> Result<Buffer, Errno> {
+    let count = usize::try_from(count).map_err(|_| Errno(libc::EINVAL))?;
+    Ok(Buffer::scattered(&vectors(list, count, libc::EINVAL)?, MAX_BYTES))
+}
+
+/// A struct msghdr, copied.
+#[derive(Clone, Copy)]
+pub(crate) struct Header {
+    at: User<libc::msghdr>,
+    raw: libc::msghdr,
+}
+
+impl Header {
+    /// Copies it from user memory (`copy_msghdr_from_user`).
+    pub(crate) fn read(at: User<libc::msghdr>) -> Result<Self, Errno> {
+        let raw = at.read()?;
+        // The kernel takes an int.
+        if (raw.msg_namelen as i32) < 0 {
+            return Err(Errno(libc::EINVAL));
+        }
+        Ok(Self { at, raw })
+    }
+
+    /// The data buffers; more than 1024 are EMSGSIZE here.
+    pub(crate) fn buffer(&self) -> Result<Buffer, Errno> {
+        // SAFETY: the pointer stands in a structure that the program passed for this use.
+        let list = unsafe { User::new(self.raw.msg_iov as usize) };
+        Ok(Buffer::scattered(&vectors(list, self.raw.msg_iovlen, libc::EMSGSIZE)?, MAX_BYTES))
+    }
+
+    /// The name's place and its room; `None` where there is none.
+    pub(crate) fn name(&self) -> Option<(User<libc::sockaddr>, u32)> {
+        // SAFETY: the pointer stands in a structure that the program passed for this use.
+        let name = unsafe { User::new(self.raw.msg_name as usize) };
+        (!name.is_null()).then_some((name, self.raw.msg_namelen))
+    }
+
+    /// The control data, copied.
+    pub(crate) fn control(&self) -> Result<Vec<u8>, Errno> {
+        let length = self.raw.msg_controllen;
+        if self.raw.msg_control.is_null() || length == 0 {
+            return Ok(Vec::new());
+        }
+        if length > CONTROL_MAX {
+            return Err(Errno(libc::ENOBUFS));
+        }
+        // SAFETY: the pointer stands in a structure that the program passed for this use.
+        let control = unsafe { User::<u8>::new(self.raw.msg_control as usize) };
+        Ok(control.read_many(length)?.to_vec())
+    }
+
+    /// Fills in what recvmsg gives back beside the bytes: the name, the control messages and the flags
+    /// (`____sys_recvmsg`, `put_cmsg`).
+    pub(crate) fn give_back(&self, name: Option<&[u8]>, control: &ControlWriter, flags: i32) -> Result<(), Errno> {
+        let mut raw = self.raw;
+        let mut flags = flags;
+        if let Some((at, room)) = self.name() {
+            let bytes = name.unwrap_or(&[]);
+            at.cast::<u8>().write_many(bytes.get(..bytes.len().min(room as usize)).unwrap_or(&[]))?;
+            raw.msg_namelen = bytes.len() as u32;
+        }
+        let room = if raw.msg_control.is_null() { 0 } else { raw.msg_controllen };
+        let stored = control.bytes.len().min(room);
+        // A message whose header does not fit is left out whole; one whose data does not fit is cut.
+        let stored = control.cut(stored);
+        if stored < control.bytes.len() {
+            flags |= libc::MSG_CTRUNC;
+        }
+        // SAFETY: the pointer stands in a structure that the program passed for this use.
+        let target = unsafe { User::<u8>::new(raw.msg_control as usize) };
+        target.write_many(control.bytes.get(..stored).unwrap_or(&[]))?;
+        raw.msg_controllen = stored;
+        raw.msg_flags = flags;
+        self.at.write(raw)
+    }
+}
+
+/// Control messages being put together.
+#[derive(Debug, Default)]
+pub(crate) struct ControlWriter {
+    bytes: SmallVec<[u8; 128]>,
+    starts: SmallVec<[usize; 4]>,
+}
+
+impl ControlWriter {
+    /// Adds one message.
+    pub(crate) fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
+        self.starts.push(self.bytes.len());
+        self.bytes.extend_from_slice(&(CONTROL_HEADER + data.len()).to_ne_bytes());
+        self.bytes.extend_from_slice(&level.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(data);
+        // CMSG_SPACE: the next one is aligned.
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+    }
+
+    /// The messages as they will be stored.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How much of it can be stored in `room` bytes.
+    fn cut(&self, room: usize) -> usize {
+        if room >= self.bytes.len() {
+            return self.bytes.len();
+        }
+        let last = self.starts.iter().rev().find(|start| **start <= room).copied().unwrap_or(0);
+        if room < last + CONTROL_HEADER { last } else { room }
+    }
+}
+
+/// One control message of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Control<'a> {
+    pub(crate) level: i32,
+    pub(crate) kind: i32,
+    pub(crate) data: &'a [u8],
+}
+
+/// The control messages of a send; EINVAL for a malformed one (`CMSG_OK`).
+pub(crate) fn controls(mut bytes: &[u8]) -> impl Iterator<Item = Result<Control<'_>, Errno>> {
+    std::iter::from_fn(move || {
+        // CMSG_FIRSTHDR: less than a header is nothing.
+        if bytes.len() < CONTROL_HEADER {
+            return None;
+        }
+        let length = bytes.first_chunk().copied().map_or(0, usize::from_ne_bytes);
+        let int = |at: usize| bytes.get(at..at + 4).and_then(|part| part.try_into().ok()).map_or(0, i32::from_ne_bytes);
+        let (level, kind) = (int(8), int(12));
+        let Some(data) = bytes.get(CONTROL_HEADER..length) else {
+            bytes = &[];
+            return Some(Err(Errno(libc::EINVAL)));
+        };
+        bytes = bytes.get(length.next_multiple_of(8)..).unwrap_or(&[]);
+        Some(Ok(Control { level, kind, data }))
+    })
+}

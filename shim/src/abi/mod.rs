@@ -1,0 +1,166 @@
+//! The edge to C: how a hook is entered and left (errno, re-entry, panics), and how raw arguments become Rust values.
+//! User memory is in `memory`, addresses in `address`, iovec and msghdr in `message`, signals in `signal`, processes in
+//! `process`, stdio in `stdio`. Nothing here knows what a call means.
+
+pub(crate) mod address;
+pub(crate) mod control;
+pub(crate) mod memory;
+pub(crate) mod message;
+pub(crate) mod process;
+pub(crate) mod signal;
+pub(crate) mod stdio;
+pub(crate) mod syscall;
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub(crate) use memory::User;
+use remora_host::sys::Errno;
+
+/// What a call came to.
+#[derive(Debug)]
+pub(crate) enum Outcome<T> {
+    /// It concerned one of ours: the value, or the errno.
+    Ours(Result<T, Errno>),
+    /// It is libc's business; nothing has happened yet.
+    PassThrough,
+}
+
+impl<T> Outcome<T> {
+    /// Ours, and it failed.
+    pub(crate) const fn fail(errno: i32) -> Self {
+        Self::Ours(Err(Errno(errno)))
+    }
+}
+
+impl<T> From<Result<T, Errno>> for Outcome<T> {
+    fn from(result: Result<T, Errno>) -> Self {
+        Self::Ours(result)
+    }
+}
+
+/// The value with which a C function says that it failed.
+pub(crate) trait CReturn {
+    /// -1 or NULL.
+    const FAILED: Self;
+}
+
+impl CReturn for i32 {
+    const FAILED: Self = -1;
+}
+impl CReturn for i64 {
+    const FAILED: Self = -1;
+}
+impl CReturn for isize {
+    const FAILED: Self = -1;
+}
+impl CReturn for usize {
+    /// SIG_ERR, (sighandler_t) -1.
+    const FAILED: Self = usize::MAX;
+}
+impl<T> CReturn for *mut T {
+    const FAILED: Self = std::ptr::null_mut();
+}
+impl CReturn for () {
+    const FAILED: Self = ();
+}
+
+thread_local! {
+    /// This thread is inside a call of ours: what the library itself calls of libc is libc's.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread's errno.
+pub(crate) fn errno() -> i32 {
+    // SAFETY: takes no argument and always succeeds.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: it points to this thread's errno, which nothing borrows.
+    unsafe { *place }
+}
+
+/// Sets this thread's errno.
+pub(crate) fn set_errno(value: i32) {
+    // SAFETY: takes no argument and always succeeds.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: it points to this thread's errno, which nothing borrows.
+    unsafe { *place = value }
+}
+
+/// Leaves the inside of a call for the length of a signal handler; the program's handler may use its sockets.
+pub(crate) fn step_outside() -> bool {
+    INSIDE.replace(false)
+}
+
+/// Back to what [`step_outside`] said.
+pub(crate) fn step_back(inside: bool) {
+    INSIDE.set(inside);
+}
+
+/// Runs a call of ours, or libc's when it is not ours. The original runs outside of `catch_unwind`: thread
+/// cancellation unwinds through it and must not meet Rust's catch.
+pub(crate) fn enter<T: CReturn>(ours: impl FnOnce() -> Outcome<T>, real: impl FnOnce() -> T) -> T {
+    if INSIDE.get() {
+        return real();
+    }
+    let before = errno();
+    INSIDE.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(ours));
+    INSIDE.set(false);
+    match outcome {
+        Ok(Outcome::PassThrough) => {
+            set_errno(before);
+            real()
+        }
+        Ok(Outcome::Ours(Ok(value))) => {
+            set_errno(before);
+            value
+        }
+        Ok(Outcome::Ours(Err(Errno(errno)))) => {
+            set_errno(errno);
+            T::FAILED
+        }
+        Err(_panic) => {
+            log::error!(target: "remora::shim", "a call failed inside the library; the program sees EIO");
+            set_errno(libc::EIO);
+            T::FAILED
+        }
+    }
+}
+
+/// A raw C argument on its way in: scalars are themselves, pointers become [`User`].
+pub(crate) trait FromC {
+    /// What the call sees.
+    type Rust;
+    /// # Safety
+    /// `self` must be the argument exactly as the C caller passed it.
+    unsafe fn into_rust(self) -> Self::Rust;
+}
+
+macro_rules! scalars {
+    ($($kind:ty),*) => { $(impl FromC for $kind {
+        type Rust = $kind;
+        unsafe fn into_rust(self) -> $kind {
+            self
+        }
+    })* };
+}
+scalars!(i32, u32, i64, usize);
+
+impl<T> FromC for *const T {
+    type Rust = User<T>;
+    unsafe fn into_rust(self) -> User<T> {
+        // SAFETY: the caller of into_rust says that C passed it.
+        unsafe { User::new(self as usize) }
+    }
+}
+
+impl<T> FromC for *mut T {
+    type Rust = User<T>;
+    unsafe fn into_rust(self) -> User<T> {
+        // SAFETY: the caller of into_rust says that C passed it.
+        unsafe { User::new(self as usize) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

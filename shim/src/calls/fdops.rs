@@ -1,0 +1,269 @@
+//! Descriptor numbers: close, dup and their kin, fcntl and ioctl.
+
+use remora_host::runtime;
+use remora_host::sys::{Errno, Fd, call};
+
+use super::{epoll, gone, socket_of, traced};
+use crate::abi::{Outcome, User, control};
+use crate::fdtable::{self, Entry, Epoll};
+
+/// Gives up what an entry held.
+pub(super) fn release_entry(entry: Entry) {
+    let Some(runtime) = runtime::current() else { return };
+    match entry {
+        Entry::Socket(handle) => runtime.release(handle.id),
+        Entry::Epoll(Epoll::Mixed(set)) => runtime.set_release(set),
+        Entry::Epoll(Epoll::Plain(_)) | Entry::Watched => {}
+    }
+}
+
+/// Whether a number is the library's own, which the program never opened.
+fn is_private(fd: i32) -> bool {
+    runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd))
+}
+
+/// Makes `number`, a new copy of a descriptor with this entry, stand for the same.
+fn copy_entry(entry: Entry, number: i32) -> Result<i32, Errno> {
+    if !fdtable::fits(number) {
+        let _ = call::close(Fd(number));
+        return Err(Errno(libc::EMFILE));
+    }
+    if let Some(runtime) = runtime::current() {
+        match entry {
+            Entry::Socket(handle) => runtime.hold(handle.id),
+            Entry::Epoll(Epoll::Mixed(set)) => runtime.set_hold(set),
+            Entry::Epoll(Epoll::Plain(_)) | Entry::Watched => {}
+        }
+    }
+    if let Some(stale) = fdtable::insert(number, entry) {
+        release_entry(stale);
+    }
+    Ok(number)
+}
+
+pub(crate) fn close(fd: i32) -> Outcome<i32> {
+    let Some(entry) = fdtable::remove(fd) else {
+        return if is_private(fd) { Outcome::fail(libc::EBADF) } else { Outcome::PassThrough };
+    };
+    if matches!(entry, Entry::Epoll(_)) {
+        epoll::forget_nesting(fd);
+    }
+    release_entry(entry);
+    let result = call::close(Fd(fd)).map(|()| 0);
+    if matches!(entry, Entry::Socket(_)) { traced(format_args!("close({fd})"), result) } else { Outcome::Ours(result) }
+}
+
+/// Where numbers of ours end; private ones sit below (they go to the top of the limit, which is capped).
+const PRIVATE_END: u32 = 1 << 16;
+
+/// Closes a range around the numbers that are the library's own. `first_flags` is for the first call only.
+pub(crate) fn close_range(first: u32, last: u32, flags: i32) -> Outcome<i32> {
+    const UNSHARE: i32 = libc::CLOSE_RANGE_UNSHARE as i32;
+    const CLOSE_ON_EXEC: i32 = libc::CLOSE_RANGE_CLOEXEC as i32;
+    if first > last || flags & !(UNSHARE | CLOSE_ON_EXEC) != 0 {
+        return Outcome::PassThrough;
+    }
+    // Only marks: private descriptors have the mark already.
+    if flags & CLOSE_ON_EXEC != 0 || runtime::current().is_none() && !any_entry(first, last) {
+        return Outcome::PassThrough;
+    }
+    Outcome::Ours(close_around(first, last, flags as u32))
+}
+
+fn any_entry(first: u32, last: u32) -> bool {
+    fdtable::entries(number(first), number(last)).next().is_some()
+}
+
+fn number(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+fn close_around(first: u32, last: u32, flags: u32) -> Result<i32, Errno> {
+    for (fd, _) in fdtable::entries(number(first), number(last)) {
+        let _ = close(fd);
+    }
+    let mut flags = flags;
+    let mut start = first;
+    for guarded in (first..=last.min(PRIVATE_END)).filter(|fd| is_private(*fd as i32)) {
+        if guarded > start {
+            call::close_range(start, guarded - 1, flags)?;
+            flags = 0;
+        }
+        start = guarded + 1;
+    }
+    if start <= last {
+        call::close_range(start, last, flags)?;
+    }
+    Ok(0)
+}
+
+pub(crate) fn closefrom(first: i32) -> Outcome<()> {
+    let first = first.max(0) as u32;
+    if runtime::current().is_none() && !any_entry(first, u32::MAX) {
+        return Outcome::PassThrough;
+    }
+    // Libc's closefrom ends the program when it fails; close_range cannot fail for a whole range.
+    match close_around(first, u32::MAX, 0) {
+        Ok(_) => Outcome::Ours(Ok(())),
+        Err(_) => Outcome::PassThrough,
+    }
+}
+
+pub(crate) fn dup(fd: i32) -> Outcome<i32> {
+    duplicate(fd, libc::F_DUPFD, 0)
+}
+
+/// dup and F_DUPFD: the kernel picks the number, the entry follows.
+fn duplicate(fd: i32, command: i32, floor: i32) -> Outcome<i32> {
+    let Some(entry) = fdtable::lookup(fd) else { return Outcome::PassThrough };
+    let result = call::fcntl(Fd(fd), command, floor).and_then(|number| copy_entry(entry, number));
+    match entry {
+        Entry::Socket(_) => traced(format_args!("dup({fd})"), result),
+        _ => Outcome::Ours(result),
+    }
+}
+
+pub(crate) fn dup2(fd: i32, target: i32) -> Outcome<i32> {
+    // The same number: only whether it is open is asked.
+    if fd == target {
+        return Outcome::PassThrough;
+    }
+    replace(fd, target, 0)
+}
+
+pub(crate) fn dup3(fd: i32, target: i32, flags: i32) -> Outcome<i32> {
+    replace(fd, target, flags)
+}
+
+fn replace(fd: i32, target: i32, flags: i32) -> Outcome<i32> {
+    let entry = fdtable::lookup(fd);
+    if entry.is_none() && !fdtable::is_ours(target) {
+        return if is_private(target) { Outcome::fail(libc::EBADF) } else { Outcome::PassThrough };
+    }
+    if is_private(target) {
+        return Outcome::fail(libc::EBADF);
+    }
+    let result = call::dup3(Fd(fd), Fd(target), flags).map(Fd::raw).and_then(|number| {
+        // What the number stood for is closed by the kernel; so it is here.
+        if let Some(old) = fdtable::remove(number) {
+            if matches!(old, Entry::Epoll(_)) {
+                epoll::forget_nesting(number);
+            }
+            release_entry(old);
+        }
+        match entry {
+            Some(entry) => copy_entry(entry, number),
+            None => Ok(number),
+        }
+    });
+    match entry {
+        Some(Entry::Socket(_)) => traced(format_args!("dup2({fd}, {target})"), result),
+        _ => Outcome::Ours(result),
+    }
+}
+
+pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Outcome<i32> {
+    match command {
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => duplicate(fd, command, argument as i32),
+        // The placeholder keeps the flags and shares them as a socket would; the description is told of O_NONBLOCK.
+        libc::F_SETFL => {
+            let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+            let result = call::fcntl(Fd(fd), command, argument as i32);
+            if result.is_ok() {
+                runtime.set_nonblocking(handle.id, argument as i32 & libc::O_NONBLOCK != 0);
+            }
+            traced(format_args!("fcntl({fd}, F_SETFL, {argument:#x})"), result)
+        }
+        // F_GETFL, F_GETFD, F_SETFD, owners, leases and locks: the placeholder answers as a socket does.
+        _ => Outcome::PassThrough,
+    }
+}
+
+/// Requests on sockets (asm-generic/sockios.h, linux/sockios.h).
+const SIOCATMARK: usize = 0x8905;
+const SIOCOUTQNSD: usize = 0x894b;
+const SIOCINQ: usize = libc::FIONREAD as usize;
+const SIOCOUTQ: usize = libc::TIOCOUTQ as usize;
+const FIONBIO: usize = libc::FIONBIO as usize;
+/// Requests about interfaces, routes and the ARP table lie in this range.
+const SIOC_FIRST: usize = 0x890b;
+const SIOC_LAST: usize = 0x89ff;
+
+//= REF T-11
+pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    // The request is an unsigned int in the kernel.
+    let request = request & 0xffff_ffff;
+    let ask = |what: fn(&remora_stack::stack::Stack, remora_stack::socket::protocol::SocketId) -> usize| {
+        runtime.with_socket(handle.id, |stack, socket, _| what(stack, socket)).ok_or_else(|| gone(fd, handle.id))
+    };
+    let tell = |value: Result<usize, Errno>| {
+        let value = i32::try_from(value?).unwrap_or(i32::MAX);
+        control::argument::<i32>(argument).write(value).map(|()| 0)
+    };
+    let listening = || runtime.with_socket(handle.id, |stack, socket, _| stack.is_listening(socket)).unwrap_or(false);
+    let result = match request {
+        SIOCINQ | SIOCOUTQ | SIOCOUTQNSD if handle.is_stream() && listening() => Err(Errno(libc::EINVAL)),
+        SIOCINQ => tell(ask(|stack, socket| stack.queued_input(socket))),
+        SIOCOUTQ => tell(ask(|stack, socket| stack.queued_output(socket))),
+        SIOCOUTQNSD if handle.is_stream() => tell(ask(|stack, socket| stack.unsent_output(socket))),
+        SIOCATMARK if handle.is_stream() => tell(at_mark(runtime, handle.id)),
+        FIONBIO => control::argument::<i32>(argument).read().and_then(|value| {
+            let flags = call::fcntl(Fd(fd), libc::F_GETFL, 0)?;
+            let wanted = if value == 0 { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };
+            call::fcntl(Fd(fd), libc::F_SETFL, wanted)?;
+            runtime.set_nonblocking(handle.id, value != 0);
+            Ok(0)
+        }),
+        // What the kernel knows of its interfaces: any socket of the family may ask.
+        SIOC_FIRST..=SIOC_LAST => ask_kernel(request, argument),
+        // FIOASYNC, FIOCLEX and what is no request of sockets: the placeholder.
+        _ => return Outcome::PassThrough,
+    };
+    traced(format_args!("ioctl({fd}, {request:#x})"), result)
+}
+
+/// Whether the next byte to read is the urgent one: with urgent data waiting and none before it.
+fn at_mark(runtime: &runtime::Runtime, id: runtime::DescriptionId) -> Result<usize, Errno> {
+    use remora_stack::socket::protocol::Readiness;
+    let urgent = runtime.with_socket(id, |stack, socket, _| {
+        stack.readiness(socket).contains(Readiness::PRI) && stack.queued_input(socket) == 0
+    });
+    Ok(usize::from(urgent.unwrap_or(false)))
+}
+
+fn ask_kernel(request: usize, argument: usize) -> Result<i32, Errno> {
+    let socket = call::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)?;
+    let result = control::ioctl(socket.raw(), request, argument);
+    let _ = call::close(socket);
+    result
+}
+
+/// sockatmark() asks by an ioctl that no hook sees.
+pub(crate) fn sockatmark(fd: i32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    if !handle.is_stream() {
+        return Outcome::fail(libc::ENOTTY);
+    }
+    Outcome::Ours(at_mark(runtime, handle.id).map(|mark| mark as i32))
+}
+
+/// vdprintf() to one of ours.
+pub(crate) fn vdprintf(fd: i32, format: User<std::ffi::c_char>, list: User<std::ffi::c_void>) -> Outcome<i32> {
+    // Elsewhere the structure of a va_list is another; libc's own fails on the placeholder.
+    #[cfg(target_arch = "x86_64")]
+    if fdtable::socket(fd).is_some() {
+        return crate::abi::stdio::print(fd, format, list);
+    }
+    let _ = (fd, format, list);
+    Outcome::PassThrough
+}
+
+pub(crate) fn __vdprintf_chk(
+    fd: i32,
+    _flag: i32,
+    format: User<std::ffi::c_char>,
+    list: User<std::ffi::c_void>,
+) -> Outcome<i32> {
+    vdprintf(fd, format, list)
+}

@@ -1,0 +1,523 @@
+//! Data: read, write, recv, send and their variants, and how a call waits.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use remora_host::runtime::{DescriptionId, Runtime, WaitEnd};
+use remora_host::sys::{Errno, call};
+use remora_stack::io::{Sink, Source};
+use remora_stack::socket::error::{ReceiveError, SendError};
+use remora_stack::socket::protocol::{
+    AddressFamily, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId,
+};
+use remora_stack::stack::Stack;
+use remora_stack::time::Instant;
+
+use super::policy::{self, Purpose, Side};
+use super::{check_fresh, gone, socket_of, traced};
+use crate::abi::address::{self, RawName};
+use crate::abi::memory::Buffer;
+use crate::abi::message::{MAX_BYTES, read_vectors};
+use crate::abi::{Outcome, User, process, signal};
+use crate::errno;
+use crate::fdtable::Handle;
+
+/// How long a call may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    Never,
+    /// Until then; `None` is for ever. A call with a timeout is not restarted after a signal.
+    Until(Option<Instant>),
+}
+
+impl Patience {
+    /// A blocking call under SO_RCVTIMEO or SO_SNDTIMEO.
+    pub(crate) fn blocking(timeout: Option<Duration>) -> Self {
+        Self::Until(timeout.map(|span| call::now() + span))
+    }
+}
+
+/// Why a call ended without its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It would have to wait, or has waited long enough.
+    WouldBlock,
+    /// A signal handler has run, and the call is not to be restarted.
+    Interrupted,
+    /// The family is broken.
+    Broken,
+}
+
+/// Tries `attempt` until it gives a result, as patiently as asked for. `progress` is what the attempts have moved so
+/// far: a signal ends a call that has moved something.
+//= REF C-04
+pub(crate) fn until<R>(
+    runtime: &Runtime,
+    id: DescriptionId,
+    interest: Readiness,
+    patience: Patience,
+    progress: &Cell<usize>,
+    mut attempt: impl FnMut(&mut Stack, SocketId, Instant) -> Option<R>,
+) -> Result<R, Stop> {
+    let Patience::Until(deadline) = patience else {
+        return match runtime.attempt(id, attempt) {
+            Some(result) => Ok(result),
+            None if runtime.exists(id) => Err(Stop::WouldBlock),
+            None => Err(Stop::Broken),
+        };
+    };
+    loop {
+        let handled = signal::handled();
+        match runtime.block_on(id, interest, deadline, &|| handled.any_since(), &mut attempt) {
+            Ok(result) => return Ok(result),
+            Err(WaitEnd::TimedOut) => return Err(Stop::WouldBlock),
+            Err(WaitEnd::Broken) => return Err(Stop::Broken),
+            Err(WaitEnd::Interrupted) => {
+                if progress.get() > 0 || deadline.is_some() || handled.without_restart_since() {
+                    return Err(Stop::Interrupted);
+                }
+            }
+        }
+    }
+}
+
+/// What a receive brought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gathered {
+    /// What the call returns.
+    pub(crate) length: usize,
+    /// The last piece, with the sender and the flags; `None` when nothing came.
+    pub(crate) last: Option<Received>,
+}
+
+/// Whether the call must not wait.
+fn is_nonblocking(runtime: &Runtime, handle: Handle, flags: i32) -> bool {
+    flags & libc::MSG_DONTWAIT != 0 || runtime.nonblocking(handle.id)
+}
+
+/// One receive into `buffer`: a datagram, or bytes up to what SO_RCVLOWAT or MSG_WAITALL ask for.
+//= REF D-02
+pub(crate) fn receive(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    buffer: &mut Buffer,
+    flags: i32,
+) -> Result<Gathered, Errno> {
+    let core_flags = ReceiveFlags::from_bits_truncate(flags as u32);
+    let whole = handle.is_stream() && flags & libc::MSG_WAITALL != 0;
+    let room = buffer.left();
+    let total = Cell::new(0usize);
+    let mut last = None;
+    let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| -> Option<Result<(), ReceiveError>> {
+        if whole
+            && core_flags.contains(ReceiveFlags::PEEK)
+            && stack.queued_input(socket) < room
+            && !stack.readiness(socket).intersects(Readiness::RDHUP | Readiness::HUP | Readiness::ERR)
+        {
+            return None;
+        }
+        loop {
+            match stack.receive(now, socket, &mut *buffer, core_flags) {
+                Ok(received) => {
+                    total.set(total.get().saturating_add(received.length));
+                    last = Some(received);
+                    // A peek starts anew each time, and MSG_TRUNC uses no room.
+                    let again = handle.is_stream()
+                        && received.length > 0
+                        && !core_flags.intersects(ReceiveFlags::PEEK | ReceiveFlags::TRUNC | ReceiveFlags::OOB)
+                        && total.get() < wanted(stack, socket, whole, room);
+                    if !again {
+                        return Some(Ok(()));
+                    }
+                }
+                Err(ReceiveError::WouldBlock) => return None,
+                // What came before the error is returned; the error stays for the next call.
+                Err(_) if total.get() > 0 => return Some(Ok(())),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    };
+    let mut result = until(runtime, handle.id, Readiness::IN, Patience::Never, &total, &mut step);
+    let errors_only = flags & libc::MSG_ERRQUEUE != 0;
+    if result == Err(Stop::WouldBlock) && !errors_only && !is_nonblocking(runtime, handle, flags) {
+        check_fresh(fd)?;
+        let timeout = runtime
+            .with_socket(handle.id, |stack, socket, _| {
+                stack.options(socket).and_then(|options| options.receive_timeout)
+            })
+            .flatten();
+        result = until(runtime, handle.id, Readiness::IN, Patience::blocking(timeout), &total, &mut step);
+    }
+    let length = total.get();
+    match result {
+        Ok(Ok(())) => Ok(Gathered { length, last }),
+        Ok(Err(error)) => Err(errno::receive(error)),
+        Err(_) if length > 0 => Ok(Gathered { length, last }),
+        Err(Stop::WouldBlock) => Err(Errno(libc::EAGAIN)),
+        Err(Stop::Interrupted) => Err(Errno(libc::EINTR)),
+        Err(Stop::Broken) => Err(gone(fd, handle.id)),
+    }
+}
+
+/// How many bytes let a stream's receive return (`sock_rcvlowat`).
+fn wanted(stack: &Stack, socket: SocketId, whole: bool, room: usize) -> usize {
+    if whole {
+        return room;
+    }
+    let low_water = stack.options(socket).map_or(1, |options| options.receive_low_water as usize);
+    low_water.min(room).max(1)
+}
+
+/// Where a send goes, beside the bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) to: Option<SocketAddr>,
+    pub(crate) source: Option<std::net::IpAddr>,
+    pub(crate) ttl: Option<u8>,
+    pub(crate) tos: Option<u8>,
+}
+
+/// One send of all of `source`: a blocking one waits until all of it is taken.
+//= REF D-01
+pub(crate) fn send_all(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    source: &mut dyn Source,
+    flags: i32,
+    extras: Extras,
+) -> Result<usize, Errno> {
+    let Extras { to, source: from, ttl, tos } = extras;
+    let arguments = SendArguments { to, flags: SendFlags::from_bits_truncate(flags as u32), source: from, ttl, tos };
+    let total = Cell::new(0usize);
+    let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| -> Option<Result<(), SendError>> {
+        loop {
+            match stack.send(now, socket, &mut *source, &arguments) {
+                Ok(count) => {
+                    total.set(total.get().saturating_add(count));
+                    if !handle.is_stream() || source.remaining() == 0 {
+                        return Some(Ok(()));
+                    }
+                    if count == 0 {
+                        return None;
+                    }
+                }
+                Err(SendError::WouldBlock) => return None,
+                Err(_) if total.get() > 0 => return Some(Ok(())),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    };
+    let mut result = until(runtime, handle.id, Readiness::OUT, Patience::Never, &total, &mut step);
+    if result == Err(Stop::WouldBlock) && !is_nonblocking(runtime, handle, flags) {
+        check_fresh(fd)?;
+        let timeout = runtime
+            .with_socket(handle.id, |stack, socket, _| stack.options(socket).and_then(|options| options.send_timeout))
+            .flatten();
+        result = until(runtime, handle.id, Readiness::OUT, Patience::blocking(timeout), &total, &mut step);
+    }
+    let errno = match result {
+        Ok(Ok(())) => return Ok(total.get()),
+        Err(_) if total.get() > 0 => return Ok(total.get()),
+        Ok(Err(error)) => errno::send(error),
+        Err(Stop::WouldBlock) => Errno(libc::EAGAIN),
+        Err(Stop::Interrupted) => Errno(libc::EINTR),
+        Err(Stop::Broken) => gone(fd, handle.id),
+    };
+    //= REF T-10
+    if errno.0 == libc::EPIPE && handle.is_stream() && flags & libc::MSG_NOSIGNAL == 0 {
+        process::raise_broken_pipe();
+    }
+    Err(errno)
+}
+
+/// Decides where a send with an address goes, and sends.
+pub(crate) fn send_to(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    buffer: &mut Buffer,
+    flags: i32,
+    extras: Extras,
+) -> Result<Side, Result<usize, Errno>> {
+    if let Some(to) = extras.to
+        && policy::settle(fd, handle, Some(to), Purpose::Send).map_err(Err)? == Side::Kernel
+    {
+        return Ok(Side::Kernel);
+    }
+    Err(send_all(fd, handle, runtime, buffer, flags, extras))
+}
+
+/// The destination of a send; streams look at one for Fast Open only (`tcp_sendmsg`).
+pub(crate) fn destination<T>(
+    handle: Handle,
+    runtime: &Runtime,
+    address: User<T>,
+    length: u32,
+    flags: i32,
+) -> Result<Option<SocketAddr>, Errno> {
+    if address.is_null() || length == 0 {
+        return Ok(None);
+    }
+    let raw = RawName::read(address, length)?;
+    if handle.is_stream() && flags & libc::MSG_FASTOPEN == 0 {
+        return Ok(None);
+    }
+    let to = raw.for_send(handle.family)?;
+    if let Some(SocketAddr::V4(_)) = to
+        && handle.family == AddressFamily::Inet6
+        && policy::is_v6_only(runtime, handle)
+    {
+        return Err(Errno(libc::ENETUNREACH));
+    }
+    Ok(to)
+}
+
+fn finish_receive(call: std::fmt::Arguments<'_>, result: Result<Gathered, Errno>) -> Outcome<isize> {
+    traced(call, result.map(|gathered| gathered.length as isize))
+}
+
+/// read() and readv() of nothing return at once (`sock_read_iter`); recv of nothing waits for data.
+fn read_into(name: &str, fd: i32, mut buffer: Buffer) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let size = buffer.left();
+    let result =
+        if size == 0 { Ok(Gathered { length: 0, last: None }) } else { receive(fd, handle, runtime, &mut buffer, 0) };
+    finish_receive(format_args!("{name}({fd}, {size})"), result)
+}
+
+pub(crate) fn read(fd: i32, buffer: User<u8>, size: usize) -> Outcome<isize> {
+    read_into("read", fd, Buffer::single(buffer, size.min(MAX_BYTES)))
+}
+
+/// The checked variants abort in libc when the buffer is too small; that stays libc's business.
+pub(crate) fn __read_chk(fd: i32, buffer: User<u8>, size: usize, room: usize) -> Outcome<isize> {
+    if size > room { Outcome::PassThrough } else { read(fd, buffer, size) }
+}
+
+pub(crate) fn readv(fd: i32, list: User<libc::iovec>, count: i32) -> Outcome<isize> {
+    match read_vectors(list, count) {
+        Ok(buffer) => read_into("readv", fd, buffer),
+        Err(errno) => Outcome::Ours(Err(errno)),
+    }
+}
+
+/// A socket has no position: `ksys_pread64` and its kin.
+fn no_position(offset: i64) -> Outcome<isize> {
+    Outcome::fail(if offset < 0 { libc::EINVAL } else { libc::ESPIPE })
+}
+
+macro_rules! only_sockets {
+    ($fd:ident) => {
+        if crate::fdtable::socket($fd).is_none() {
+            return Outcome::PassThrough;
+        }
+    };
+}
+
+pub(crate) fn pread(fd: i32, _buffer: User<u8>, _size: usize, offset: i64) -> Outcome<isize> {
+    only_sockets!(fd);
+    no_position(offset)
+}
+
+pub(crate) fn __pread_chk(fd: i32, buffer: User<u8>, size: usize, offset: i64, room: usize) -> Outcome<isize> {
+    if size > room { Outcome::PassThrough } else { pread(fd, buffer, size, offset) }
+}
+
+pub(crate) fn preadv(fd: i32, _list: User<libc::iovec>, _count: i32, offset: i64) -> Outcome<isize> {
+    only_sockets!(fd);
+    no_position(offset)
+}
+
+/// Flags of preadv2 and pwritev2 that a socket takes: RWF_NOWAIT and RWF_HIPRI; others are EOPNOTSUPP.
+const VECTOR_FLAGS: i32 = libc::RWF_NOWAIT | libc::RWF_HIPRI;
+
+pub(crate) fn preadv2(fd: i32, list: User<libc::iovec>, count: i32, offset: i64, flags: i32) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    if offset != -1 {
+        return no_position(offset);
+    }
+    if flags & !VECTOR_FLAGS != 0 {
+        return Outcome::fail(libc::EOPNOTSUPP);
+    }
+    let wait = if flags & libc::RWF_NOWAIT == 0 { 0 } else { libc::MSG_DONTWAIT };
+    let result = read_vectors(list, count).and_then(|mut buffer| match buffer.left() {
+        0 => Ok(Gathered { length: 0, last: None }),
+        _ => receive(fd, handle, runtime, &mut buffer, wait),
+    });
+    finish_receive(format_args!("preadv2({fd})"), result)
+}
+
+fn write_from(name: &str, fd: i32, mut buffer: Buffer, flags: i32) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let size = buffer.left();
+    let result = send_all(fd, handle, runtime, &mut buffer, flags, Extras::default());
+    traced(format_args!("{name}({fd}, {size})"), result.map(|count| count as isize))
+}
+
+pub(crate) fn write(fd: i32, buffer: User<u8>, size: usize) -> Outcome<isize> {
+    write_from("write", fd, Buffer::single(buffer, size.min(MAX_BYTES)), 0)
+}
+
+pub(crate) fn writev(fd: i32, list: User<libc::iovec>, count: i32) -> Outcome<isize> {
+    match read_vectors(list, count) {
+        Ok(buffer) => write_from("writev", fd, buffer, 0),
+        Err(errno) => Outcome::Ours(Err(errno)),
+    }
+}
+
+pub(crate) fn pwrite(fd: i32, _buffer: User<u8>, _size: usize, offset: i64) -> Outcome<isize> {
+    only_sockets!(fd);
+    no_position(offset)
+}
+
+pub(crate) fn pwritev(fd: i32, _list: User<libc::iovec>, _count: i32, offset: i64) -> Outcome<isize> {
+    only_sockets!(fd);
+    no_position(offset)
+}
+
+pub(crate) fn pwritev2(fd: i32, list: User<libc::iovec>, count: i32, offset: i64, flags: i32) -> Outcome<isize> {
+    only_sockets!(fd);
+    if offset != -1 {
+        return no_position(offset);
+    }
+    if flags & !VECTOR_FLAGS != 0 {
+        return Outcome::fail(libc::EOPNOTSUPP);
+    }
+    let wait = if flags & libc::RWF_NOWAIT == 0 { 0 } else { libc::MSG_DONTWAIT };
+    match read_vectors(list, count) {
+        Ok(buffer) => write_from("pwritev2", fd, buffer, wait),
+        Err(errno) => Outcome::Ours(Err(errno)),
+    }
+}
+
+pub(crate) fn send(fd: i32, buffer: User<u8>, size: usize, flags: i32) -> Outcome<isize> {
+    write_from("send", fd, Buffer::single(buffer, size.min(MAX_BYTES)), flags)
+}
+
+pub(crate) fn sendto(
+    fd: i32,
+    buffer: User<u8>,
+    size: usize,
+    flags: i32,
+    address: User<libc::sockaddr>,
+    length: u32,
+) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else {
+        return if address.is_null() { Outcome::PassThrough } else { policy::watched_use(fd) };
+    };
+    let mut buffer = Buffer::single(buffer, size.min(MAX_BYTES));
+    let to = match destination(handle, runtime, address, length, flags) {
+        Ok(to) => to,
+        Err(errno) => return traced(format_args!("sendto({fd}, {size})"), Err(errno)),
+    };
+    match send_to(fd, handle, runtime, &mut buffer, flags, Extras { to, ..Extras::default() }) {
+        Ok(_kernel) => Outcome::PassThrough,
+        Err(result) => {
+            let result = result.map(|count| count as isize);
+            match to {
+                Some(to) => traced(format_args!("sendto({fd}, {size}, {to})"), result),
+                None => traced(format_args!("send({fd}, {size})"), result),
+            }
+        }
+    }
+}
+
+pub(crate) fn recv(fd: i32, buffer: User<u8>, size: usize, flags: i32) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let mut buffer = Buffer::single(buffer, size.min(MAX_BYTES));
+    let result = receive(fd, handle, runtime, &mut buffer, flags);
+    finish_receive(format_args!("recv({fd}, {size})"), result)
+}
+
+pub(crate) fn __recv_chk(fd: i32, buffer: User<u8>, size: usize, room: usize, flags: i32) -> Outcome<isize> {
+    if size > room { Outcome::PassThrough } else { recv(fd, buffer, size, flags) }
+}
+
+pub(crate) fn recvfrom(
+    fd: i32,
+    buffer: User<u8>,
+    size: usize,
+    flags: i32,
+    address: User<libc::sockaddr>,
+    length: User<u32>,
+) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let mut buffer = Buffer::single(buffer, size.min(MAX_BYTES));
+    let result = receive(fd, handle, runtime, &mut buffer, flags).and_then(|gathered| {
+        if !address.is_null() {
+            match gathered.last.and_then(|last| last.from) {
+                Some(from) => address::write(from, handle.family, address, length)?,
+                // A stream has no sender to tell: the length says so (`inet_recvmsg` leaves msg_namelen at 0).
+                None => length.write(0)?,
+            }
+        }
+        Ok(gathered)
+    });
+    match result.as_ref().ok().and_then(|gathered| gathered.last).and_then(|last| last.from) {
+        Some(from) => finish_receive(format_args!("recvfrom({fd}, {size}, {from})"), result),
+        None => finish_receive(format_args!("recv({fd}, {size})"), result),
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the C prototype")]
+pub(crate) fn __recvfrom_chk(
+    fd: i32,
+    buffer: User<u8>,
+    size: usize,
+    room: usize,
+    flags: i32,
+    address: User<libc::sockaddr>,
+    length: User<u32>,
+) -> Outcome<isize> {
+    if size > room { Outcome::PassThrough } else { recvfrom(fd, buffer, size, flags, address, length) }
+}
+
+/// vmsplice() wants a pipe.
+pub(crate) fn vmsplice(fd: i32, _list: User<libc::iovec>, _count: usize, _flags: u32) -> Outcome<isize> {
+    only_sockets!(fd);
+    Outcome::fail(libc::EBADF)
+}
+
+/// dprintf's bytes.
+pub(crate) fn write_bytes(fd: i32, bytes: &[u8]) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::fail(libc::EBADF) };
+    let result = send_bytes(fd, handle, runtime, bytes, 0);
+    traced(format_args!("dprintf({fd}, {})", bytes.len()), result.map(|count| count as i32))
+}
+
+/// Bytes for one of our sockets that do not come from user memory.
+pub(crate) fn send_bytes(fd: i32, handle: Handle, runtime: &Runtime, bytes: &[u8], flags: i32) -> Result<usize, Errno> {
+    let mut source = bytes;
+    send_all(fd, handle, runtime, &mut source, flags, Extras::default())
+}
+
+/// A sink that is no user memory, for the copies between descriptors.
+pub(crate) fn receive_bytes(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    sink: &mut dyn Sink,
+    nonblocking: bool,
+) -> Result<usize, Errno> {
+    let nothing = Cell::new(0);
+    let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| match stack.receive(
+        now,
+        socket,
+        &mut *sink,
+        ReceiveFlags::empty(),
+    ) {
+        Err(ReceiveError::WouldBlock) => None,
+        other => Some(other),
+    };
+    let patience = if nonblocking || runtime.nonblocking(handle.id) { Patience::Never } else { Patience::Until(None) };
+    match until(runtime, handle.id, Readiness::IN, patience, &nothing, &mut step) {
+        Ok(result) => result.map(|received| received.length).map_err(errno::receive),
+        Err(Stop::WouldBlock) => Err(Errno(libc::EAGAIN)),
+        Err(Stop::Interrupted) => Err(Errno(libc::EINTR)),
+        Err(Stop::Broken) => Err(gone(fd, handle.id)),
+    }
+}

@@ -1,0 +1,282 @@
+//! sendmsg, recvmsg and their many-message forms: names, control messages and flags around the data.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use remora_host::runtime::Runtime;
+use remora_host::sys::{Errno, call};
+use remora_stack::socket::protocol::{AddressFamily, Received};
+
+use super::io::{Extras, Gathered, destination, receive, send_to};
+use super::policy::Side;
+use super::{policy, socket_of, traced};
+use crate::abi::memory::User;
+use crate::abi::message::{ControlWriter, Header, controls};
+use crate::abi::{Outcome, address};
+use crate::fdtable::Handle;
+
+/// Options of a socket that ask for control messages with what is received.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "one per option")]
+struct Asked {
+    packet_info: bool,
+    ttl: bool,
+    tos: bool,
+    original_destination: bool,
+    timestamp: u8,
+}
+
+/// The size of one struct mmsghdr: a msghdr and the length that was moved.
+const MULTI_SIZE: usize = size_of::<libc::mmsghdr>();
+/// Where msg_len stands in it.
+const MULTI_LENGTH: usize = size_of::<libc::msghdr>();
+
+pub(crate) fn sendmsg(fd: i32, message: User<libc::msghdr>, flags: i32) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    match send_one(fd, handle, runtime, message, flags) {
+        Ok(Side::Kernel) => Outcome::PassThrough,
+        Ok(Side::Stack) => Outcome::PassThrough,
+        Err(result) => traced(format_args!("sendmsg({fd})"), result.map(|count| count as isize)),
+    }
+}
+
+/// Sends one message; `Ok` means that the socket has gone to the kernel.
+fn send_one(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    message: User<libc::msghdr>,
+    flags: i32,
+) -> Result<Side, Result<usize, Errno>> {
+    let header = Header::read(message).map_err(Err)?;
+    let mut buffer = header.buffer().map_err(Err)?;
+    let to = match header.name() {
+        Some((name, length)) => destination(handle, runtime, name, length, flags).map_err(Err)?,
+        None => None,
+    };
+    let control = header.control().map_err(Err)?;
+    let mut extras = extras(handle, &control).map_err(Err)?;
+    extras.to = to;
+    send_to(fd, handle, runtime, &mut buffer, flags, extras)
+}
+
+/// What control messages of a send ask for (`ip_cmsg_send`, `__sock_cmsg_send`).
+//= REF D-05
+fn extras(handle: Handle, control: &[u8]) -> Result<Extras, Errno> {
+    let mut extras = Extras::default();
+    let int = |data: &[u8]| data.first_chunk().copied().map(i32::from_ne_bytes);
+    let invalid = Errno(libc::EINVAL);
+    for one in controls(control) {
+        let one = one?;
+        match (one.level, one.kind) {
+            // SOL_SOCKET: rights and credentials mean something to AF_UNIX only; marks and timestamps are accepted.
+            (
+                libc::SOL_SOCKET,
+                libc::SCM_RIGHTS | libc::SCM_CREDENTIALS | libc::SO_MARK | libc::SO_TIMESTAMPING | libc::SCM_TXTIME,
+            ) => {}
+            (libc::SOL_SOCKET, _) => return Err(invalid),
+            (libc::IPPROTO_IP, _) if handle.is_stream() => {}
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                // struct in_pktinfo: interface, address to send from, address in the header.
+                let source: [u8; 4] = one.data.get(4..8).and_then(|part| part.try_into().ok()).ok_or(invalid)?;
+                if one.data.len() != 12 {
+                    return Err(invalid);
+                }
+                let source = Ipv4Addr::from(source);
+                extras.source = (!source.is_unspecified()).then_some(IpAddr::V4(source));
+            }
+            (libc::IPPROTO_IP, libc::IP_TTL) => {
+                let value = int(one.data).filter(|_| one.data.len() == 4).ok_or(invalid)?;
+                extras.ttl = Some(u8::try_from(value).ok().filter(|ttl| *ttl > 0).ok_or(invalid)?);
+            }
+            (libc::IPPROTO_IP, libc::IP_TOS) => {
+                let value = match one.data {
+                    [byte] => i32::from(*byte),
+                    data => int(data).filter(|_| data.len() == 4).ok_or(invalid)?,
+                };
+                extras.tos = Some(u8::try_from(value).map_err(|_| invalid)?);
+            }
+            (libc::IPPROTO_IP, libc::IP_RETOPTS) => {}
+            (libc::IPPROTO_IP, _) => return Err(invalid),
+            _ => {}
+        }
+    }
+    Ok(extras)
+}
+
+pub(crate) fn sendmmsg(fd: i32, messages: User<libc::mmsghdr>, count: u32, flags: i32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    // UIO_MAXIOV caps the number without an error.
+    let count = count.min(1024) as usize;
+    let mut done = 0i32;
+    let mut failure = None;
+    for index in 0..count {
+        let one = messages.byte_add(index * MULTI_SIZE);
+        match send_one(fd, handle, runtime, one.cast(), flags) {
+            Ok(_) if done == 0 => return Outcome::PassThrough,
+            Ok(_) => break,
+            Err(Ok(length)) => {
+                if let Err(errno) = one.byte_add(MULTI_LENGTH).cast::<u32>().write(length as u32) {
+                    failure = Some(errno);
+                    break;
+                }
+                done += 1;
+            }
+            Err(Err(errno)) => {
+                failure = Some(errno);
+                break;
+            }
+        }
+    }
+    traced(format_args!("sendmmsg({fd}, {count})"), many(done, failure))
+}
+
+/// The result of a many-message call: what was done before an error counts.
+fn many(done: i32, failure: Option<Errno>) -> Result<i32, Errno> {
+    match failure {
+        Some(errno) if done == 0 => Err(errno),
+        _ => Ok(done),
+    }
+}
+
+pub(crate) fn recvmsg(fd: i32, message: User<libc::msghdr>, flags: i32) -> Outcome<isize> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let result = receive_one(fd, handle, runtime, message, flags);
+    traced(format_args!("recvmsg({fd})"), result.map(|length| length as isize))
+}
+
+fn receive_one(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    message: User<libc::msghdr>,
+    flags: i32,
+) -> Result<usize, Errno> {
+    let header = Header::read(message)?;
+    let mut buffer = header.buffer()?;
+    let Gathered { length, last } = receive(fd, handle, runtime, &mut buffer, flags)?;
+    // MSG_CMSG_CLOEXEC comes back among the flags, as the kernel leaves it there.
+    let mut shown = flags & libc::MSG_CMSG_CLOEXEC;
+    let mut control = ControlWriter::default();
+    let mut name = None;
+    if let Some(last) = last {
+        if last.truncated {
+            shown |= libc::MSG_TRUNC;
+        }
+        if last.urgent {
+            shown |= libc::MSG_OOB;
+        }
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            shown |= libc::MSG_ERRQUEUE;
+        }
+        if !handle.is_stream() {
+            fill_control(handle, runtime, &last, &mut control);
+        }
+        name = last.from.map(|from| address::encode(from, handle.family));
+    }
+    let name = name.as_ref().map(|(bytes, length)| bytes.get(..*length).unwrap_or(&[]));
+    header.give_back(name, &control, shown)?;
+    Ok(length)
+}
+
+/// The control messages that the socket's options ask for (`ip_cmsg_recv`, `__sock_recv_timestamp`).
+//= REF D-05
+fn fill_control(handle: Handle, runtime: &Runtime, received: &Received, control: &mut ControlWriter) {
+    let asked = runtime
+        .with_socket(handle.id, |stack, socket, _| {
+            stack.options(socket).map_or(Asked::default(), |options| Asked {
+                packet_info: options.packet_info,
+                ttl: options.receive_ttl,
+                tos: options.receive_tos,
+                original_destination: options.receive_original_destination,
+                timestamp: options.timestamp,
+            })
+        })
+        .unwrap_or_default();
+    if asked.timestamp != 0 {
+        let wall = call::wall_clock().saturating_sub(call::now().since(received.at));
+        let (kind, fraction) = match asked.timestamp {
+            1 => (libc::SCM_TIMESTAMP, u64::from(wall.subsec_micros())),
+            _ => (libc::SCM_TIMESTAMPNS, u64::from(wall.subsec_nanos())),
+        };
+        let mut data = [0u8; 16];
+        data[..8].copy_from_slice(&wall.as_secs().to_ne_bytes());
+        data[8..].copy_from_slice(&fraction.to_ne_bytes());
+        control.push(libc::SOL_SOCKET, kind, &data);
+    }
+    if handle.family == AddressFamily::Inet6 {
+        return;
+    }
+    let to = match received.to {
+        Some(IpAddr::V4(to)) => to.octets(),
+        _ => [0; 4],
+    };
+    if asked.packet_info {
+        // struct in_pktinfo. The interface's number is the kernel's; the stack has one, which counts from 1.
+        let mut data = [0u8; 12];
+        data[..4].copy_from_slice(&1i32.to_ne_bytes());
+        data[4..8].copy_from_slice(&to);
+        data[8..].copy_from_slice(&to);
+        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
+    }
+    if asked.ttl {
+        control.push(libc::IPPROTO_IP, libc::IP_TTL, &i32::from(received.ttl).to_ne_bytes());
+    }
+    if asked.tos {
+        control.push(libc::IPPROTO_IP, libc::IP_TOS, &[received.tos]);
+    }
+    if asked.original_destination {
+        let local = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
+        let port = local.map_or(0, |name| name.port());
+        let name = std::net::SocketAddr::new(IpAddr::V4(to.into()), port);
+        let (bytes, length) = address::encode(name, AddressFamily::Inet);
+        control.push(libc::IPPROTO_IP, libc::IP_ORIGDSTADDR, bytes.get(..length).unwrap_or(&[]));
+    }
+}
+
+/// recvmmsg(): MSG_WAITFORONE stops waiting after the first; the timeout is looked at between messages only, as in
+/// the kernel.
+pub(crate) fn recvmmsg(
+    fd: i32,
+    messages: User<libc::mmsghdr>,
+    count: u32,
+    flags: i32,
+    timeout: User<libc::timespec>,
+) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let mut until = None;
+    if !timeout.is_null() {
+        match timeout.read().and_then(super::ready::span_of_timespec) {
+            Ok(span) => until = Some(call::now() + span),
+            Err(errno) => return Outcome::Ours(Err(errno)),
+        }
+    }
+    let mut done = 0i32;
+    let mut failure = None;
+    let mut now_flags = flags & !libc::MSG_WAITFORONE;
+    for index in 0..count.min(1024) as usize {
+        let one = messages.byte_add(index * MULTI_SIZE);
+        let received = receive_one(fd, handle, runtime, one.cast(), now_flags)
+            .and_then(|length| one.byte_add(MULTI_LENGTH).cast::<u32>().write(length as u32));
+        if let Err(errno) = received {
+            failure = Some(errno);
+            break;
+        }
+        done += 1;
+        if flags & libc::MSG_WAITFORONE != 0 {
+            now_flags |= libc::MSG_DONTWAIT;
+        }
+        if until.is_some_and(|until| call::now() >= until) {
+            break;
+        }
+    }
+    if let Some(until) = until {
+        let left = until.since(call::now());
+        let _ = timeout.write(timespec_of(left));
+    }
+    traced(format_args!("recvmmsg({fd}, {count})"), many(done, failure))
+}
+
+fn timespec_of(span: Duration) -> libc::timespec {
+    libc::timespec { tv_sec: span.as_secs() as i64, tv_nsec: i64::from(span.subsec_nanos()) }
+}

@@ -1,0 +1,106 @@
+//! What the socket calls of a program come to: safe Rust between the hook table and the stack. `socket` and `names` are
+//! about the socket itself, `io` about data, `options` about options, `ready` and `epoll` about waiting, `fdops` about
+//! descriptor numbers, `transfer` about copies between descriptors, `policy` decides between kernel and stack, and
+//! `process` sees to fork and exit.
+#![forbid(unsafe_code)]
+
+mod epoll;
+mod fdops;
+mod io;
+mod message;
+mod names;
+mod options;
+mod policy;
+pub(crate) mod process;
+mod ready;
+mod socket;
+mod transfer;
+
+use std::fmt;
+
+use remora_host::runtime::{self, DescriptionId, Runtime};
+use remora_host::sys::Errno;
+
+use crate::abi::Outcome;
+pub(crate) use crate::abi::signal::{set_action as sigaction, set_interrupt as siginterrupt, set_once as sysv_signal};
+pub(crate) use crate::abi::stdio::{number_of as fileno, open as open_stream};
+pub(crate) use crate::abi::syscall::route as syscall;
+pub(crate) use epoll::*;
+pub(crate) use fdops::*;
+pub(crate) use io::*;
+pub(crate) use message::*;
+pub(crate) use names::*;
+pub(crate) use options::*;
+pub(crate) use process::{_exit, quick_exit};
+pub(crate) use ready::*;
+pub(crate) use socket::*;
+pub(crate) use transfer::*;
+
+use crate::abi::User;
+use crate::abi::signal::set_handler;
+use crate::fdtable::{self, Handle};
+use crate::hooks::real;
+
+/// The log target of the call trace.
+const TRACE: &str = "remora::call";
+
+/// The number was closed behind our back and is another file's now: the call is libc's. Not an errno.
+const STALE: Errno = Errno(i32::MIN);
+
+/// To be asked before a call sleeps: whether the number still is the socket's. A stale entry is given up.
+fn check_fresh(fd: i32) -> Result<(), Errno> {
+    if fdtable::is_fresh(fd) {
+        return Ok(());
+    }
+    if let Some(entry) = fdtable::remove(fd) {
+        log::warn!(target: "remora::shim", "descriptor {fd} was closed unseen and is another file's now");
+        release_entry(entry);
+    }
+    Err(STALE)
+}
+
+/// Ends a call on a socket of ours: one line of trace when that is on.
+fn traced<T: Copy + fmt::Display>(call: fmt::Arguments<'_>, result: Result<T, Errno>) -> Outcome<T> {
+    if matches!(result, Err(STALE)) {
+        return Outcome::PassThrough;
+    }
+    if log::log_enabled!(target: TRACE, log::Level::Debug) {
+        match result {
+            Ok(value) => log::debug!(target: TRACE, "{call} = {value}"),
+            Err(errno) => log::debug!(target: TRACE, "{call} = -1 {}", crate::errno::Label(errno)),
+        }
+    }
+    Outcome::Ours(result)
+}
+
+/// The runtime of a socket of ours. It exists: the socket was made in it. (EBADF after `leave`.)
+fn running() -> Result<&'static Runtime, Errno> {
+    runtime::current().ok_or(Errno(libc::EBADF))
+}
+
+/// The socket behind a number and the runtime that holds it.
+fn socket_of(fd: i32) -> Option<(Handle, &'static Runtime)> {
+    Some((fdtable::socket(fd)?, runtime::current()?))
+}
+
+/// What a description that is gone answers: its family broke (decision 5), or the number was closed just now.
+fn gone(fd: i32, id: DescriptionId) -> Errno {
+    let reused = fdtable::socket(fd).is_none_or(|handle| handle.id != id);
+    Errno(if reused { libc::EBADF } else { libc::ECONNRESET })
+}
+
+pub(crate) fn signal(signal: i32, handler: usize) -> Outcome<usize> {
+    set_handler(signal, handler, real::signal.get())
+}
+
+pub(crate) fn sigset(signal: i32, handler: usize) -> Outcome<usize> {
+    set_handler(signal, handler, real::sigset.get())
+}
+
+/// fdopen(): a stream over a socket of ours needs functions of ours.
+pub(crate) fn fdopen(fd: i32, mode: User<std::ffi::c_char>) -> Outcome<*mut libc::FILE> {
+    match fdtable::socket(fd) {
+        Some(_) => open_stream(fd, mode),
+        None => Outcome::PassThrough,
+    }
+}

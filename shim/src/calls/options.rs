@@ -1,0 +1,573 @@
+//! getsockopt and setsockopt: (level, name, bytes) to typed options and back, with Linux's rules for short lengths.
+//! An option that the stack does not have answers ENOPROTOOPT; none is taken and forgotten.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use remora_host::runtime::Runtime;
+use remora_host::sys::{Errno, Fd, call};
+use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use remora_stack::socket::protocol::{AddressFamily, SocketType};
+use smallvec::SmallVec;
+
+use super::{gone, socket_of, traced};
+use crate::abi::{Outcome, User};
+use crate::errno;
+use crate::fdtable::Handle;
+
+const UNKNOWN: Errno = Errno(libc::ENOPROTOOPT);
+const INVALID: Errno = Errno(libc::EINVAL);
+/// The forms of the timeouts with 64-bit time, which are the same structure on 64-bit targets.
+const SO_RCVTIMEO_NEW: i32 = 66;
+const SO_SNDTIMEO_NEW: i32 = 67;
+/// Longest value that is read: longer ones are cut, as names are, or have a fixed size anyway.
+const LONGEST: usize = 64;
+
+type Bytes = SmallVec<[u8; 256]>;
+
+/// The value of a setsockopt, not yet looked into.
+struct Given {
+    place: User<u8>,
+    length: usize,
+}
+
+impl Given {
+    /// An int, as SOL_SOCKET and IPPROTO_TCP want it: no shorter.
+    fn int(&self) -> Result<i32, Errno> {
+        if self.length < 4 {
+            return Err(INVALID);
+        }
+        self.place.cast::<i32>().read()
+    }
+
+    /// An int or a byte, as IPPROTO_IP takes it; nothing is 0 (`do_ip_setsockopt`).
+    fn short_int(&self) -> Result<i32, Errno> {
+        match self.length {
+            0 => Ok(0),
+            1..4 => self.place.read().map(i32::from),
+            _ => self.int(),
+        }
+    }
+
+    fn flag(&self) -> Result<bool, Errno> {
+        self.int().map(|value| value != 0)
+    }
+
+    fn short_flag(&self) -> Result<bool, Errno> {
+        self.short_int().map(|value| value != 0)
+    }
+
+    fn bytes(&self, at_least: usize) -> Result<SmallVec<[u8; 8]>, Errno> {
+        if self.length < at_least {
+            return Err(INVALID);
+        }
+        self.place.read_many(self.length.min(LONGEST))
+    }
+
+    /// A name, which ends at a zero byte or with the value.
+    fn text(&self, longest: usize) -> Result<String, Errno> {
+        let bytes = self.place.read_many(self.length.min(longest))?;
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        Ok(String::from_utf8_lossy(bytes.get(..end).unwrap_or(&[])).into_owned())
+    }
+
+    /// A struct timeval as a timeout (`sock_set_timeout`): zero is none, a negative one does not wait at all.
+    fn timeout(&self) -> Result<Option<Duration>, Errno> {
+        if self.length < size_of::<libc::timeval>() {
+            return Err(INVALID);
+        }
+        let time = self.place.cast::<libc::timeval>().read()?;
+        let micros = u32::try_from(time.tv_usec).ok().filter(|micros| *micros < 1_000_000);
+        let micros = micros.ok_or(Errno(libc::EDOM))?;
+        match u64::try_from(time.tv_sec) {
+            Err(_) => Ok(Some(Duration::ZERO)),
+            Ok(0) if micros == 0 => Ok(None),
+            Ok(seconds) => Ok(Some(Duration::new(seconds, micros * 1000))),
+        }
+    }
+
+    fn linger(&self) -> Result<Option<Duration>, Errno> {
+        if self.length < size_of::<libc::linger>() {
+            return Err(INVALID);
+        }
+        let linger = self.place.cast::<libc::linger>().read()?;
+        let seconds = u64::try_from(linger.l_linger).unwrap_or(u64::from(u32::MAX));
+        Ok((linger.l_onoff != 0).then(|| Duration::from_secs(seconds)))
+    }
+}
+
+pub(crate) fn setsockopt(fd: i32, level: i32, name: i32, value: User<std::ffi::c_void>, length: u32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let result = if (length as i32) < 0 {
+        Err(INVALID)
+    } else {
+        let given = Given { place: value.cast(), length: length as usize };
+        set(handle, level, name, &given).and_then(|option| match option {
+            None => Ok(()),
+            Some(option) => runtime
+                .with_socket(handle.id, |stack, socket, now| stack.set_option(now, socket, &option))
+                .ok_or_else(|| gone(fd, handle.id))
+                .and_then(|result| result.map_err(errno::option)),
+        })
+    };
+    traced(format_args!("setsockopt({fd}, {level}, {name})"), result.map(|()| 0))
+}
+
+/// The typed option; `None` for one that is rightly without effect.
+fn set(handle: Handle, level: i32, name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
+    match level {
+        libc::SOL_SOCKET => set_socket(name, given),
+        libc::IPPROTO_IP => set_ip(handle, name, given).map(Some),
+        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => set_ipv6(name, given).map(Some),
+        libc::IPPROTO_TCP if handle.is_stream() => set_tcp(name, given).map(Some),
+        // SOL_RAW, option ICMP_FILTER.
+        libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => {
+            Ok(Some(SetOption::IcmpFilter(given.int()? as u32)))
+        }
+        _ => Err(UNKNOWN),
+    }
+}
+
+fn set_socket(name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
+    // sock_setsockopt reads SO_BINDTODEVICE first, and an int for everything else before it looks at the name.
+    if name == libc::SO_BINDTODEVICE {
+        return given.text(15).map(|name| Some(SetOption::Device(name)));
+    }
+    given.int()?;
+    Ok(Some(match name {
+        libc::SO_REUSEADDR => SetOption::ReuseAddress(given.flag()?),
+        libc::SO_REUSEPORT => SetOption::ReusePort(given.flag()?),
+        libc::SO_KEEPALIVE => SetOption::KeepAlive(given.flag()?),
+        libc::SO_BROADCAST => SetOption::Broadcast(given.flag()?),
+        libc::SO_OOBINLINE => SetOption::OobInline(given.flag()?),
+        libc::SO_DONTROUTE => SetOption::DontRoute(given.flag()?),
+        libc::SO_LINGER => SetOption::Linger(given.linger()?),
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => SetOption::ReceiveTimeout(given.timeout()?),
+        libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => SetOption::SendTimeout(given.timeout()?),
+        libc::SO_RCVLOWAT => SetOption::ReceiveLowWater(given.int()?),
+        libc::SO_RCVBUF => SetOption::ReceiveBuffer(given.int()?, false),
+        libc::SO_RCVBUFFORCE => SetOption::ReceiveBuffer(given.int()?, true),
+        libc::SO_SNDBUF => SetOption::SendBuffer(given.int()?, false),
+        libc::SO_SNDBUFFORCE => SetOption::SendBuffer(given.int()?, true),
+        libc::SO_PRIORITY => SetOption::Priority(given.int()?),
+        libc::SO_MARK => SetOption::Mark(given.int()? as u32),
+        libc::SO_TIMESTAMP => SetOption::Timestamp(u8::from(given.flag()?)),
+        libc::SO_TIMESTAMPNS => SetOption::Timestamp(if given.flag()? { 2 } else { 0 }),
+        libc::SO_NO_CHECK => SetOption::NoCheck(given.flag()?),
+        // A switch for the kernel's own messages.
+        libc::SO_DEBUG => return Ok(None),
+        _ => return Err(UNKNOWN),
+    }))
+}
+
+fn set_ip(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
+    Ok(match name {
+        libc::IP_TTL => SetOption::Ttl(given.short_int()?),
+        libc::IP_TOS => SetOption::Tos(given.short_int()?),
+        libc::IP_MTU_DISCOVER => SetOption::MtuDiscover(given.short_int()?),
+        libc::IP_RECVERR => SetOption::ReceiveErrors(given.short_flag()?),
+        libc::IP_PKTINFO => SetOption::PacketInfo(given.short_flag()?),
+        libc::IP_RECVTTL => SetOption::ReceiveTtl(given.short_flag()?),
+        libc::IP_RECVTOS => SetOption::ReceiveTos(given.short_flag()?),
+        libc::IP_RECVORIGDSTADDR => SetOption::ReceiveOriginalDestination(given.short_flag()?),
+        libc::IP_FREEBIND => SetOption::FreeBind(given.short_flag()?),
+        libc::IP_BIND_ADDRESS_NO_PORT => SetOption::BindAddressNoPort(given.short_flag()?),
+        libc::IP_MULTICAST_TTL if handle.is_stream() => return Err(INVALID),
+        libc::IP_MULTICAST_TTL => SetOption::MulticastTtl(given.short_int()?),
+        libc::IP_MULTICAST_LOOP => SetOption::MulticastLoop(given.short_flag()?),
+        libc::IP_MULTICAST_IF if handle.is_stream() => return Err(INVALID),
+        libc::IP_MULTICAST_IF => SetOption::MulticastInterface(multicast_interface(given)?),
+        libc::IP_ADD_MEMBERSHIP => membership(handle, given, true)?,
+        libc::IP_DROP_MEMBERSHIP => membership(handle, given, false)?,
+        libc::IP_HDRINCL if handle.kind == SocketType::Raw => SetOption::HeaderIncluded(given.short_flag()?),
+        _ => return Err(UNKNOWN),
+    })
+}
+
+/// An IPv4 address at an offset of a structure; the unspecified one is none.
+fn address_at(bytes: &[u8], at: usize) -> Option<IpAddr> {
+    let octets: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+    let address = Ipv4Addr::from(octets);
+    (!address.is_unspecified()).then_some(IpAddr::V4(address))
+}
+
+/// struct in_addr, ip_mreq or ip_mreqn.
+fn multicast_interface(given: &Given) -> Result<Option<IpAddr>, Errno> {
+    let bytes = given.bytes(4)?;
+    Ok(address_at(&bytes, if bytes.len() >= 8 { 4 } else { 0 }))
+}
+
+fn membership(handle: Handle, given: &Given, join: bool) -> Result<SetOption, Errno> {
+    // inet_is... ip_mc_join_group: a stream has no groups.
+    if handle.is_stream() {
+        return Err(Errno(libc::EPROTO));
+    }
+    let bytes = given.bytes(8)?;
+    let group = address_at(&bytes, 0).ok_or(INVALID)?;
+    Ok(SetOption::Membership(group, address_at(&bytes, 4), join))
+}
+
+fn set_ipv6(name: i32, given: &Given) -> Result<SetOption, Errno> {
+    Ok(match name {
+        libc::IPV6_V6ONLY => SetOption::V6Only(given.flag()?),
+        libc::IPV6_UNICAST_HOPS => SetOption::Ttl(given.int()?),
+        libc::IPV6_TCLASS => SetOption::Tos(given.int()?.max(0)),
+        libc::IPV6_MTU_DISCOVER => SetOption::MtuDiscover(given.int()?),
+        libc::IPV6_RECVERR => SetOption::ReceiveErrors(given.flag()?),
+        libc::IPV6_FREEBIND => SetOption::FreeBind(given.flag()?),
+        _ => return Err(UNKNOWN),
+    })
+}
+
+fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
+    if name == libc::TCP_CONGESTION {
+        if given.length < 1 {
+            return Err(INVALID);
+        }
+        // TCP_CA_NAME_MAX is 16 with the zero.
+        return given.text(15).map(SetOption::Congestion);
+    }
+    let value = given.int()?;
+    Ok(match name {
+        libc::TCP_NODELAY => SetOption::NoDelay(value != 0),
+        libc::TCP_CORK => SetOption::Cork(value != 0),
+        libc::TCP_MAXSEG => SetOption::MaxSegment(value),
+        libc::TCP_KEEPIDLE => SetOption::KeepIdle(value),
+        libc::TCP_KEEPINTVL => SetOption::KeepInterval(value),
+        libc::TCP_KEEPCNT => SetOption::KeepCount(value),
+        libc::TCP_SYNCNT => SetOption::SynCount(value),
+        libc::TCP_LINGER2 => SetOption::Linger2(value),
+        libc::TCP_DEFER_ACCEPT => SetOption::DeferAccept(value),
+        libc::TCP_WINDOW_CLAMP => SetOption::WindowClamp(value),
+        libc::TCP_QUICKACK => SetOption::QuickAck(value),
+        libc::TCP_USER_TIMEOUT => SetOption::UserTimeout(value),
+        libc::TCP_NOTSENT_LOWAT => SetOption::NotSentLowWater(value as u32),
+        libc::TCP_FASTOPEN => SetOption::FastOpen(value),
+        libc::TCP_FASTOPEN_CONNECT => SetOption::FastOpenConnect(value != 0),
+        _ => return Err(UNKNOWN),
+    })
+}
+
+//= REF D-06
+pub(crate) fn getsockopt(
+    fd: i32,
+    level: i32,
+    name: i32,
+    value: User<std::ffi::c_void>,
+    length: User<u32>,
+) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let result = length.read().and_then(|room| {
+        let room = usize::try_from(room as i32).map_err(|_| INVALID)?;
+        let found = get(fd, handle, runtime, level, name)?;
+        let bytes = match level {
+            // do_ip_getsockopt gives a small value as one byte to one who has no room for an int.
+            libc::IPPROTO_IP => shrink(&found, room),
+            _ => found.get(..found.len().min(room)).unwrap_or(&[]),
+        };
+        value.cast::<u8>().write_many(bytes)?;
+        length.write(bytes.len() as u32)
+    });
+    traced(format_args!("getsockopt({fd}, {level}, {name})"), result.map(|()| 0))
+}
+
+fn shrink(found: &Bytes, room: usize) -> &[u8] {
+    let value = found.first_chunk::<4>().filter(|_| found.len() == 4).map(|bytes| i32::from_ne_bytes(*bytes));
+    match value {
+        Some(0..=255) if (1..4).contains(&room) => {
+            let at = if cfg!(target_endian = "little") { 0 } else { 3 };
+            found.get(at..=at).unwrap_or(&[])
+        }
+        _ => found.get(..found.len().min(room)).unwrap_or(&[]),
+    }
+}
+
+fn int(value: i32) -> Bytes {
+    Bytes::from_slice(&value.to_ne_bytes())
+}
+
+fn get(fd: i32, handle: Handle, runtime: &Runtime, level: i32, name: i32) -> Result<Bytes, Errno> {
+    match level {
+        libc::SOL_SOCKET => get_socket(fd, handle, runtime, name),
+        libc::IPPROTO_IP => get_ip(fd, handle, runtime, name),
+        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => get_ipv6(fd, handle, runtime, name),
+        libc::IPPROTO_TCP if handle.is_stream() => own(fd, handle, runtime, tcp_name(name).ok_or(UNKNOWN)?),
+        libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => {
+            own(fd, handle, runtime, OptionName::IcmpFilter)
+        }
+        _ => Err(UNKNOWN),
+    }
+}
+
+/// Reads a common option.
+fn common<R>(fd: i32, handle: Handle, runtime: &Runtime, pick: impl Fn(&SocketOptions) -> R) -> Result<R, Errno> {
+    runtime
+        .with_socket(handle.id, |stack, socket, _| stack.options(socket).map(&pick))
+        .flatten()
+        .ok_or_else(|| gone(fd, handle.id))
+}
+
+/// Reads an option of the protocol's own. Its bytes are copied out of the core's memory.
+fn own(fd: i32, handle: Handle, runtime: &Runtime, name: OptionName) -> Result<Bytes, Errno> {
+    let mut buffer = [0u8; 256];
+    let length = runtime
+        .with_socket(handle.id, |stack, socket, now| {
+            stack.option(now, socket, name).map(|value| {
+                let mut store = |bytes: &[u8]| {
+                    let length = bytes.len().min(buffer.len());
+                    if let (Some(room), Some(bytes)) = (buffer.get_mut(..length), bytes.get(..length)) {
+                        room.copy_from_slice(bytes);
+                    }
+                    length
+                };
+                match value {
+                    OptionValue::Int(value) => store(&value.to_ne_bytes()),
+                    OptionValue::Bytes(bytes) => store(&bytes),
+                }
+            })
+        })
+        .ok_or_else(|| gone(fd, handle.id))?
+        .map_err(errno::option)?;
+    let bytes = Bytes::from_slice(buffer.get(..length).unwrap_or(&[]));
+    if name == OptionName::Congestion {
+        // TCP_CA_NAME_MAX bytes, zeros at the end.
+        let mut padded = bytes;
+        padded.resize(16, 0);
+        return Ok(padded);
+    }
+    Ok(bytes)
+}
+
+fn get_socket(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes, Errno> {
+    let flag = |pick: fn(&SocketOptions) -> bool| common(fd, handle, runtime, pick).map(|value| int(value.into()));
+    let number = |pick: fn(&SocketOptions) -> i32| common(fd, handle, runtime, pick).map(int);
+    match name {
+        libc::SO_REUSEADDR => flag(|options| options.reuse_address),
+        libc::SO_REUSEPORT => flag(|options| options.reuse_port),
+        libc::SO_KEEPALIVE => flag(|options| options.keepalive),
+        libc::SO_BROADCAST => flag(|options| options.broadcast),
+        libc::SO_OOBINLINE => flag(|options| options.oob_inline),
+        libc::SO_DONTROUTE => flag(|options| options.dont_route),
+        libc::SO_NO_CHECK => flag(|options| options.no_check),
+        libc::SO_TIMESTAMP => flag(|options| options.timestamp == 1),
+        libc::SO_TIMESTAMPNS => flag(|options| options.timestamp == 2),
+        libc::SO_PRIORITY => number(|options| options.priority),
+        libc::SO_MARK => number(|options| options.mark as i32),
+        libc::SO_RCVBUF => number(|options| options.receive_buffer as i32),
+        libc::SO_SNDBUF => number(|options| options.send_buffer as i32),
+        libc::SO_RCVLOWAT => number(|options| options.receive_low_water as i32),
+        libc::SO_SNDLOWAT => Ok(int(1)),
+        libc::SO_DEBUG | libc::SO_BUSY_POLL => Ok(int(0)),
+        libc::SO_LINGER => common(fd, handle, runtime, |options| options.linger).map(|linger| {
+            let mut bytes = int(linger.is_some().into());
+            bytes.extend_from_slice(&(linger.unwrap_or_default().as_secs() as i32).to_ne_bytes());
+            bytes
+        }),
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => {
+            common(fd, handle, runtime, |options| options.receive_timeout).map(timeval)
+        }
+        libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => common(fd, handle, runtime, |options| options.send_timeout).map(timeval),
+        libc::SO_TYPE => Ok(int(match handle.kind {
+            SocketType::Stream => libc::SOCK_STREAM,
+            SocketType::Datagram => libc::SOCK_DGRAM,
+            SocketType::Raw => libc::SOCK_RAW,
+        })),
+        libc::SO_DOMAIN => Ok(int(match handle.family {
+            AddressFamily::Inet => libc::AF_INET,
+            AddressFamily::Inet6 => libc::AF_INET6,
+        })),
+        libc::SO_PROTOCOL => runtime
+            .with_socket(handle.id, |stack, socket, _| stack.kind(socket))
+            .flatten()
+            .map(|(_, _, protocol)| int(protocol.into()))
+            .ok_or_else(|| gone(fd, handle.id)),
+        libc::SO_ACCEPTCONN => {
+            let listening = runtime.with_socket(handle.id, |stack, socket, _| stack.is_listening(socket));
+            Ok(int(listening.unwrap_or(false).into()))
+        }
+        //= REF C-06
+        libc::SO_ERROR => {
+            let error = runtime.with_socket(handle.id, |stack, socket, _| stack.take_error(socket));
+            Ok(int(match error {
+                Some(error) => error.map_or(0, |fault| errno::fault(fault).0),
+                None => gone(fd, handle.id).0,
+            }))
+        }
+        libc::SO_BINDTODEVICE => {
+            let mut name = [0u8; 16];
+            let length = common_device(fd, handle, runtime, &mut name)?;
+            Ok(Bytes::from_slice(name.get(..length).unwrap_or(&[])))
+        }
+        _ => Err(UNKNOWN),
+    }
+}
+
+/// The device's name with its zero, or nothing.
+fn common_device(fd: i32, handle: Handle, runtime: &Runtime, name: &mut [u8; 16]) -> Result<usize, Errno> {
+    runtime
+        .with_socket(handle.id, |stack, socket, _| {
+            let device = stack.options(socket)?.device.as_bytes();
+            let length = device.len().min(15);
+            name.get_mut(..length)?.copy_from_slice(device.get(..length)?);
+            Some(if length == 0 { 0 } else { length + 1 })
+        })
+        .flatten()
+        .ok_or_else(|| gone(fd, handle.id))
+}
+
+fn timeval(span: Option<Duration>) -> Bytes {
+    let span = span.unwrap_or_default();
+    let mut bytes = Bytes::from_slice(&(span.as_secs() as i64).to_ne_bytes());
+    bytes.extend_from_slice(&i64::from(span.subsec_micros()).to_ne_bytes());
+    bytes
+}
+
+fn get_ip(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes, Errno> {
+    let flag = |pick: fn(&SocketOptions) -> bool| common(fd, handle, runtime, pick).map(|value| int(value.into()));
+    let number = |pick: fn(&SocketOptions) -> i32| common(fd, handle, runtime, pick).map(int);
+    match name {
+        libc::IP_TTL => {
+            let default = 64;
+            common(fd, handle, runtime, |options| options.ttl).map(|ttl| int(ttl.map_or(default, i32::from)))
+        }
+        libc::IP_TOS => number(|options| options.tos.into()),
+        libc::IP_MTU_DISCOVER => number(|options| options.mtu_discover.into()),
+        libc::IP_RECVERR => flag(|options| options.receive_errors),
+        libc::IP_PKTINFO => flag(|options| options.packet_info),
+        libc::IP_RECVTTL => flag(|options| options.receive_ttl),
+        libc::IP_RECVTOS => flag(|options| options.receive_tos),
+        libc::IP_RECVORIGDSTADDR => flag(|options| options.receive_original_destination),
+        libc::IP_FREEBIND => flag(|options| options.free_bind),
+        libc::IP_BIND_ADDRESS_NO_PORT => flag(|options| options.bind_address_no_port),
+        libc::IP_MULTICAST_TTL => number(|options| options.multicast_ttl.into()),
+        libc::IP_MULTICAST_LOOP => flag(|options| options.multicast_loop),
+        libc::IP_MULTICAST_IF => {
+            common(fd, handle, runtime, |options| options.multicast_interface).map(|address| match address {
+                Some(IpAddr::V4(address)) => Bytes::from_slice(&address.octets()),
+                _ => Bytes::from_slice(&[0; 4]),
+            })
+        }
+        // No options are set: none can be.
+        libc::IP_OPTIONS => Ok(Bytes::new()),
+        libc::IP_MTU => own(fd, handle, runtime, OptionName::Mtu),
+        libc::IP_HDRINCL if handle.kind == SocketType::Raw => own(fd, handle, runtime, OptionName::HeaderIncluded),
+        _ => Err(UNKNOWN),
+    }
+}
+
+fn get_ipv6(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes, Errno> {
+    let flag = |pick: fn(&SocketOptions) -> bool| common(fd, handle, runtime, pick).map(|value| int(value.into()));
+    match name {
+        libc::IPV6_V6ONLY => flag(|options| options.v6_only),
+        libc::IPV6_UNICAST_HOPS => get_ip(fd, handle, runtime, libc::IP_TTL),
+        libc::IPV6_TCLASS => get_ip(fd, handle, runtime, libc::IP_TOS),
+        libc::IPV6_MTU_DISCOVER => get_ip(fd, handle, runtime, libc::IP_MTU_DISCOVER),
+        libc::IPV6_RECVERR => flag(|options| options.receive_errors),
+        libc::IPV6_FREEBIND => flag(|options| options.free_bind),
+        libc::IPV6_MTU => own(fd, handle, runtime, OptionName::Mtu),
+        _ => Err(UNKNOWN),
+    }
+}
+
+fn tcp_name(name: i32) -> Option<OptionName> {
+    Some(match name {
+        libc::TCP_NODELAY => OptionName::NoDelay,
+        libc::TCP_CORK => OptionName::Cork,
+        libc::TCP_MAXSEG => OptionName::MaxSegment,
+        libc::TCP_KEEPIDLE => OptionName::KeepIdle,
+        libc::TCP_KEEPINTVL => OptionName::KeepInterval,
+        libc::TCP_KEEPCNT => OptionName::KeepCount,
+        libc::TCP_SYNCNT => OptionName::SynCount,
+        libc::TCP_LINGER2 => OptionName::Linger2,
+        libc::TCP_DEFER_ACCEPT => OptionName::DeferAccept,
+        libc::TCP_WINDOW_CLAMP => OptionName::WindowClamp,
+        libc::TCP_QUICKACK => OptionName::QuickAck,
+        libc::TCP_CONGESTION => OptionName::Congestion,
+        libc::TCP_USER_TIMEOUT => OptionName::UserTimeout,
+        libc::TCP_NOTSENT_LOWAT => OptionName::NotSentLowWater,
+        libc::TCP_FASTOPEN => OptionName::FastOpen,
+        libc::TCP_FASTOPEN_CONNECT => OptionName::FastOpenConnect,
+        libc::TCP_INFO => OptionName::Info,
+        _ => return None,
+    })
+}
+
+/// Options of IPPROTO_TCP that a hand-over carries to the kernel's socket, with the value a fresh one has there.
+const REPLAYED: [i32; 7] = [
+    libc::TCP_NODELAY,
+    libc::TCP_CORK,
+    libc::TCP_KEEPIDLE,
+    libc::TCP_KEEPINTVL,
+    libc::TCP_KEEPCNT,
+    libc::TCP_SYNCNT,
+    libc::TCP_USER_TIMEOUT,
+];
+
+/// The value of one option as an int.
+type Pick = fn(&SocketOptions) -> i32;
+
+/// Sets on a fresh kernel socket what the program has set on ours. What the kernel refuses was of no use to it.
+pub(super) fn replay(runtime: &Runtime, handle: Handle, kernel: Fd) {
+    let put = |level, name, value: i32| {
+        if call::option_int(kernel, level, name) != Ok(value) {
+            let _ = call::set_option_int(kernel, level, name, value);
+        }
+    };
+    let socket = libc::SOL_SOCKET;
+    let flags: [(i32, i32, Pick); 15] = [
+        (socket, libc::SO_REUSEADDR, |options| options.reuse_address.into()),
+        (socket, libc::SO_REUSEPORT, |options| options.reuse_port.into()),
+        (socket, libc::SO_KEEPALIVE, |options| options.keepalive.into()),
+        (socket, libc::SO_BROADCAST, |options| options.broadcast.into()),
+        (socket, libc::SO_OOBINLINE, |options| options.oob_inline.into()),
+        (socket, libc::SO_DONTROUTE, |options| options.dont_route.into()),
+        (socket, libc::SO_PRIORITY, |options| options.priority),
+        (socket, libc::SO_RCVLOWAT, |options| options.receive_low_water as i32),
+        (libc::IPPROTO_IP, libc::IP_TOS, |options| options.tos.into()),
+        (libc::IPPROTO_IP, libc::IP_RECVERR, |options| options.receive_errors.into()),
+        (libc::IPPROTO_IP, libc::IP_PKTINFO, |options| options.packet_info.into()),
+        (libc::IPPROTO_IP, libc::IP_RECVTTL, |options| options.receive_ttl.into()),
+        (libc::IPPROTO_IP, libc::IP_FREEBIND, |options| options.free_bind.into()),
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, |options| options.multicast_ttl.into()),
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, |options| options.multicast_loop.into()),
+    ];
+    for (level, name, pick) in flags {
+        if let Ok(value) = common(-1, handle, runtime, pick) {
+            put(level, name, value);
+        }
+    }
+    if handle.family == AddressFamily::Inet6
+        && let Ok(only) = common(-1, handle, runtime, |options| options.v6_only)
+    {
+        put(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only.into());
+    }
+    if let Ok(Some(ttl)) = common(-1, handle, runtime, |options| options.ttl) {
+        put(libc::IPPROTO_IP, libc::IP_TTL, ttl.into());
+    }
+    let sizes = common(-1, handle, runtime, |options| {
+        let receive = options.receive_buffer_locked.then_some(options.receive_buffer / 2);
+        (receive, options.send_buffer_locked.then_some(options.send_buffer / 2))
+    });
+    if let Ok((receive, send)) = sizes {
+        for (name, size) in [(libc::SO_RCVBUF, receive), (libc::SO_SNDBUF, send)] {
+            if let Some(size) = size {
+                let _ = call::set_option_int(kernel, socket, name, size as i32);
+            }
+        }
+    }
+    for name in [libc::SO_LINGER, libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+        if let Ok(bytes) = get_socket(-1, handle, runtime, name)
+            && bytes.iter().any(|byte| *byte != 0)
+        {
+            let _ = call::set_option(kernel, socket, name, &bytes);
+        }
+    }
+    if handle.is_stream() {
+        for name in REPLAYED {
+            let value = tcp_name(name).and_then(|own_name| own(-1, handle, runtime, own_name).ok());
+            if let Some(value) = value.as_deref().and_then(|bytes| bytes.first_chunk::<4>()) {
+                put(libc::IPPROTO_TCP, name, i32::from_ne_bytes(*value));
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Kernel or stack: decided at the first call that names or needs an address, and the hand-over of a socket to the
+//! kernel.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use remora_host::runtime::Runtime;
+use remora_host::sys::{Errno, Fd, call};
+use remora_stack::socket::protocol::{AddressFamily, SocketType};
+
+use remora_host::runtime::SetId;
+use smallvec::SmallVec;
+
+use super::running;
+use crate::abi::{Outcome, address};
+use crate::config;
+use crate::fdtable::{self, Entry, Epoll, Handle};
+
+/// What needs the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Bind,
+    Connect,
+    Listen,
+    Send,
+}
+
+/// Who serves the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Stack,
+    Kernel,
+}
+
+static HAND_OVERS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a socket that is the kernel's although a stack is configured.
+pub(crate) fn count_hand_over(reason: &str) {
+    let count = HAND_OVERS.fetch_add(1, Ordering::Relaxed) + 1;
+    log::info!(target: "remora::policy", "a socket goes to the kernel: {reason} ({count} so far)");
+}
+
+/// A call with an address on a kernel socket made without configuration: the warning, or the refusal.
+pub(crate) fn watched_use<T>(fd: i32) -> Outcome<T> {
+    if fdtable::lookup(fd) != Some(Entry::Watched) {
+        return Outcome::PassThrough;
+    }
+    fdtable::remove(fd);
+    if config::warn_unconfigured() { Outcome::fail(libc::ENETDOWN) } else { Outcome::PassThrough }
+}
+
+/// IPV6_V6ONLY of the socket.
+pub(crate) fn is_v6_only(runtime: &Runtime, handle: Handle) -> bool {
+    let flag =
+        runtime.with_socket(handle.id, |stack, socket, _| stack.options(socket).is_some_and(|options| options.v6_only));
+    flag.unwrap_or(false)
+}
+
+/// Where a socket's state stands, as far as a hand-over is concerned.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// Never connected, not listening, nothing queued.
+    movable: bool,
+    local: Option<SocketAddr>,
+}
+
+fn standing(runtime: &Runtime, handle: Handle) -> Standing {
+    use remora_stack::socket::state::SocketState;
+    runtime
+        .with_socket(handle.id, |stack, socket, _| Standing {
+            movable: stack.socket_state(socket) == SocketState::Unconnected
+                && !stack.is_listening(socket)
+                && stack.queued_input(socket) == 0
+                && stack.peer_name(socket).is_err(),
+            local: stack.local_name(socket).ok(),
+        })
+        .unwrap_or(Standing { movable: false, local: None })
+}
+
+/// Decides who serves the socket, brings the stack up when it is to be the stack, and hands the socket over when it is
+/// to be the kernel. After `Side::Kernel` the call goes on as libc's, on what is now a kernel socket.
+//= REF C-18
+pub(crate) fn settle(fd: i32, handle: Handle, address: Option<SocketAddr>, purpose: Purpose) -> Result<Side, Errno> {
+    let runtime = running()?;
+    let Some(settings) = config::active() else { return Ok(Side::Stack) };
+    if let Some(name) = address {
+        if !settings.loopback_in_stack() && is_loopback(runtime, handle, name, purpose) {
+            let standing = standing(runtime, handle);
+            if standing.movable {
+                materialise(fd, handle, standing, "loopback")?;
+                return Ok(Side::Kernel);
+            }
+        }
+        if let IpAddr::V6(v6) = name.ip()
+            && !v6.is_unspecified()
+        {
+            //= REF S-06
+            let errno = if purpose == Purpose::Bind { libc::EADDRNOTAVAIL } else { libc::ENETUNREACH };
+            return Err(Errno(errno));
+        }
+    }
+    let keeper = purpose != Purpose::Bind;
+    let Err(error) = runtime.bring_up(keeper) else { return Ok(Side::Stack) };
+    let standing = standing(runtime, handle);
+    if settings.strict() || !standing.movable {
+        log::error!(target: "remora::policy", "the stack cannot be used: {error}");
+        return Err(Errno(libc::ENETDOWN));
+    }
+    log::warn!(target: "remora::policy", "the stack cannot be used, the kernel's is: {error}");
+    materialise(fd, handle, standing, "the device cannot be opened")?;
+    Ok(Side::Kernel)
+}
+
+/// Whether an address is on this machine for the kernel's loopback: 127.0.0.0/8, ::1, and as a destination the
+/// unspecified address of a socket that is not bound to another.
+//= REF C-07
+fn is_loopback(runtime: &Runtime, handle: Handle, name: SocketAddr, purpose: Purpose) -> bool {
+    let ip = name.ip();
+    if ip.is_loopback() {
+        return true;
+    }
+    if !ip.is_unspecified() || purpose == Purpose::Bind {
+        return false;
+    }
+    standing(runtime, handle).local.is_none_or(|local| local.ip().is_unspecified() || local.ip().is_loopback())
+}
+
+/// Makes a kernel socket of the same kind with the same options, puts it in place of every number of the description,
+/// moves epoll registrations to the kernel's sets, and forgets the description.
+fn materialise(fd: i32, handle: Handle, standing: Standing, reason: &str) -> Result<(), Errno> {
+    let runtime = running()?;
+    let domain = if handle.family == AddressFamily::Inet { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = match handle.kind {
+        SocketType::Stream => libc::SOCK_STREAM,
+        SocketType::Datagram => libc::SOCK_DGRAM,
+        SocketType::Raw => libc::SOCK_RAW,
+    };
+    let protocol = runtime.kind(handle.id).map_or(0, |kind| i32::from(kind.protocol));
+    let kernel = call::socket(domain, kind | libc::SOCK_CLOEXEC, protocol)?;
+    super::options::replay(runtime, handle, kernel);
+    if runtime.nonblocking(handle.id)
+        && let Ok(flags) = call::fcntl(kernel, libc::F_GETFL, 0)
+    {
+        let _ = call::fcntl(kernel, libc::F_SETFL, flags | libc::O_NONBLOCK);
+    }
+    if let Some(local) = standing.local.filter(|local| local.port() != 0) {
+        let (bytes, length) = address::encode(local, handle.family);
+        if let Err(errno) = call::bind(kernel, bytes.get(..length).unwrap_or(&[])) {
+            let _ = call::close(kernel);
+            return Err(errno);
+        }
+    }
+    count_hand_over(reason);
+    let numbers: Vec<i32> = fdtable::numbers_of(handle.id).collect();
+    let registrations = registrations(runtime, handle);
+    for number in numbers {
+        let close_on_exec = call::fcntl(Fd(number), libc::F_GETFD, 0).is_ok_and(|flags| flags & libc::FD_CLOEXEC != 0);
+        let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
+        if call::dup3(kernel, Fd(number), flags).is_ok() {
+            fdtable::remove(number);
+        }
+    }
+    runtime.forget(handle.id);
+    for Registration { set_fd, fd, events, data } in registrations {
+        let mut event = libc::epoll_event { events, u64: data };
+        let _ = call::epoll_ctl(Fd(set_fd), libc::EPOLL_CTL_ADD, Fd(fd), Some(&mut event));
+    }
+    log::debug!(target: "remora::policy", "descriptor {fd} is the kernel's now");
+    call::close(kernel)
+}
+
+/// One watch of an epoll descriptor of this process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Registration {
+    set_fd: i32,
+    fd: i32,
+    events: u32,
+    data: u64,
+}
+
+/// Every registration of the description in an epoll set of this process. (They end with the description.)
+fn registrations(runtime: &Runtime, handle: Handle) -> SmallVec<[Registration; 8]> {
+    let mut found = SmallVec::new();
+    let mut seen: SmallVec<[SetId; 4]> = SmallVec::new();
+    for (set_fd, entry) in fdtable::entries(0, i32::MAX) {
+        let Entry::Epoll(Epoll::Mixed(set)) = entry else { continue };
+        if seen.contains(&set) {
+            continue;
+        }
+        seen.push(set);
+        // Filled under the lock, where nothing may be allocated for this process: a fixed number at a time.
+        let mut few = [Registration::default(); 8];
+        let mut count = 0;
+        runtime.set_entries(set, handle.id, &mut |fd, events, data| {
+            if let Some(place) = few.get_mut(count) {
+                *place = Registration { set_fd, fd, events, data };
+                count += 1;
+            }
+        });
+        found.extend(few.into_iter().take(count));
+    }
+    found
+}

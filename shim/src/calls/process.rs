@@ -1,0 +1,87 @@
+//! Fork and exit: the runtime hears of each exactly once. fork() and its kin are hooks, which know the child's number;
+//! fork handlers catch the forks inside libc (daemon, forkpty). exec needs nothing: the keeper sees the image go, and
+//! an exec that fails leaves everything as it was.
+
+use std::cell::Cell;
+
+use remora_host::runtime::{self, ForkTicket};
+
+use crate::abi::Outcome;
+
+thread_local! {
+    /// The fork of this thread that is under way.
+    static TICKET: Cell<Option<ForkTicket>> = const { Cell::new(None) };
+    /// A hook sees to this thread's fork: the fork handlers have nothing to do.
+    static HOOKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Before a fork, by a fork handler.
+pub(crate) fn before_fork() {
+    if !HOOKED.get() {
+        prepare();
+    }
+}
+
+/// After a fork in the parent, by a fork handler: it does not know the child. (A fork that failed is put right by the
+/// keeper, to which the child never spoke.)
+pub(crate) fn after_fork_parent() {
+    if !HOOKED.get() {
+        finish_parent(Some(0));
+    }
+}
+
+/// After a fork in the child, by a fork handler.
+pub(crate) fn after_fork_child() {
+    if !HOOKED.get() {
+        finish_child();
+    }
+}
+
+fn prepare() {
+    if let Some(runtime) = runtime::current() {
+        TICKET.set(Some(runtime.before_fork()));
+    }
+}
+
+fn finish_parent(child: Option<i32>) {
+    if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {
+        runtime.after_fork_parent(ticket, child);
+    }
+}
+
+fn finish_child() {
+    if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {
+        runtime.after_fork_child(ticket);
+    }
+}
+
+/// fork(), _Fork() or vfork() by a hook. vfork is fork: its child may run hooks (python's subprocess closes
+/// descriptors in it), which must not happen in memory shared with the parent.
+pub(crate) fn fork(real: impl FnOnce() -> i32) -> i32 {
+    HOOKED.set(true);
+    prepare();
+    let child = real();
+    match child {
+        0 => finish_child(),
+        _ => finish_parent((child > 0).then_some(child)),
+    }
+    HOOKED.set(false);
+    child
+}
+
+/// The process ends: everything that it holds is given up, at once.
+pub(crate) fn leave() {
+    if let Some(runtime) = runtime::current() {
+        runtime.leave();
+    }
+}
+
+pub(crate) fn _exit(_status: i32) -> Outcome<()> {
+    leave();
+    Outcome::PassThrough
+}
+
+/// quick_exit() runs the handlers of at_quick_exit after this; none of them is known to use a socket.
+pub(crate) fn quick_exit(status: i32) -> Outcome<()> {
+    _exit(status)
+}

@@ -1,0 +1,413 @@
+//! socket, bind, connect, listen, accept, shutdown.
+
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use remora_host::runtime;
+use remora_host::sys::{Errno, Fd, call};
+use remora_stack::socket::error::{AcceptError, ConnectError};
+use remora_stack::socket::protocol::{AddressFamily, Readiness, Shutdown, SocketType};
+
+use super::io::{Patience, Stop, until};
+use super::policy::{self, Purpose, Side};
+use super::{gone, socket_of, traced};
+use crate::abi::address::{self, RawName};
+use crate::abi::{Outcome, User};
+use crate::fdtable::{self, Entry, Handle};
+use crate::{config, errno};
+
+/// The type bits of socket()'s second argument.
+const TYPE_MASK: i32 = 0xf;
+const TYPE_FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+/// Obsolete way to a packet socket; the kernel's.
+const SOCK_PACKET: i32 = 10;
+
+//= REF S-01
+pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> Outcome<i32> {
+    let core_family = match (family, kind & TYPE_MASK) {
+        (libc::AF_INET, SOCK_PACKET) | (libc::AF_INET6, libc::SOCK_RAW) => return Outcome::PassThrough,
+        (libc::AF_INET, _) => AddressFamily::Inet,
+        (libc::AF_INET6, _) => AddressFamily::Inet6,
+        _ => return Outcome::PassThrough,
+    };
+    let Some(settings) = config::active() else {
+        return watched(family, kind, protocol);
+    };
+    let result = create(core_family, kind, protocol, settings);
+    if let Err(Fallback::Kernel(reason)) = result {
+        policy::count_hand_over(reason);
+        return Outcome::PassThrough;
+    }
+    let result = result.map_err(|fallback| match fallback {
+        Fallback::Errno(errno) => errno,
+        Fallback::Kernel(_) => Errno(libc::ENETDOWN),
+    });
+    traced(format_args!("socket({}, {}, {protocol})", family_name(family), type_name(kind)), result)
+}
+
+const fn family_name(family: i32) -> &'static str {
+    if family == libc::AF_INET6 { "AF_INET6" } else { "AF_INET" }
+}
+
+const fn type_name(kind: i32) -> &'static str {
+    match kind & TYPE_MASK {
+        libc::SOCK_STREAM => "SOCK_STREAM",
+        libc::SOCK_DGRAM => "SOCK_DGRAM",
+        libc::SOCK_RAW => "SOCK_RAW",
+        _ => "?",
+    }
+}
+
+/// Without an address of ours the socket is the kernel's; the first use of an address on it is worth a warning.
+fn watched(family: i32, kind: i32, protocol: i32) -> Outcome<i32> {
+    if !config::wants_warning() {
+        return Outcome::PassThrough;
+    }
+    let result = call::socket(family, kind, protocol).map(Fd::raw);
+    if let Ok(fd) = result {
+        fdtable::insert(fd, Entry::Watched);
+    }
+    Outcome::Ours(result)
+}
+
+enum Fallback {
+    Errno(Errno),
+    Kernel(&'static str),
+}
+
+fn create(
+    family: AddressFamily,
+    kind: i32,
+    protocol: i32,
+    settings: &'static config::Settings,
+) -> Result<i32, Fallback> {
+    let fail = |errno| Err(Fallback::Errno(Errno(errno)));
+    if kind & !(TYPE_MASK | TYPE_FLAGS) != 0 {
+        return fail(libc::EINVAL);
+    }
+    let socket_type = match kind & TYPE_MASK {
+        libc::SOCK_STREAM => SocketType::Stream,
+        libc::SOCK_DGRAM => SocketType::Datagram,
+        libc::SOCK_RAW => SocketType::Raw,
+        // SOCK_MAX is 11: types below it that the family has not, and numbers that are none.
+        //= REF S-02
+        0..=10 => return fail(libc::ESOCKTNOSUPPORT),
+        _ => return fail(libc::EINVAL),
+    };
+    // IPPROTO_MAX of inet_create is 256; MPTCP (262) is a protocol of its own, which a stream socket without it
+    // replaces: programs that ask for it fall back on EPROTONOSUPPORT.
+    if protocol < 0 {
+        return fail(libc::EINVAL);
+    }
+    let Ok(protocol) = u8::try_from(protocol) else {
+        return fail(if protocol == 262 { libc::EPROTONOSUPPORT } else { libc::EINVAL });
+    };
+    let runtime = match runtime::start(settings.config()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            log::error!(target: "remora::shim", "the stack cannot be started: {error}");
+            return if settings.strict() {
+                fail(libc::ENETDOWN)
+            } else {
+                Err(Fallback::Kernel("the stack cannot be started"))
+            };
+        }
+    };
+    let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
+    let id = runtime
+        .open(family, socket_type, protocol, nonblocking)
+        .map_err(|error| Fallback::Errno(errno::create(error)))?;
+    let handle = Handle { id, family, kind: socket_type };
+    match place(handle, kind & TYPE_FLAGS) {
+        Ok(fd) => Ok(fd),
+        Err(error) => {
+            runtime.release(id);
+            // Numbers beyond the table are the kernel's.
+            if error.0 == libc::ERANGE {
+                Err(Fallback::Kernel("descriptor number out of range"))
+            } else {
+                Err(Fallback::Errno(error))
+            }
+        }
+    }
+}
+
+/// Makes the placeholder of a description and enters its number. ERANGE when the number does not fit the table.
+fn place(handle: Handle, flags: i32) -> Result<i32, Errno> {
+    let kind = if handle.is_stream() { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
+    let fd = call::socket(libc::AF_UNIX, kind | flags, 0)?.raw();
+    if !fdtable::fits(fd) {
+        let _ = call::close(Fd(fd));
+        return Err(Errno(libc::ERANGE));
+    }
+    if let Some(stale) = fdtable::insert(fd, Entry::Socket(handle)) {
+        super::release_entry(stale);
+    }
+    Ok(fd)
+}
+
+pub(crate) fn bind(fd: i32, address: User<libc::sockaddr>, length: u32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    let name = match RawName::read(address, length).and_then(|raw| raw.for_bind(handle.family)) {
+        Ok(name) => name,
+        Err(errno) => return traced(format_args!("bind({fd}, ?)"), Err(errno)),
+    };
+    let result = match policy::settle(fd, handle, Some(name), Purpose::Bind) {
+        Ok(Side::Kernel) => return Outcome::PassThrough,
+        Ok(Side::Stack) => runtime.bind(handle.id, name).map_err(errno::bind),
+        Err(errno) => Err(errno),
+    };
+    traced(format_args!("bind({fd}, {name})"), result.map(|()| 0))
+}
+
+//= REF C-01
+pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    let raw = match RawName::read(address, length) {
+        Ok(raw) => raw,
+        Err(errno) => return traced(format_args!("connect({fd}, ?)"), Err(errno)),
+    };
+    if raw.length() < 2 {
+        return traced(format_args!("connect({fd}, ?)"), Err(Errno(libc::EINVAL)));
+    }
+    //= REF C-02
+    if raw.family() == Some(libc::AF_UNSPEC) {
+        let result = runtime
+            .with_socket(handle.id, |stack, socket, now| stack.disconnect(now, socket))
+            .ok_or_else(|| gone(fd, handle.id))
+            .and_then(|result| result.map_err(errno::connect));
+        return traced(format_args!("connect({fd}, AF_UNSPEC)"), result.map(|()| 0));
+    }
+    let name = match raw.for_connect(handle.family, handle.is_stream()) {
+        Ok(name) => name,
+        // A stream that is connecting or connected never looks at the address (__inet_stream_connect): any valid one
+        // makes the core say what state it is in.
+        Err(errno) => {
+            let state = busy_state(runtime, handle);
+            return traced(format_args!("connect({fd}, ?)"), Err(state.unwrap_or(errno)));
+        }
+    };
+    if let SocketAddr::V4(_) = name
+        && handle.family == AddressFamily::Inet6
+        && policy::is_v6_only(runtime, handle)
+    {
+        return traced(format_args!("connect({fd}, {name})"), Err(Errno(libc::ENETUNREACH)));
+    }
+    let result = match policy::settle(fd, handle, Some(name), Purpose::Connect) {
+        Ok(Side::Kernel) => return Outcome::PassThrough,
+        Ok(Side::Stack) => begin(fd, handle, runtime, name),
+        Err(errno) => Err(errno),
+    };
+    traced(format_args!("connect({fd}, {name})"), result.map(|()| 0))
+}
+
+/// What connect answers for the sake of a stream's state alone.
+fn busy_state(runtime: &runtime::Runtime, handle: Handle) -> Option<Errno> {
+    use remora_stack::socket::state::SocketState;
+    if !handle.is_stream() {
+        return None;
+    }
+    let state = runtime.with_socket(handle.id, |stack, socket, _| stack.socket_state(socket))?;
+    match state {
+        SocketState::Connected => Some(Errno(libc::EISCONN)),
+        SocketState::Connecting => Some(Errno(libc::EALREADY)),
+        _ => None,
+    }
+}
+
+fn begin(fd: i32, handle: Handle, runtime: &'static runtime::Runtime, name: SocketAddr) -> Result<(), Errno> {
+    let attempt = || {
+        runtime
+            .with_socket(handle.id, |stack, socket, now| stack.connect(now, socket, name))
+            .ok_or_else(|| gone(fd, handle.id))
+    };
+    let mut first = attempt()?;
+    // The block of ports that this family holds is used up: another may be had.
+    if first == Err(ConnectError::NoPort) && runtime.more_ports() {
+        first = attempt()?;
+    }
+    let waiting = match first {
+        Ok(()) => return Ok(()),
+        Err(error @ (ConnectError::InProgress | ConnectError::Already)) => error,
+        Err(error) => return Err(errno::connect(error)),
+    };
+    if runtime.nonblocking(handle.id) {
+        return Err(errno::connect(waiting));
+    }
+    //= REF C-04
+    let timeout = runtime
+        .with_socket(handle.id, |stack, socket, _| stack.options(socket).and_then(|options| options.send_timeout))
+        .flatten();
+    let patience = Patience::blocking(timeout);
+    let nothing = Cell::new(0);
+    let result = until(runtime, handle.id, Readiness::OUT, patience, &nothing, |stack, socket, now| {
+        stack.finish_connect(now, socket)
+    });
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(errno::connect(error)),
+        Err(Stop::WouldBlock) => Err(errno::connect(waiting)),
+        Err(Stop::Interrupted) => Err(Errno(libc::EINTR)),
+        Err(Stop::Broken) => Err(gone(fd, handle.id)),
+    }
+}
+
+//= REF L-01
+pub(crate) fn listen(fd: i32, backlog: i32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    let result = match policy::settle(fd, handle, None, Purpose::Listen) {
+        Ok(Side::Kernel) => return Outcome::PassThrough,
+        Ok(Side::Stack) => runtime
+            .with_socket(handle.id, |stack, socket, now| stack.listen(now, socket, backlog))
+            .ok_or_else(|| gone(fd, handle.id))
+            .and_then(|result| result.map_err(errno::listen)),
+        Err(errno) => Err(errno),
+    };
+    traced(format_args!("listen({fd}, {backlog})"), result.map(|()| 0))
+}
+
+pub(crate) fn accept(fd: i32, address: User<libc::sockaddr>, length: User<u32>) -> Outcome<i32> {
+    accept4(fd, address, length, 0)
+}
+
+//= REF L-03
+pub(crate) fn accept4(fd: i32, address: User<libc::sockaddr>, length: User<u32>, flags: i32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let mut peer = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+    let result = take(fd, handle, runtime, flags, &mut peer).and_then(|new| {
+        if !address.is_null() {
+            // do_accept: the number is given back when the name cannot be stored.
+            if let Err(errno) = address::write(peer, handle.family, address, length) {
+                let _ = super::close(new);
+                return Err(errno);
+            }
+        }
+        Ok(new)
+    });
+    traced(format_args!("accept({fd}, {peer})"), result)
+}
+
+fn take(
+    fd: i32,
+    handle: Handle,
+    runtime: &'static runtime::Runtime,
+    flags: i32,
+    peer: &mut SocketAddr,
+) -> Result<i32, Errno> {
+    if flags & !TYPE_FLAGS != 0 {
+        return Err(Errno(libc::EINVAL));
+    }
+    // The number comes first, as in the kernel: without one the connection stays in the queue.
+    let kind = if handle.is_stream() { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
+    let number = call::socket(libc::AF_UNIX, kind | flags, 0)?;
+    if !fdtable::fits(number.raw()) {
+        let _ = call::close(number);
+        return Err(Errno(libc::EMFILE));
+    }
+    let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+    let result = next_connection(fd, handle, runtime, nonblocking);
+    match result {
+        Ok((id, name)) => {
+            *peer = name;
+            let accepted = Entry::Socket(Handle { id, family: handle.family, kind: handle.kind });
+            if let Some(stale) = fdtable::insert(number.raw(), accepted) {
+                super::release_entry(stale);
+            }
+            Ok(number.raw())
+        }
+        Err(errno) => {
+            let _ = call::close(number);
+            Err(errno)
+        }
+    }
+}
+
+fn next_connection(
+    fd: i32,
+    handle: Handle,
+    runtime: &'static runtime::Runtime,
+    nonblocking: bool,
+) -> Result<(runtime::DescriptionId, SocketAddr), Errno> {
+    let patience = if runtime.nonblocking(handle.id) {
+        Patience::Never
+    } else {
+        let timeout = runtime
+            .with_socket(handle.id, |stack, socket, _| {
+                stack.options(socket).and_then(|options| options.receive_timeout)
+            })
+            .flatten();
+        Patience::blocking(timeout)
+    };
+    let nothing = Cell::new(0);
+    let accepted = until(runtime, handle.id, Readiness::IN, patience, &nothing, |stack, socket, now| {
+        match stack.accept(now, socket) {
+            Err(AcceptError::WouldBlock) => None,
+            other => Some(other),
+        }
+    });
+    match accepted {
+        Ok(Ok((socket, name))) => {
+            let id = runtime.adopt(handle.id, socket, nonblocking).ok_or_else(|| gone(fd, handle.id))?;
+            Ok((id, name))
+        }
+        Ok(Err(error)) => Err(errno::accept(error)),
+        Err(Stop::WouldBlock) => Err(Errno(libc::EAGAIN)),
+        Err(Stop::Interrupted) => Err(Errno(libc::EINTR)),
+        Err(Stop::Broken) => Err(gone(fd, handle.id)),
+    }
+}
+
+pub(crate) fn shutdown(fd: i32, how: i32) -> Outcome<i32> {
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let half = match how {
+        libc::SHUT_RD => Ok(Shutdown::Read),
+        libc::SHUT_WR => Ok(Shutdown::Write),
+        libc::SHUT_RDWR => Ok(Shutdown::Both),
+        _ => Err(Errno(libc::EINVAL)),
+    };
+    let result = half.and_then(|half| {
+        runtime
+            .with_socket(handle.id, |stack, socket, now| stack.shutdown(now, socket, half))
+            .ok_or_else(|| gone(fd, handle.id))
+            .and_then(|result| result.map_err(errno::shutdown))
+    });
+    let name = match how {
+        libc::SHUT_RD => "SHUT_RD",
+        libc::SHUT_WR => "SHUT_WR",
+        libc::SHUT_RDWR => "SHUT_RDWR",
+        _ => "?",
+    };
+    traced(format_args!("shutdown({fd}, {name})"), result.map(|()| 0))
+}
+
+/// bindresvport(): the first free port of 600 to 1023, as libc tries them.
+pub(crate) fn bindresvport(fd: i32, address: User<libc::sockaddr>) -> Outcome<i32> {
+    const FIRST: u16 = 600;
+    const LAST: u16 = 1023;
+    let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+    let ip = if address.is_null() {
+        IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)
+    } else {
+        match RawName::read(address, address::INET_SIZE as u32).and_then(|raw| raw.for_bind(AddressFamily::Inet)) {
+            Ok(name) => name.ip(),
+            Err(errno) => return Outcome::Ours(Err(errno)),
+        }
+    };
+    match policy::settle(fd, handle, Some(SocketAddr::new(ip, FIRST)), Purpose::Bind) {
+        Ok(Side::Kernel) => return Outcome::PassThrough,
+        Ok(Side::Stack) => {}
+        Err(errno) => return Outcome::Ours(Err(errno)),
+    }
+    let mut last = Errno(libc::EADDRINUSE);
+    for port in FIRST..=LAST {
+        let name = SocketAddr::new(ip, port);
+        match runtime.bind(handle.id, name) {
+            Ok(()) => return Outcome::Ours(Ok(0)),
+            Err(error) => last = errno::bind(error),
+        }
+        if last.0 != libc::EADDRINUSE {
+            break;
+        }
+    }
+    Outcome::Ours(Err(last))
+}

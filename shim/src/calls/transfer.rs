@@ -1,0 +1,192 @@
+//! Copies between descriptors with one of our sockets at an end: sendfile and splice, through a buffer. Where Linux
+//! refuses a socket (copy_file_range, tee, sendfile from one), so does this.
+
+use remora_host::runtime::Runtime;
+use remora_host::sys::{Errno, Fd, call};
+use remora_stack::io::Collect;
+
+use super::io::{receive_bytes, send_bytes};
+use super::{socket_of, traced};
+use crate::abi::{Outcome, User, control};
+use crate::fdtable::{self, Handle};
+
+/// Bytes moved at a time.
+const CHUNK: usize = 65_536;
+/// What a pipe that polls writable takes without blocking (PIPE_BUF).
+const PIPE_BUF: usize = 4096;
+
+fn is_socket_of_ours(fd: i32) -> bool {
+    fdtable::socket(fd).is_some()
+}
+
+pub(crate) fn sendfile(to: i32, from: i32, offset: User<i64>, count: usize) -> Outcome<isize> {
+    // The source must be seekable (splice_direct_to_actor); with an offset the failure is that of the offset.
+    if is_socket_of_ours(from) {
+        return Outcome::fail(if offset.is_null() { libc::EINVAL } else { libc::ESPIPE });
+    }
+    let Some((handle, runtime)) = socket_of(to) else { return Outcome::PassThrough };
+    let result = send_file(to, handle, runtime, from, offset, count.min(0x7fff_f000));
+    traced(format_args!("sendfile({to}, {from}, {count})"), result.map(|sent| sent as isize))
+}
+
+fn send_file(
+    to: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    from: i32,
+    offset: User<i64>,
+    count: usize,
+) -> Result<usize, Errno> {
+    // Without an offset the file's position is used, and moved by what was sent only.
+    let start = if offset.is_null() { control::position(from)? } else { offset.read()? };
+    if start < 0 {
+        return Err(Errno(libc::EINVAL));
+    }
+    let mut buffer = vec![0u8; CHUNK.min(count)];
+    let mut sent = 0usize;
+    let result = loop {
+        let room = buffer.len().min(count - sent);
+        let Some(room) = buffer.get_mut(..room).filter(|room| !room.is_empty()) else { break Ok(()) };
+        let read = match control::read_at(from, room, start + sent as i64) {
+            Ok(0) => break Ok(()),
+            Ok(read) => read,
+            Err(errno) => break Err(errno),
+        };
+        let more = if sent + read < count && handle.is_stream() { libc::MSG_MORE } else { 0 };
+        match send_bytes(to, handle, runtime, buffer.get(..read).unwrap_or(&[]), more) {
+            Ok(taken) => {
+                sent += taken;
+                if taken < read {
+                    break Ok(());
+                }
+            }
+            Err(errno) => break Err(errno),
+        }
+    };
+    if sent == 0 {
+        result?;
+    }
+    if handle.is_stream() {
+        // The last piece may have been held back for more, which does not come.
+        let _ = send_bytes(to, handle, runtime, &[], 0);
+    }
+    if offset.is_null() {
+        control::set_position(from, start + sent as i64)?;
+    } else {
+        offset.write(start + sent as i64)?;
+    }
+    Ok(sent)
+}
+
+fn is_pipe(fd: i32) -> bool {
+    call::fcntl(Fd(fd), libc::F_GETPIPE_SZ, 0).is_ok()
+}
+
+pub(crate) fn splice(
+    from: i32,
+    from_offset: User<i64>,
+    to: i32,
+    to_offset: User<i64>,
+    count: usize,
+    flags: u32,
+) -> Outcome<isize> {
+    let (source, target) = (socket_of(from), socket_of(to));
+    if source.is_none() && target.is_none() {
+        return Outcome::PassThrough;
+    }
+    let wait = flags & libc::SPLICE_F_NONBLOCK == 0;
+    let result = match (source, target) {
+        _ if count == 0 => Ok(0),
+        // One end must be a pipe, and neither a pipe nor a socket has a position.
+        (Some(_), Some(_)) => Err(Errno(libc::EINVAL)),
+        (Some(_), None) if !is_pipe(to) => Err(Errno(libc::EINVAL)),
+        (None, Some(_)) if !is_pipe(from) => Err(Errno(libc::EINVAL)),
+        _ if !from_offset.is_null() || !to_offset.is_null() => Err(Errno(libc::ESPIPE)),
+        (Some((handle, runtime)), None) => to_pipe(from, handle, runtime, to, count, wait),
+        (None, Some((handle, runtime))) => from_pipe(from, to, handle, runtime, count, flags),
+        (None, None) => Err(Errno(libc::EINVAL)),
+    };
+    traced(format_args!("splice({from}, {to}, {count})"), result.map(|moved| moved as isize))
+}
+
+/// Waits for the pipe first, and takes no more from the socket than the pipe is sure to take.
+fn to_pipe(from: i32, handle: Handle, runtime: &Runtime, to: i32, count: usize, wait: bool) -> Result<usize, Errno> {
+    let pipe_waits = wait && call::fcntl(Fd(to), libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0);
+    let mut set = [libc::pollfd { fd: to, events: libc::POLLOUT, revents: 0 }];
+    let timeout = (!pipe_waits).then_some(std::time::Duration::ZERO);
+    if call::ppoll(&mut set, timeout, None)? == 0 {
+        return Err(Errno(libc::EAGAIN));
+    }
+    let room = if pipe_waits { CHUNK } else { PIPE_BUF };
+    let mut sink = Collect::new(room.min(count));
+    receive_bytes(from, handle, runtime, &mut sink, !wait)?;
+    let mut left = sink.bytes.as_slice();
+    while !left.is_empty() {
+        match call::write(Fd(to), left) {
+            Ok(written) => left = left.get(written..).unwrap_or(&[]),
+            // The bytes are taken: they must go into the pipe.
+            Err(errno) if errno.is_transient() => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(sink.bytes.len())
+}
+
+/// Sees that the socket takes bytes before it takes them out of the pipe; what was taken out is sent whole.
+fn from_pipe(from: i32, to: i32, handle: Handle, runtime: &Runtime, count: usize, flags: u32) -> Result<usize, Errno> {
+    use remora_stack::socket::protocol::Readiness;
+    let wait = flags & libc::SPLICE_F_NONBLOCK == 0;
+    if (!wait || runtime.nonblocking(handle.id))
+        && !runtime.readiness(handle.id).intersects(Readiness::OUT | Readiness::ERR | Readiness::HUP)
+    {
+        return Err(Errno(libc::EAGAIN));
+    }
+    if !wait {
+        let mut set = [libc::pollfd { fd: from, events: libc::POLLIN, revents: 0 }];
+        if call::ppoll(&mut set, Some(std::time::Duration::ZERO), None)? == 0 {
+            return Err(Errno(libc::EAGAIN));
+        }
+    }
+    let mut buffer = vec![0u8; CHUNK.min(count)];
+    let read = call::read(Fd(from), &mut buffer)?;
+    let more = if flags & libc::SPLICE_F_MORE == 0 { 0 } else { libc::MSG_MORE };
+    let mut left = buffer.get(..read).unwrap_or(&[]);
+    while !left.is_empty() {
+        match send_bytes(to, handle, runtime, left, more) {
+            Ok(taken) => left = left.get(taken..).unwrap_or(&[]),
+            Err(Errno(libc::EAGAIN | libc::EINTR)) => {
+                let mut ready = |view: &mut remora_host::runtime::View<'_>| {
+                    view.readiness(handle.id).intersects(Readiness::OUT | Readiness::ERR | Readiness::HUP)
+                };
+                let spec = remora_host::runtime::WaitSpec {
+                    descriptions: &[(handle.id, Readiness::OUT)],
+                    sets: &[],
+                    deadline: None,
+                    sigmask: None,
+                    interrupted: &|| false,
+                };
+                let _ = runtime.wait(&spec, &mut [], &mut ready);
+            }
+            Err(errno) if left.len() == read => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(read)
+}
+
+/// tee() is between pipes.
+pub(crate) fn tee(from: i32, to: i32, _count: usize, _flags: u32) -> Outcome<isize> {
+    if is_socket_of_ours(from) || is_socket_of_ours(to) { Outcome::fail(libc::EINVAL) } else { Outcome::PassThrough }
+}
+
+/// copy_file_range() is between regular files.
+pub(crate) fn copy_file_range(
+    from: i32,
+    _from_offset: User<i64>,
+    to: i32,
+    _to_offset: User<i64>,
+    _count: usize,
+    _flags: u32,
+) -> Outcome<isize> {
+    if is_socket_of_ours(from) || is_socket_of_ours(to) { Outcome::fail(libc::EINVAL) } else { Outcome::PassThrough }
+}

@@ -1,0 +1,86 @@
+//! The configuration of this process, read once, at the first socket of an internet family, and what becomes of a
+//! program without one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use once_cell::sync::OnceCell;
+use remora_host::config::{Config, Loopback, NO_ADDRESS};
+use remora_host::logging;
+
+/// The configuration of a process that has a stack of its own.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    config: Config,
+}
+
+impl Settings {
+    pub(crate) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// REMORA_STRICT: a missing stack is an error.
+    pub(crate) const fn strict(&self) -> bool {
+        self.config.strict.value
+    }
+
+    /// REMORA_LOOPBACK=stack.
+    pub(crate) fn loopback_in_stack(&self) -> bool {
+        self.config.loopback.value == Loopback::Stack
+    }
+}
+
+/// What was found.
+struct State {
+    /// `None`: no address, the program is the kernel's.
+    settings: Option<Settings>,
+    strict: bool,
+    /// The line that says what to do.
+    complaint: String,
+}
+
+static STATE: OnceCell<State> = OnceCell::new();
+/// The complaint has been made.
+static COMPLAINED: AtomicBool = AtomicBool::new(false);
+
+fn state() -> &'static State {
+    STATE.get_or_init(|| {
+        // A panic must not write to the program's stderr past the log.
+        std::panic::set_hook(Box::new(|information| {
+            log::error!(target: "remora::shim", "{information}");
+        }));
+        match Config::load() {
+            Ok(config) => {
+                // Without its file the log goes to stderr and says so itself.
+                let _ = logging::install(&config);
+                let strict = config.strict.value;
+                let settings = config.address.is_some().then_some(Settings { config });
+                State { settings, strict, complaint: NO_ADDRESS.to_owned() }
+            }
+            Err(error) => {
+                let strict = std::env::var_os("REMORA_STRICT").is_some_and(|value| value == "1");
+                let _ = logging::install(&Config::default());
+                State { settings: None, strict, complaint: error.to_string() }
+            }
+        }
+    })
+}
+
+/// The configuration; `None` where the program runs on the kernel's sockets.
+pub(crate) fn active() -> Option<&'static Settings> {
+    state().settings.as_ref()
+}
+
+/// Whether the first use of an address still deserves the warning. Under REMORA_STRICT every use is refused.
+pub(crate) fn wants_warning() -> bool {
+    state().strict || !COMPLAINED.load(Ordering::Relaxed)
+}
+
+/// The first use of an internet address without a stack: one line that says what to set. Returns whether the call is
+/// to be refused.
+pub(crate) fn warn_unconfigured() -> bool {
+    let state = state();
+    if !COMPLAINED.swap(true, Ordering::Relaxed) {
+        log::warn!(target: "remora", "{}", state.complaint);
+    }
+    state.strict
+}

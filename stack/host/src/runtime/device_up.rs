@@ -1,0 +1,318 @@
+//! Bringing the family's device up at the first bind, connect, listen or send, leaving the keeper, and looking again at
+//! a link that has changed. Opening is retried as long as it fails: an interface may come later.
+
+use super::keeper::{self, Message, Phase, send_to_keeper};
+use super::registry::{ClaimError, random_word};
+use super::{Core, Open, Runtime};
+use crate::config::Config;
+use crate::device::pcap::{PcapTee, PcapWriter};
+use crate::device::{self, Device, DeviceKind, OpenError};
+use crate::sys::alloc::leave_arena;
+use crate::sys::arena::Arena;
+use crate::sys::shared::KeeperRegion;
+use crate::sys::{Fd, call};
+use remora_stack::time::Instant;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Why there is no device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BringUpError {
+    /// No address is configured: the program runs on the kernel's sockets.
+    NotConfigured,
+    /// The device cannot be opened; the text says what to do.
+    Device(OpenError),
+    /// Other families on this address hold all port blocks.
+    NoPorts,
+    /// Another process of the family has been opening the device for too long.
+    Busy,
+    /// The family is lost.
+    Broken,
+}
+
+impl fmt::Display for BringUpError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConfigured => write!(formatter, "{}", crate::config::NO_ADDRESS),
+            Self::Device(error) => error.fmt(formatter),
+            Self::NoPorts => {
+                write!(formatter, "other programs under remora hold all port blocks of this address; use another address")
+            }
+            Self::Busy => write!(formatter, "another process is still opening the device"),
+            Self::Broken => write!(formatter, "a process of this family died inside the stack"),
+        }
+    }
+}
+
+impl std::error::Error for BringUpError {}
+
+/// States of `Open::device_state` and `Open::keeper_state`.
+const NONE: u32 = 0;
+const MAKING: u32 = 1;
+const THERE: u32 = 2;
+
+/// How long one thread waits for another that opens the device.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Opens the device; memory comes from where the caller stands.
+fn open_device(config: &Config) -> Result<(Box<dyn Device>, [Fd; 2]), OpenError> {
+    let spec = config.device_spec().ok_or_else(|| OpenError::NoInterface(String::new()))?;
+    let device = device::open(&spec)?;
+    let socket = device.fd();
+    let Some(path) = &config.pcap else { return Ok((device, [socket, Fd::NONE])) };
+    let medium = device.capabilities().medium;
+    match PcapWriter::open(&path.value.to_string_lossy(), &spec.interface, medium) {
+        Ok(writer) => {
+            let file = writer.fd();
+            Ok((Box::new(PcapTee::new(device, writer)), [socket, file]))
+        }
+        Err(errno) => {
+            log::warn!(
+                target: "remora::runtime",
+                "REMORA_PCAP: {} cannot be written ({errno}); no capture is made", path.value.display()
+            );
+            Ok((device, [socket, Fd::NONE]))
+        }
+    }
+}
+
+impl Core {
+    /// The link may be up again, or down, or have another MTU.
+    pub(super) fn link_changed(&mut self, now: Instant) {
+        let Some(device) = self.device.as_mut() else { return };
+        let former = device.capabilities();
+        let Ok(capabilities) = device.refresh() else { return };
+        if capabilities != former
+            && let Some(interface) = self.stack.interface()
+        {
+            let mut interface = interface.clone();
+            interface.capabilities.mtu = interface.capabilities.mtu.min(capabilities.mtu);
+            interface.capabilities.gso_max = capabilities.gso_max;
+            interface.capabilities.checksum_tx = capabilities.checksum_tx;
+            self.stack.attach(now, interface);
+        }
+    }
+
+    /// The interface has gone for good: sockets survive, and the next bring-up opens it anew.
+    pub(super) fn lose_device(&mut self, open: &Open, now: Instant) {
+        if let Some(mut device) = self.device.take() {
+            device.close();
+            self.stack.detach(now);
+            open.set_device_lost(true);
+            log::warn!(target: "remora::runtime", "the network interface has gone; it is opened again when it is back");
+        }
+    }
+}
+
+impl Runtime {
+    /// Makes sure that the family has its device and, if `need_keeper`, its keeper. Cheap when it has.
+    ///
+    /// # Errors
+    /// As [`BringUpError`]. Without a keeper callers drive alone, which is no error.
+    pub fn bring_up(&self, need_keeper: bool) -> Result<(), BringUpError> {
+        let open = self.family.open();
+        if open.is_broken() {
+            return Err(BringUpError::Broken);
+        }
+        if open.device_state.load() != THERE || open.is_device_lost() {
+            self.bring_device_up()?;
+        }
+        if need_keeper && (open.keeper_state.load() != THERE || open.has_keeper_died()) {
+            self.leave_keeper();
+        }
+        self.join_keeper();
+        Ok(())
+    }
+
+    fn bring_device_up(&self) -> Result<(), BringUpError> {
+        let open = self.family.open();
+        let patience = call::now() + PATIENCE;
+        loop {
+            if open.is_device_lost() {
+                let _ = open.device_state.claim(THERE, NONE);
+            }
+            match open.device_state.claim(NONE, MAKING) {
+                Ok(()) => {
+                    let result = self.open_and_attach();
+                    open.device_state.store(if result.is_ok() { THERE } else { NONE });
+                    return result;
+                }
+                Err(THERE) => return Ok(()),
+                Err(_) if call::now() >= patience => {
+                    // Whoever was at it has died, or is stuck: the next caller may try.
+                    let _ = open.device_state.claim(MAKING, NONE);
+                    return Err(BringUpError::Busy);
+                }
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+
+    fn open_and_attach(&self) -> Result<(), BringUpError> {
+        let config = self.config;
+        if config.device_spec().is_none() {
+            return Err(BringUpError::NotConfigured);
+        }
+        self.prepare();
+        let open = self.family.open();
+        let random = random_word();
+        let may_spin = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        let slot = self.slot();
+        let mut generation = 0;
+        // Opening allocates in the arena, hence under the lock; it makes system calls that do not wait for anyone.
+        let result = self.enter(|core, now| {
+            let (device, fds) = open_device(config).map_err(|error| {
+                let private = leave_arena();
+                let copy = error.clone();
+                drop(private);
+                BringUpError::Device(copy)
+            })?;
+            let Some(mut interface) = config.interface_config(device.capabilities()) else {
+                return Err(BringUpError::NotConfigured);
+            };
+            if let Some(spec) = config.device_spec()
+                && spec.kind != DeviceKind::Unix
+                && core.registry.is_private()
+            {
+                core.registry.locate(&spec.interface, interface.address);
+            }
+            match core.register(slot, random, now) {
+                Ok(()) => {}
+                Err(ClaimError::Taken) => {
+                    let mut device = device;
+                    device.close();
+                    return Err(BringUpError::NoPorts);
+                }
+                // Without names the family has the address for itself, as far as it knows.
+                Err(ClaimError::Failed) => {}
+            }
+            // Another family that has the address would look like a conflict.
+            interface.probe &= core.registry.is_answerer();
+            generation = open.set_device(fds);
+            if generation > 1 {
+                for fd in fds.iter().filter(|fd| fd.is_some()) {
+                    send_to_keeper(open, Message::Device(fd.raw()), &[*fd]);
+                }
+            }
+            core.device = Some(device);
+            open.set_device_lost(false);
+            core.here = true;
+            core.may_spin = may_spin;
+            core.stack.attach(now, interface);
+            core.ring_keeper();
+            Ok(())
+        });
+        if generation != 0 {
+            self.device_here.store(generation);
+        }
+        self.hand_over_claims();
+        result.unwrap_or(Err(BringUpError::Broken))
+    }
+
+    /// Leaves a keeper, unless another thread is at it. Where there can be none, callers drive alone.
+    fn leave_keeper(&self) {
+        let open = self.family.open();
+        if open.has_keeper_died() {
+            let _ = open.keeper_state.claim(THERE, NONE);
+        }
+        if open.keeper_state.claim(NONE, MAKING).is_err() {
+            return;
+        }
+        let spawned = self.prepare() && self.spawn_keeper();
+        open.keeper_state.store(if spawned { THERE } else { NONE });
+        if spawned {
+            self.join_keeper();
+            self.hand_over_claims();
+        }
+    }
+
+    fn spawn_keeper(&self) -> bool {
+        let open = self.family.open();
+        if open.channel(1).is_none() || open.bell(super::wait::KEEPER_BELL).is_none() {
+            return false;
+        }
+        crate::sys::process::prepare_to_shed();
+        open.keeper_line.clear();
+        let region = self.enter(|core, _| {
+            core.keeper_phase = Phase::Absent;
+            core.registry.lose_keepers_claims();
+            if core.region.is_none() {
+                core.region = KeeperRegion::allocate(keeper::REGION);
+            }
+            core.region
+        });
+        let Ok(Some(region)) = region else { return false };
+        let arena = Arena::active().map_or(Fd::NONE, Arena::fd);
+        let mut keep: Vec<Fd> = open.family_fds().collect();
+        keep.extend(open.device_fds());
+        keep.extend([arena, crate::logging::private_fd().unwrap_or(Fd::NONE)]);
+        keep.retain(|fd| fd.is_some());
+        keep.sort_unstable_by_key(|fd| fd.raw());
+        keep.dedup();
+        match keeper::spawn(region, &keep) {
+            Ok(pid) => {
+                open.keeper_pid.store(pid, Ordering::Relaxed);
+                open.keeper_count.store(open.keeper_count.load().wrapping_add(1).max(1));
+                // Until it says otherwise it watches: sleepers need not look after the driver.
+                let _ = self.enter(|core, _| core.keeper_phase = Phase::Ticking);
+                true
+            }
+            Err(errno) => {
+                log::debug!(target: "remora::runtime", "no keeper can be left ({errno}): callers drive alone");
+                false
+            }
+        }
+    }
+
+    /// Before a fork: what the child must have under the same numbers is made now. A socket that has no device yet
+    /// brings it up, or parent and child could not both use it.
+    pub(super) fn prepare_for_fork(&self) {
+        self.prepare();
+        let open = self.family.open();
+        let needed = open.device_state.load() == NONE
+            && self.enter(|core, _| core.descriptions.len() > 0).unwrap_or(false);
+        if needed {
+            // Without a device the child will find the same reason at its own first use.
+            let _ = self.bring_up(false);
+        }
+    }
+
+    /// Gives up all that this process holds, at once: exit and its kin. What was sent is finished by the keeper or, where
+    /// there is none, here, for a bounded time.
+    pub fn leave(&self) {
+        let slot = self.slot();
+        let alone = self.enter(|core, now| {
+            core.drop_member(now, slot);
+            !core.keeper_is_there() && core.device.is_some() && core.member_count() == 0
+        });
+        if alone == Ok(true) {
+            self.finish_alone();
+        }
+    }
+
+    /// Drives until all data is acknowledged and all connections are closed or wait for their time to pass.
+    fn finish_alone(&self) {
+        let deadline = call::now() + LEAVING_PATIENCE;
+        loop {
+            let open = self.family.open();
+            let step = self.enter(|core, now| {
+                core.pump(open, now);
+                core.settle(open, now);
+                let over = core.stack.is_idle() || core.stack.memory() == 0;
+                (over, core.device_fd(), core.stack.next_timeout())
+            });
+            let now = call::now();
+            let Ok((false, Some(fd), next)) = step else { return };
+            if now >= deadline {
+                return;
+            }
+            let until = next.unwrap_or(deadline).min(deadline);
+            let mut set = [libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 }];
+            let _ = call::ppoll(&mut set, Some(until.since(now)), Some(&call::ALL_SIGNALS));
+        }
+    }
+}
+
+/// How long exit waits for acknowledgements where no keeper can be left: most of a retransmission or two.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(3);

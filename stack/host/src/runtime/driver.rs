@@ -1,0 +1,178 @@
+//! Moving frames: from the device into the stack, from the stack to the device, and the stack's events to those who
+//! wait for them. All of it under the lock; nothing here blocks.
+
+use super::{Core, Open};
+use crate::device::{DeviceError, MAX_FRAME, TransmitError};
+use crate::sys::Fd;
+use remora_stack::socket::protocol::{Readiness, SocketId};
+use remora_stack::stack::TransmitError as TransmitFailure;
+use remora_stack::time::Instant;
+
+/// Frames taken from the device before what they cause is sent: acknowledgements must not wait for the end of a burst.
+const BATCH: usize = 16;
+
+/// Times that the stack is asked again for output before the lock is given to others.
+const ROUNDS: usize = 4;
+
+/// Batches handled before the lock is given to others.
+const BATCHES: usize = 8;
+
+impl Core {
+    /// Feeds in what waits on the device and fires the timers that are due. Says whether anything was done.
+    pub(super) fn pump(&mut self, open: &Open, now: Instant) -> bool {
+        self.passes = self.passes.wrapping_add(1);
+        self.keeper_steps_back();
+        let mut frames = 0;
+        if self.here {
+            for _ in 0..BATCHES {
+                let batch = self.receive_batch(open, now);
+                frames += batch;
+                if batch < BATCH {
+                    break;
+                }
+                self.settle(open, now);
+            }
+        }
+        self.statistics.frames_by_callers += frames as u64;
+        let due = self.fire_timers(now);
+        frames > 0 || due
+    }
+
+    /// The same for the keeper.
+    pub(super) fn pump_as_keeper(&mut self, open: &Open, now: Instant) {
+        let mut frames = 0;
+        for _ in 0..BATCHES {
+            let batch = self.receive_batch(open, now);
+            frames += batch;
+            if batch < BATCH {
+                break;
+            }
+            self.settle(open, now);
+        }
+        self.statistics.frames_by_keeper += frames as u64;
+        self.fire_timers(now);
+    }
+
+    fn fire_timers(&mut self, now: Instant) -> bool {
+        let due = self.stack.next_timeout().is_some_and(|at| at <= now);
+        if due {
+            self.stack.handle_timeout(now);
+        }
+        due
+    }
+
+    fn receive_batch(&mut self, open: &Open, now: Instant) -> usize {
+        let Some(device) = self.device.as_mut() else { return 0 };
+        for count in 0..BATCH {
+            // The stack may have kept the former buffer. Room is made here, where dying would be noticed.
+            self.buffer.clear();
+            self.buffer.reserve(MAX_FRAME);
+            let buffer = &mut self.buffer;
+            match open.consistently(|| device.receive(buffer)) {
+                Ok(Some(meta)) => self.stack.handle_frame(now, &mut self.buffer, meta),
+                Ok(None) => return count,
+                Err(error) => {
+                    self.device_failed(open, now, error);
+                    return count;
+                }
+            }
+        }
+        BATCH
+    }
+
+    fn device_failed(&mut self, open: &Open, now: Instant, error: DeviceError) {
+        match error {
+            // The link's state is looked at again by `refresh`; sockets survive.
+            DeviceError::Down | DeviceError::Failed(_) => self.link_changed(now),
+            DeviceError::Gone => self.lose_device(open, now),
+        }
+    }
+
+    /// Sends all that the stack has to send, and tells those who wait what has changed.
+    pub(super) fn settle(&mut self, open: &Open, now: Instant) {
+        for _ in 0..ROUNDS {
+            self.transmit(open, now);
+            // The stack may want to be asked again at once.
+            if self.stack.next_timeout().is_none_or(|at| at > now) {
+                break;
+            }
+            self.stack.handle_timeout(now);
+        }
+        while let Some(socket) = self.stack.poll_event() {
+            self.announce(socket);
+        }
+        self.check_watch();
+    }
+
+    fn transmit(&mut self, open: &Open, now: Instant) {
+        if self.device.is_some() && !self.here {
+            // A process without the device's descriptors leaves sending to one that has them.
+            self.ring_watcher();
+            return;
+        }
+        let slot = self.inside;
+        loop {
+            let Self { stack, device, registry, .. } = self;
+            let Some(frame) = stack.poll_transmit(now) else { return };
+            let outcome = match device.as_mut() {
+                None => Err(TransmitError::Down),
+                Some(_) if !registry.permits(frame.purpose, slot, now) => {
+                    self.statistics.left_to_others += 1;
+                    continue;
+                }
+                Some(device) => open.consistently(|| device.transmit(&frame)),
+            };
+            let failure = match outcome {
+                Ok(()) => continue,
+                Err(TransmitError::NoRoom) => TransmitFailure::NoRoom,
+                Err(TransmitError::Down | TransmitError::Failed(_)) => TransmitFailure::Other,
+            };
+            self.statistics.not_sent += 1;
+            self.stack.transmit_failed(now, failure);
+            if failure == TransmitFailure::NoRoom {
+                return;
+            }
+        }
+    }
+
+    /// A socket's readiness may have changed.
+    fn announce(&mut self, socket: SocketId) {
+        let Some(id) = self.descriptions.owner(socket) else { return };
+        let readiness = self.stack.readiness(socket);
+        let Some(description) = self.descriptions.find(id) else { return };
+        let mut waiters = description.waiters;
+        for watch in &description.watches {
+            if let Some(set) = self.sets.find_mut(watch.set)
+                && set.announce(watch.entry, readiness)
+            {
+                self.to_ring |= set.waiters & !self.own;
+            }
+        }
+        while waiters != 0 {
+            let index = waiters.trailing_zeros();
+            waiters &= waiters - 1;
+            let Some(Some(sleeper)) = self.sleepers.get(index as usize) else { continue };
+            let always = Readiness::ERR | Readiness::HUP;
+            if sleeper.interest.is_empty() || readiness.intersects(sleeper.interest | always) {
+                self.ring(1 << index);
+            }
+        }
+    }
+
+    /// Has bells rung on leaving.
+    pub(super) fn ring(&mut self, bells: u64) {
+        self.to_ring |= bells & !self.own;
+    }
+
+    pub(super) fn take_rings(&mut self) -> u64 {
+        let rings = std::mem::take(&mut self.to_ring) & !self.rung;
+        self.rung |= rings;
+        self.statistics.rings += u64::from(rings.count_ones());
+        rings
+    }
+
+    /// Where frames arrive, for ppoll.
+    pub(super) fn device_fd(&self) -> Option<Fd> {
+        self.device.as_ref().filter(|_| self.here).map(|device| device.fd())
+    }
+}

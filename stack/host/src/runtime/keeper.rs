@@ -1,0 +1,408 @@
+//! The keeper: one small process of the family that drives when no caller is inside, watches the members by their
+//! lifelines, keeps the family's claims on names, and goes on after the program has gone until the last socket, orphan
+//! and TIME_WAIT is over. It polls the device only while no driver is inside; while drivers come and go it looks once a
+//! millisecond; while one driver stays it rests. An idle family makes no wake-ups.
+//!
+//! It runs without the program's memory: shared state, this library's statics and its own small heap are all it has.
+
+use super::family::FAMILY;
+use super::member::SlotId;
+use super::registry::Claim;
+use super::wait::KEEPER_BELL;
+use super::{Core, Inside, Open, admit};
+use crate::sys::lock::Life;
+use crate::sys::shared::{KeeperRegion, Shared, shed};
+use crate::sys::{Errno, Fd, call};
+use remora_stack::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The keeper's stack and records: driving the stack needs some room for frames and formatted log lines.
+pub(super) const REGION: usize = 512 << 10;
+
+/// When to look whether drivers still come and go; a frame that arrives while nobody is inside waits for two at most.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without any caller after which the keeper polls.
+const TICKS_TO_POLL: u32 = 2;
+
+/// Ticks with the same driver inside after which the keeper rests.
+const TICKS_TO_REST: u32 = 4;
+
+/// How long a keeper waits for the first member.
+const FIRST_MEMBER: Duration = Duration::from_secs(2);
+
+/// When to look at claims that wait for the end of a TIME_WAIT.
+const LINGER_LOOK: Duration = Duration::from_secs(1);
+
+/// What the keeper is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// There is none.
+    Absent,
+    /// It waits for frames.
+    Polling,
+    /// It looks every millisecond whether callers still drive.
+    Ticking,
+    /// It sleeps until a driver leaves.
+    Resting,
+}
+
+/// What members tell the keeper, each with one descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// The far end of a lifeline.
+    Join(SlotId),
+    /// A name.
+    Claim(Claim),
+    /// A device opened anew, to be put under this number.
+    Device(i32),
+}
+
+/// Bytes of a message: kind and argument.
+const MESSAGE: usize = 8;
+
+impl Message {
+    fn encode(self) -> [u8; MESSAGE] {
+        let (kind, argument) = match self {
+            Self::Join(slot) => (1u32, slot.pack()),
+            Self::Claim(claim) => (2, claim.pack()),
+            Self::Device(number) => (3, number as u32),
+        };
+        let mut bytes = [0; MESSAGE];
+        bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+        bytes[4..].copy_from_slice(&argument.to_ne_bytes());
+        bytes
+    }
+
+    fn decode([a, b, c, d, e, f, g, h]: [u8; MESSAGE]) -> Option<Self> {
+        let argument = u32::from_ne_bytes([e, f, g, h]);
+        match u32::from_ne_bytes([a, b, c, d]) {
+            1 => Some(Self::Join(SlotId::unpack(argument))),
+            2 => Some(Self::Claim(Claim::unpack(argument))),
+            3 => Some(Self::Device(argument as i32)),
+            _ => None,
+        }
+    }
+}
+
+/// Sends a message with descriptors; false when there is no room or no channel.
+pub(super) fn send_to_keeper(open: &Open, message: Message, passed: &[Fd]) -> bool {
+    let Some(channel) = open.channel(0) else { return false };
+    call::send_descriptors(channel, &message.encode(), passed, libc::MSG_DONTWAIT) == Ok(MESSAGE)
+}
+
+impl Core {
+    /// Whether a keeper watches over the members.
+    pub(super) fn keeper_is_there(&self) -> bool {
+        self.keeper_phase != Phase::Absent
+    }
+
+    pub(super) fn ring_keeper(&mut self) {
+        if self.keeper_is_there() {
+            self.ring(1 << KEEPER_BELL);
+        }
+    }
+
+    /// A caller has come: a polling keeper leaves the device to it.
+    pub(super) fn keeper_steps_back(&mut self) {
+        if self.keeper_phase == Phase::Polling {
+            self.keeper_phase = Phase::Ticking;
+            self.ring_keeper();
+        }
+    }
+
+    /// The last driver has gone and nobody else sleeps: a resting keeper has to look again.
+    pub(super) fn keeper_takes_over(&mut self) {
+        if self.keeper_phase == Phase::Resting {
+            self.keeper_phase = Phase::Ticking;
+            self.ring_keeper();
+        }
+    }
+
+    /// A timer has come nearer or a frame is left to send: whoever polls must know. A ticking one looks soon anyway.
+    pub(super) fn ring_polling_keeper(&mut self) {
+        if self.keeper_phase == Phase::Polling {
+            self.ring_keeper();
+        }
+    }
+
+    /// Whether nothing is left to keep.
+    fn is_over(&self) -> bool {
+        self.descriptions.len() == 0 && self.stack.is_idle()
+    }
+}
+
+/// Leaves a keeper behind.
+pub(super) fn spawn(region: KeeperRegion, keep: &[Fd]) -> Result<i32, Errno> {
+    region.spawn(keeper_main, keep)
+}
+
+extern "C" fn keeper_main(_: *mut ()) -> ! {
+    shed();
+    if let Some(family) = FAMILY.load() {
+        family.open().keeper_line.register();
+        Keeper::new(family).run();
+    }
+    call::exit_group(0)
+}
+
+/// A descriptor of a poll set that is watched for input.
+const fn watched(fd: Fd) -> libc::pollfd {
+    libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 }
+}
+
+/// Places in the poll set before the lifelines.
+const SIGNALS: usize = 0;
+const BELL: usize = 1;
+const CHANNEL: usize = 2;
+const PACKET: usize = 3;
+const FIRST_LIFELINE: usize = 4;
+
+/// What the keeper has for itself.
+struct Keeper {
+    family: &'static Shared<Open, Core>,
+    lifelines: Vec<(SlotId, Fd)>,
+    claims: Vec<(Claim, Fd)>,
+    signals: Fd,
+    started: Instant,
+    has_seen_members: bool,
+    /// What the last tick saw.
+    passes: u64,
+    idle_ticks: u32,
+    same_ticks: u32,
+}
+
+/// How long to sleep, and whether for frames.
+struct Plan {
+    packet: Option<Fd>,
+    until: Option<Instant>,
+    over: bool,
+}
+
+impl Keeper {
+    fn new(family: &'static Shared<Open, Core>) -> Self {
+        let ending = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].iter().fold(0, |all, s| all | call::signal_bit(*s));
+        let signals = call::signalfd(ending, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).unwrap_or(Fd::NONE);
+        Self {
+            family,
+            lifelines: Vec::new(),
+            claims: Vec::new(),
+            signals,
+            started: call::now(),
+            has_seen_members: false,
+            passes: 0,
+            idle_ticks: 0,
+            same_ticks: 0,
+        }
+    }
+
+    fn open(&self) -> &'static Open {
+        self.family.open()
+    }
+
+    /// Under the lock, as callers enter; `None` when the family is broken.
+    fn enter<R>(&self, body: impl FnOnce(&mut Core, Instant) -> R) -> Option<R> {
+        let _inside = Inside::new();
+        let open = self.open();
+        let mut core = self.family.enter(admit).ok()?;
+        core.here = core.device.is_some();
+        core.own = 1 << KEEPER_BELL;
+        core.inside = SlotId::KEEPER;
+        let now = call::now();
+        let result = body(&mut core, now);
+        core.settle(open, now);
+        let mut rings = core.take_rings();
+        drop(core);
+        while rings != 0 {
+            let index = rings.trailing_zeros();
+            rings &= rings - 1;
+            if let Some(fd) = open.bell(index) {
+                call::eventfd_ring(fd);
+            }
+        }
+        Some(result)
+    }
+
+    fn run(&mut self) {
+        let _ = self.enter(|core, _| core.keeper_phase = Phase::Ticking);
+        loop {
+            self.take_own_claims();
+            let Some(plan) = self.plan() else { return };
+            if plan.over {
+                return;
+            }
+            if !self.sleep(&plan) {
+                return;
+            }
+        }
+    }
+
+    /// Decides what to do until the next wake-up.
+    fn plan(&mut self) -> Option<Plan> {
+        let open = self.open();
+        let (mut passes, mut idle, mut same) = (self.passes, self.idle_ticks, self.same_ticks);
+        let without_members = self.lifelines.is_empty();
+        let (started, seen) = (self.started, self.has_seen_members);
+        let plan = self.enter(|core, now| {
+            core.rung &= !(1 << KEEPER_BELL);
+            let waiting_for_first = !seen && now.since(started) < FIRST_MEMBER;
+            if without_members && !waiting_for_first && core.is_over() {
+                core.keeper_phase = Phase::Absent;
+                return Plan { packet: None, until: None, over: true };
+            }
+            let first_look = (without_members && waiting_for_first).then(|| started + FIRST_MEMBER);
+            release_lingering(core);
+            let lingers = core.registry.lingering().next().is_some().then(|| now + LINGER_LOOK);
+            if core.keeper_phase != Phase::Polling {
+                let moved = core.passes != passes;
+                passes = core.passes;
+                let driven = core.driver.is_some();
+                idle = if moved || driven { 0 } else { idle + 1 };
+                same = if driven && !moved { same + 1 } else { 0 };
+                core.keeper_phase = match core.keeper_phase {
+                    Phase::Resting if driven => Phase::Resting,
+                    _ if idle >= TICKS_TO_POLL => Phase::Polling,
+                    _ if same >= TICKS_TO_REST => Phase::Resting,
+                    _ => Phase::Ticking,
+                };
+            }
+            let earliest = |times: [Option<Instant>; 3]| times.into_iter().flatten().min();
+            match core.keeper_phase {
+                Phase::Polling => {
+                    idle = 0;
+                    core.pump_as_keeper(open, now);
+                    core.settle(open, now);
+                    let until = earliest([core.stack.next_timeout(), first_look, lingers]);
+                    core.watch_until = Some(until.unwrap_or(Instant::from_nanos(u64::MAX)));
+                    Plan { packet: core.device_fd(), until, over: false }
+                }
+                Phase::Ticking | Phase::Absent => Plan { packet: None, until: Some(now + TICK), over: false },
+                Phase::Resting => Plan { packet: None, until: earliest([first_look, lingers, None]), over: false },
+            }
+        })?;
+        (self.passes, self.idle_ticks, self.same_ticks) = (passes, idle, same);
+        Some(plan)
+    }
+
+    /// Sleeps as planned and sees to what woke it; false when it is told to end.
+    fn sleep(&mut self, plan: &Plan) -> bool {
+        let open = self.open();
+        let bell = open.bell(KEEPER_BELL).unwrap_or(Fd::NONE);
+        let channel = open.channel(1).unwrap_or(Fd::NONE);
+        let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len());
+        set.extend([self.signals, bell, channel, plan.packet.unwrap_or(Fd::NONE)].map(watched));
+        set.extend(self.lifelines.iter().map(|(_, fd)| watched(*fd)));
+        let timeout = plan.until.map(|until| until.since(call::now()));
+        let result = call::ppoll(&mut set, timeout, None);
+        open.keeper_wakeups.fetch_add(1, Ordering::Relaxed);
+        if !result.is_ok_and(|count| count > 0) {
+            return true;
+        }
+        let happened = |place: usize| set.get(place).is_some_and(|fd| fd.revents != 0);
+        if happened(SIGNALS) {
+            return false;
+        }
+        if happened(BELL) {
+            call::eventfd_drain(bell);
+        }
+        // A closed device would report for ever; frames are taken in `plan`.
+        let _ = happened(PACKET);
+        let gone: Vec<SlotId> = self
+            .lifelines
+            .iter()
+            .zip(set.get(FIRST_LIFELINE..).unwrap_or(&[]))
+            .filter(|(_, fd)| fd.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0)
+            .map(|((slot, _), _)| *slot)
+            .collect();
+        if happened(CHANNEL) {
+            self.take_messages(channel);
+        }
+        for slot in gone {
+            self.member_gone(slot);
+        }
+        true
+    }
+
+    fn take_messages(&mut self, channel: Fd) {
+        let mut bytes = [0u8; MESSAGE];
+        let mut passed = [Fd::NONE; call::MAX_PASSED];
+        while let Ok((length, count)) =
+            call::receive_descriptors(channel, &mut bytes, &mut passed, libc::MSG_DONTWAIT)
+        {
+            if length == 0 && count == 0 {
+                return;
+            }
+            let (first, rest) = passed.split_at(count.min(1));
+            for extra in rest.iter().take(count.saturating_sub(1)) {
+                let _ = call::close(*extra);
+            }
+            let Some(fd) = first.first().copied() else { continue };
+            match Message::decode(bytes).filter(|_| length == MESSAGE) {
+                Some(Message::Join(slot)) => {
+                    self.has_seen_members = true;
+                    self.lifelines.push((slot, fd));
+                }
+                Some(Message::Claim(claim)) => self.claims.push((claim, fd)),
+                Some(Message::Device(number)) => {
+                    let _ = call::dup3(fd, Fd(number), libc::O_CLOEXEC);
+                    let _ = call::close(fd);
+                }
+                None => drop(call::close(fd)),
+            }
+        }
+    }
+
+    /// A process image has gone; what its slot held is released, unless a later lifeline speaks for the slot.
+    fn member_gone(&mut self, slot: SlotId) {
+        let Some(place) = self.lifelines.iter().position(|(other, _)| *other == slot) else { return };
+        let (_, fd) = self.lifelines.swap_remove(place);
+        let _ = call::close(fd);
+        if self.lifelines.iter().all(|(other, _)| *other != slot) {
+            let _ = self.enter(|core, now| core.drop_member(now, slot));
+        }
+    }
+
+    /// Claims that the keeper made itself under the lock, and claims to be given up.
+    fn take_own_claims(&mut self) {
+        let claims = &mut self.claims;
+        let family = self.family;
+        let _inside = Inside::new();
+        let Ok(mut core) = family.enter(admit) else { return };
+        while let Some((claim, fd)) = core.registry.take_over(SlotId::KEEPER) {
+            let _private = crate::sys::alloc::leave_arena();
+            claims.push((claim, fd));
+        }
+        claims.retain(|(claim, fd)| {
+            let close = core.registry.may_close(*claim);
+            if close {
+                let _ = call::close(*fd);
+            }
+            !close
+        });
+    }
+}
+
+/// Gives up names of ports that nothing lingers on any more.
+fn release_lingering(core: &mut Core) {
+    loop {
+        let over = core.registry.lingering().find(|key| !core.stack.is_port_used(key.protocol, key.port));
+        let Some(key) = over else { return };
+        core.registry.drop_lingering(key);
+    }
+}
+
+impl Open {
+    /// Whether a keeper was left that has died since.
+    pub(super) fn has_keeper_died(&self) -> bool {
+        if self.keeper_state.load() != 2 {
+            return false;
+        }
+        match self.keeper_line.state() {
+            Life::Died => true,
+            Life::Alive(_) => false,
+            // It has not got as far as to register, or was killed before.
+            Life::Free => call::kill(self.keeper_pid.load(Ordering::Relaxed), 0) == Err(Errno(libc::ESRCH)),
+        }
+    }
+}

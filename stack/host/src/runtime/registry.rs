@@ -1,0 +1,498 @@
+//! Agreement between families that use one address in one network namespace: names in the abstract AF_UNIX space, freed
+//! by the kernel with the last descriptor, however a process ends. A family takes blocks of 256 ephemeral ports, single
+//! ports by name at bind, and one family at a time is the answerer: it answers for the address (echo) and for ports
+//! that nobody holds. Claims are handed to the keeper, who lives longest. A link of its own (the `unix` device) has no
+//! other family on it and needs no names.
+//!
+//! Anyone in the namespace can take a name: agreement, not protection.
+
+use super::keeper::{Message, send_to_keeper};
+use super::member::SlotId;
+use super::{Core, Open, Runtime};
+use crate::sys::{Errno, Fd, call};
+use remora_stack::frame::Purpose;
+use remora_stack::time::Instant;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Ports of one block.
+const BLOCK: u16 = 256;
+
+/// How often a family that is not the answerer tries to become it: the old one may have gone.
+const ANSWERER_RETRY: Duration = Duration::from_secs(1);
+
+/// How long an answer about others' ports is believed.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// Answers remembered.
+const MEMORY: usize = 64;
+
+/// A port of a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PortKey {
+    pub(super) protocol: u8,
+    pub(super) port: u16,
+}
+
+/// What can be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    Answerer,
+    /// Ports N*256 to N*256+255 of TCP and UDP.
+    Block(u8),
+    Port(PortKey),
+    /// Connections without a bound socket are left on the port: TIME_WAIT, orphans.
+    Lingering(PortKey),
+}
+
+impl Claim {
+    /// As a word, for the channel to the keeper.
+    pub(super) const fn pack(self) -> u32 {
+        let (kind, protocol, number) = match self {
+            Self::Answerer => (0, 0, 0),
+            Self::Block(block) => (1, 0, block as u16),
+            Self::Port(key) => (2, key.protocol, key.port),
+            Self::Lingering(key) => (3, key.protocol, key.port),
+        };
+        (kind as u32) << 24 | (protocol as u32) << 16 | number as u32
+    }
+
+    pub(super) const fn unpack(word: u32) -> Self {
+        let key = PortKey { protocol: (word >> 16) as u8, port: word as u16 };
+        match word >> 24 {
+            0 => Self::Answerer,
+            1 => Self::Block(word as u8),
+            2 => Self::Port(key),
+            _ => Self::Lingering(key),
+        }
+    }
+}
+
+/// Where the descriptor of a claim is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    Keeper,
+    Process(SlotId, Fd),
+}
+
+/// A claim of this family.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    claim: Claim,
+    place: Where,
+    /// Sockets that were bound by it.
+    uses: u32,
+    /// To be closed by whoever has the descriptor.
+    dropped: bool,
+}
+
+/// What was found out about others.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    claim: Claim,
+    held: bool,
+    until: Instant,
+}
+
+/// The claims of a family.
+#[derive(Debug)]
+pub(super) struct Registry {
+    /// What all names begin with; `None`: no other family can be on the link.
+    prefix: Option<String>,
+    ephemeral: (u16, u16),
+    held: Vec<Held>,
+    answerer: bool,
+    answerer_tried: Option<Instant>,
+    remembered: Vec<Remembered>,
+}
+
+/// Why a port was not claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClaimError {
+    /// Another family has it.
+    Taken,
+    /// No socket for the name (EMFILE, ...).
+    Failed,
+}
+
+fn protocol_name(protocol: u8) -> &'static str {
+    if i32::from(protocol) == libc::IPPROTO_UDP { "udp" } else { "tcp" }
+}
+
+/// Binds a name; the descriptor is the claim.
+fn take_name(name: &str) -> Result<Fd, ClaimError> {
+    let (address, length) = call::unix_address(name).map_err(|_| ClaimError::Failed)?;
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let fd = call::socket(libc::AF_UNIX, kind, 0).map_err(|_| ClaimError::Failed)?;
+    match call::bind(fd, address.get(..length).unwrap_or(&[])) {
+        Ok(()) => call::raise_high(fd, call::private_floor()).map_err(|_| ClaimError::Failed),
+        Err(errno) => {
+            let _ = call::close(fd);
+            Err(if errno == Errno(libc::EADDRINUSE) { ClaimError::Taken } else { ClaimError::Failed })
+        }
+    }
+}
+
+/// Whether anyone holds a name: a datagram socket connects to a bound one, ECONNREFUSED tells of none.
+fn is_name_taken(name: &str) -> bool {
+    let Ok((address, length)) = call::unix_address(name) else { return false };
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let Ok(fd) = call::socket(libc::AF_UNIX, kind, 0) else { return false };
+    let result = call::connect(fd, address.get(..length).unwrap_or(&[]));
+    let _ = call::close(fd);
+    result != Err(Errno(libc::ECONNREFUSED))
+}
+
+impl Registry {
+    pub(super) fn new(ephemeral: (u16, u16)) -> Self {
+        Self {
+            prefix: None,
+            ephemeral,
+            held: Vec::new(),
+            answerer: true,
+            answerer_tried: None,
+            remembered: Vec::new(),
+        }
+    }
+
+    /// Says where the family is: on this interface with this address.
+    pub(super) fn locate(&mut self, interface: &str, address: IpAddr) {
+        let mut prefix = String::new();
+        let _ = write!(prefix, "@remora/{interface}/{address}");
+        self.prefix = Some(prefix);
+        self.answerer = false;
+    }
+
+    fn name(&self, claim: Claim) -> Option<String> {
+        let mut name = self.prefix.clone()?;
+        let _ = match claim {
+            Claim::Answerer => write!(name, "/answerer"),
+            Claim::Block(block) => write!(name, "/block/{block}"),
+            Claim::Port(key) => write!(name, "/{}/{}", protocol_name(key.protocol), key.port),
+            Claim::Lingering(key) => write!(name, "/{}/{}/lingering", protocol_name(key.protocol), key.port),
+        };
+        Some(name)
+    }
+
+    fn is_ephemeral(&self, port: u16) -> bool {
+        let (first, last) = self.ephemeral;
+        (first..=last).contains(&port)
+    }
+
+    fn find(&mut self, claim: Claim) -> Option<&mut Held> {
+        self.held.iter_mut().find(|held| held.claim == claim)
+    }
+
+    /// Takes a claim, or uses one more time what is taken already.
+    fn claim(&mut self, claim: Claim, slot: SlotId) -> Result<(), ClaimError> {
+        let Some(name) = self.name(claim) else { return Ok(()) };
+        if let Some(held) = self.find(claim) {
+            held.uses += 1;
+            held.dropped = false;
+            return Ok(());
+        }
+        let fd = take_name(&name)?;
+        self.held.push(Held { claim, place: Where::Process(slot, fd), uses: 1, dropped: false });
+        Ok(())
+    }
+
+    fn drop_claim(&mut self, claim: Claim, slot: SlotId) -> bool {
+        let Some(held) = self.find(claim) else { return false };
+        held.uses = held.uses.saturating_sub(1);
+        if held.uses > 0 {
+            return false;
+        }
+        held.dropped = true;
+        match held.place {
+            Where::Process(owner, fd) if owner == slot => {
+                let _ = call::close(fd);
+                self.held.retain(|held| held.claim != claim);
+                false
+            }
+            Where::Process(..) => false,
+            Where::Keeper => true,
+        }
+    }
+
+    /// Whether no other family can be on the link.
+    pub(super) fn is_private(&self) -> bool {
+        self.prefix.is_none()
+    }
+
+    /// Whether this process has a claim under this number.
+    pub(super) fn has_fd(&self, slot: SlotId, fd: i32) -> bool {
+        self.in_process(slot).any(|(_, own)| own.raw() == fd)
+    }
+
+    /// A process has gone with the claims that it had.
+    pub(super) fn lose_claims_of(&mut self, slot: SlotId) {
+        self.held.retain(|held| !matches!(held.place, Where::Process(owner, _) if owner == slot));
+        self.answerer = self.prefix.is_none() || self.find(Claim::Answerer).is_some();
+    }
+
+    pub(super) fn is_answerer(&self) -> bool {
+        self.answerer
+    }
+
+    /// Tries to become the answerer, at most once a second.
+    fn try_to_answer(&mut self, slot: SlotId, now: Instant) -> bool {
+        if self.answerer {
+            return true;
+        }
+        if self.answerer_tried.is_some_and(|tried| now.since(tried) < ANSWERER_RETRY) {
+            return false;
+        }
+        self.answerer_tried = Some(now);
+        self.answerer = self.claim(Claim::Answerer, slot).is_ok();
+        self.answerer
+    }
+
+    /// Whether a frame may be sent by this family.
+    pub(super) fn permits(&mut self, purpose: Purpose, slot: SlotId, now: Instant) -> bool {
+        match purpose {
+            Purpose::Own | Purpose::Neighbour => true,
+            Purpose::Address => self.prefix.is_none() || self.try_to_answer(slot, now),
+            Purpose::ClosedPort { protocol, port } => {
+                self.prefix.is_none()
+                    || (self.try_to_answer(slot, now) && !self.is_held_by_others(protocol, port, now))
+            }
+        }
+    }
+
+    /// Whether another family has the port, by itself or by its block.
+    fn is_held_by_others(&mut self, protocol: u8, port: u16, now: Instant) -> bool {
+        let key = PortKey { protocol, port };
+        let block = Claim::Block((port / BLOCK) as u8);
+        (self.is_ephemeral(port) && self.is_foreign(block, now))
+            || self.is_foreign(Claim::Port(key), now)
+            || self.is_foreign(Claim::Lingering(key), now)
+    }
+
+    fn is_foreign(&mut self, claim: Claim, now: Instant) -> bool {
+        if self.find(claim).is_some() {
+            return false;
+        }
+        self.remembered.retain(|known| known.until > now);
+        if let Some(known) = self.remembered.iter().find(|known| known.claim == claim) {
+            return known.held;
+        }
+        let Some(name) = self.name(claim) else { return false };
+        let held = is_name_taken(&name);
+        if self.remembered.len() >= MEMORY {
+            self.remembered.swap_remove(0);
+        }
+        self.remembered.push(Remembered { claim, held, until: now + BELIEVED });
+        held
+    }
+
+    /// The ephemeral ports that are ours.
+    fn ranges(&self) -> Vec<(u16, u16)> {
+        let (first, last) = self.ephemeral;
+        let blocks = self.held.iter().filter_map(|held| match held.claim {
+            Claim::Block(block) => Some(u16::from(block) * BLOCK),
+            _ => None,
+        });
+        blocks.map(|start| (start.max(first), (start + (BLOCK - 1)).min(last))).collect()
+    }
+
+    /// Takes a block that nobody has, beginning the search at a random one.
+    fn claim_any_block(&mut self, random: u32, slot: SlotId) -> Result<(), ClaimError> {
+        let (first, last) = (self.ephemeral.0 / BLOCK, self.ephemeral.1 / BLOCK);
+        let count = u32::from(last.saturating_sub(first)) + 1;
+        for step in 0..count {
+            let block = Claim::Block((u32::from(first) + (random.wrapping_add(step)) % count) as u8);
+            if self.find(block).is_none() {
+                match self.claim(block, slot) {
+                    Err(ClaimError::Taken) => {}
+                    other => return other,
+                }
+            }
+        }
+        Err(ClaimError::Taken)
+    }
+
+    /// Claims that stand in the process of `slot` and ought to be the keeper's.
+    fn in_process(&self, slot: SlotId) -> impl Iterator<Item = (Claim, Fd)> {
+        self.held.iter().filter_map(move |held| match held.place {
+            Where::Process(owner, fd) if owner == slot => Some((held.claim, fd)),
+            _ => None,
+        })
+    }
+
+    fn move_to_keeper(&mut self, claim: Claim) {
+        if let Some(held) = self.find(claim) {
+            held.place = Where::Keeper;
+        }
+    }
+
+    /// Whether the keeper is to close the descriptor of a claim; then the claim is forgotten.
+    pub(super) fn may_close(&mut self, claim: Claim) -> bool {
+        let dropped = self.find(claim).is_none_or(|held| held.dropped);
+        if dropped {
+            self.held.retain(|held| held.claim != claim);
+            if claim == Claim::Answerer {
+                self.answerer = false;
+            }
+        }
+        dropped
+    }
+
+    /// Keeper: its own claims, which it made itself, by their descriptors.
+    pub(super) fn take_over(&mut self, slot: SlotId) -> Option<(Claim, Fd)> {
+        let found = self.in_process(slot).next();
+        if let Some((claim, _)) = found {
+            self.move_to_keeper(claim);
+        }
+        found
+    }
+
+    /// A keeper has died, and its claims with it.
+    pub(super) fn lose_keepers_claims(&mut self) {
+        self.held.retain(|held| held.place != Where::Keeper);
+        self.answerer = self.prefix.is_none() || self.find(Claim::Answerer).is_some();
+    }
+
+    /// Lingering claims whose port is used no more.
+    pub(super) fn lingering(&self) -> impl Iterator<Item = PortKey> {
+        self.held.iter().filter_map(|held| match held.claim {
+            Claim::Lingering(key) if !held.dropped => Some(key),
+            _ => None,
+        })
+    }
+
+    pub(super) fn drop_lingering(&mut self, key: PortKey) {
+        if let Some(held) = self.find(Claim::Lingering(key)) {
+            held.dropped = true;
+        }
+    }
+}
+
+impl Core {
+    /// At bring-up: a block of ports and, if it is free, the answerer's role.
+    pub(super) fn register(&mut self, slot: SlotId, random: u32, now: Instant) -> Result<(), ClaimError> {
+        if self.registry.prefix.is_none() {
+            return Ok(());
+        }
+        self.registry.try_to_answer(slot, now);
+        self.registry.claim_any_block(random, slot)?;
+        self.stack.restrict_ports(&self.registry.ranges());
+        Ok(())
+    }
+
+    /// Another block of ephemeral ports.
+    fn extend_ports(&mut self, slot: SlotId, random: u32) -> bool {
+        let done = self.registry.prefix.is_some() && self.registry.claim_any_block(random, slot).is_ok();
+        if done {
+            self.stack.restrict_ports(&self.registry.ranges());
+        }
+        done
+    }
+
+    /// Claims a port for bind. An ephemeral one comes with its block, so that no other family chooses it. Without
+    /// `reuse`, connections of another family that linger on the port stand in the way, as in `inet_csk_get_port`.
+    fn claim_port(&mut self, key: PortKey, reuse: bool, slot: SlotId, now: Instant) -> Result<(), ClaimError> {
+        if self.registry.is_ephemeral(key.port) {
+            let block = Claim::Block((key.port / BLOCK) as u8);
+            if self.registry.find(block).is_none() {
+                self.registry.claim(block, slot)?;
+                self.stack.restrict_ports(&self.registry.ranges());
+            }
+        }
+        self.registry.remembered.clear();
+        if !reuse && self.registry.is_foreign(Claim::Lingering(key), now) {
+            return Err(ClaimError::Taken);
+        }
+        self.registry.claim(Claim::Port(key), slot)
+    }
+
+    /// A bound socket has gone. What it leaves on the port lingers under another name.
+    pub(super) fn release_port(&mut self, key: PortKey) {
+        let last = self.registry.find(Claim::Port(key)).is_some_and(|held| held.uses == 1);
+        let slot = self.inside;
+        if last && self.stack.is_port_used(key.protocol, key.port) {
+            // Taken by another family that lingers there too: it stands for both.
+            let _ = self.registry.claim(Claim::Lingering(key), slot);
+        }
+        if self.registry.drop_claim(Claim::Port(key), slot) {
+            self.ring_keeper();
+        }
+    }
+}
+
+impl Runtime {
+    /// Binds a socket, after claiming its port from the other families on the address.
+    ///
+    /// # Errors
+    /// As the stack's `bind`; `AddressInUse` also for a port of another family. `Invalid` when the description is gone.
+    pub fn bind(
+        &self,
+        id: super::DescriptionId,
+        address: std::net::SocketAddr,
+    ) -> Result<(), remora_stack::socket::error::BindError> {
+        use remora_stack::socket::error::BindError;
+        use remora_stack::socket::protocol::SocketType;
+        let slot = self.slot();
+        let result = self.enter(|core, now| {
+            let description = core.descriptions.find(id).ok_or(BindError::Invalid)?;
+            let (socket, kind) = (description.socket, description.kind.kind);
+            let protocol = match kind {
+                SocketType::Stream => libc::IPPROTO_TCP,
+                SocketType::Datagram => libc::IPPROTO_UDP,
+                SocketType::Raw => return core.stack.bind(now, socket, address),
+            };
+            let key = PortKey { protocol: protocol as u8, port: address.port() };
+            let reuse = core.stack.options(socket).is_some_and(|options| options.reuse_address || options.reuse_port);
+            let claimed = key.port != 0 && !address.ip().is_loopback() && core.registry.prefix.is_some();
+            if claimed {
+                core.claim_port(key, reuse, slot, now).map_err(|_| BindError::AddressInUse)?;
+            }
+            let result = core.stack.bind(now, socket, address);
+            match core.descriptions.find_mut(id) {
+                Some(description) if claimed && result.is_ok() => description.claim = Some(key),
+                _ if claimed => core.release_port(key),
+                _ => {}
+            }
+            result
+        });
+        self.hand_over_claims();
+        result.unwrap_or(Err(BindError::Invalid))
+    }
+
+    /// Takes another block of ephemeral ports, for a connect that found no port (`NoPort`). Says whether trying again
+    /// makes sense.
+    pub fn more_ports(&self) -> bool {
+        let random = random_word();
+        let slot = self.slot();
+        let done = self.enter(|core, _| core.extend_ports(slot, random)).unwrap_or(false);
+        self.hand_over_claims();
+        done
+    }
+
+    /// Gives the keeper the claims that this process has.
+    pub(super) fn hand_over_claims(&self) {
+        let slot = self.slot();
+        let open: &Open = self.family.open();
+        if open.keeper_generation() == 0 {
+            return;
+        }
+        let _ = self.enter(|core, _| {
+            let claims: Vec<(Claim, Fd)> = core.registry.in_process(slot).collect();
+            for (claim, fd) in claims {
+                if send_to_keeper(open, Message::Claim(claim), &[fd]) {
+                    core.registry.move_to_keeper(claim);
+                    let _ = call::close(fd);
+                }
+            }
+        });
+    }
+}
+
+/// A random number; where the kernel has none to give, the clock's low bits spread the blocks well enough.
+pub(super) fn random_word() -> u32 {
+    let mut bytes = [0u8; 4];
+    match call::random_bytes(&mut bytes) {
+        Ok(()) => u32::from_ne_bytes(bytes),
+        Err(_) => call::now().nanos() as u32,
+    }
+}

@@ -1,0 +1,491 @@
+//! Sleeping and waking. A thread that has to wait registers with a doorbell, a descriptor that can stand in ppoll
+//! beside the device and the program's own descriptors. The first takes the driver's role: it waits for frames and
+//! timers too, and feeds them in; the others wait for their doorbell only. A driver that leaves rings a successor, or
+//! the keeper. No signal is lost: all are blocked from the look at `interrupted` to the sleep, which has the caller's
+//! mask.
+
+use super::member::SlotId;
+use super::{Broken, Core, DescriptionId, Runtime, SetId, WaitEnd};
+use crate::sys::shared::kernel_mask;
+use crate::sys::{Errno, Fd, call};
+use remora_stack::socket::protocol::{Readiness, SocketId};
+use remora_stack::stack::Stack;
+use remora_stack::time::Instant;
+use smallvec::SmallVec;
+use std::time::Duration;
+
+/// Doorbells, so the number of threads of a family that sleep at once without slicing; bits of a word.
+pub(super) const BELLS: usize = 48;
+
+/// The bit of the keeper's doorbell.
+pub(super) const KEEPER_BELL: u32 = 63;
+
+/// How long those sleep who found no doorbell.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// When to look whether the driver is still alive, where no keeper does.
+const LOOK_AFTER_DRIVER: Duration = Duration::from_millis(500);
+
+/// How long a driver looks for frames before it sleeps: about two wake-ups' time.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// Bounds of the memory of how well spinning pays; above zero it is done.
+const SPIN_RANGE: (i32, i32) = (-32, 8);
+
+/// A thread that sleeps (or is about to).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sleeper {
+    slot: SlotId,
+    /// What wakes it; empty: anything.
+    pub(super) interest: Readiness,
+}
+
+/// What to wait for.
+pub struct WaitSpec<'a> {
+    /// Descriptions with the events asked for.
+    pub descriptions: &'a [(DescriptionId, Readiness)],
+    /// Epoll sets.
+    pub sets: &'a [SetId],
+    /// When to give up; `None`: never.
+    pub deadline: Option<Instant>,
+    /// The signal mask while waiting, as ppoll's.
+    pub sigmask: Option<&'a libc::sigset_t>,
+    /// Whether a signal handler has run in this thread since the call began.
+    pub interrupted: &'a dyn Fn() -> bool,
+}
+
+impl std::fmt::Debug for WaitSpec<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("WaitSpec")
+            .field("descriptions", &self.descriptions)
+            .field("sets", &self.sets)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The core as a waiter sees it, under the lock.
+#[derive(Debug)]
+pub struct View<'a> {
+    core: &'a mut Core,
+}
+
+impl View<'_> {
+    /// The poll mask of a description.
+    #[must_use]
+    pub fn readiness(&self, id: DescriptionId) -> Readiness {
+        self.core.readiness(id)
+    }
+
+    /// Whether a set has something to report.
+    pub fn set_is_ready(&mut self, set: SetId) -> bool {
+        self.core.set_is_ready(set)
+    }
+
+    /// As [`Runtime::set_collect`].
+    pub fn set_collect(&mut self, set: SetId, out: &mut [super::ReadyEvent]) -> usize {
+        self.core.set_collect(set, out)
+    }
+}
+
+impl Core {
+    fn take_bell(&mut self, slot: SlotId, interest: Readiness) -> Option<u32> {
+        let index = self.free_bells.trailing_zeros();
+        let place = self.sleepers.get_mut(index as usize)?;
+        *place = Some(Sleeper { slot, interest });
+        self.free_bells &= !(1 << index);
+        self.rung &= !(1 << index);
+        Some(index)
+    }
+
+    /// Adds or removes a sleeper's bell at what it waits for.
+    fn enlist(&mut self, bell: u32, descriptions: &[(DescriptionId, Readiness)], sets: &[SetId], on: bool) {
+        let bit = 1u64 << bell;
+        let change = |waiters: &mut u64| *waiters = if on { *waiters | bit } else { *waiters & !bit };
+        for (id, _) in descriptions {
+            if let Some(description) = self.descriptions.find_mut(*id) {
+                change(&mut description.waiters);
+            }
+        }
+        for id in sets {
+            if let Some(set) = self.sets.find_mut(*id) {
+                change(&mut set.waiters);
+            }
+        }
+    }
+
+    fn give_bell_back(&mut self, bell: u32) {
+        if let Some(place) = self.sleepers.get_mut(bell as usize)
+            && place.take().is_some()
+        {
+            self.free_bells |= 1 << bell;
+            self.rung &= !(1 << bell);
+            self.to_ring &= !(1 << bell);
+        }
+        if self.driver == Some(bell) {
+            self.driver = None;
+            self.watch_until = None;
+        }
+        self.find_successor();
+    }
+
+    /// Without a driver, another sleeper takes over, or else the keeper.
+    fn find_successor(&mut self) {
+        if self.driver.is_some() {
+            return;
+        }
+        match self.sleepers.iter().position(Option::is_some) {
+            Some(index) => self.ring(1 << index),
+            None => self.keeper_takes_over(),
+        }
+    }
+
+    /// The thread with this bell becomes the driver if there is none and it can be.
+    fn try_to_drive(&mut self, bell: u32) -> bool {
+        let able = self.here || self.device.is_none();
+        match self.driver {
+            Some(driver) => driver == bell,
+            None if able => {
+                self.driver = Some(bell);
+                self.passes = self.passes.wrapping_add(1);
+                self.keeper_steps_back();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A timer may be due before the one who watches looks again.
+    pub(super) fn check_watch(&mut self) {
+        let Some(next) = self.stack.next_timeout() else { return };
+        if self.watch_until.is_none_or(|until| next < until) {
+            self.ring_watcher();
+        }
+    }
+
+    /// Wakes whoever watches the device. The thread inside will look by itself.
+    pub(super) fn ring_watcher(&mut self) {
+        match self.driver {
+            Some(driver) => self.ring(1 << driver),
+            None => self.ring_polling_keeper(),
+        }
+    }
+
+    /// A process has died: its threads sleep no more.
+    pub(super) fn forget_sleepers_of(&mut self, slot: SlotId) {
+        let mut dead = 0u64;
+        for (index, place) in self.sleepers.iter().enumerate() {
+            if place.is_some_and(|sleeper| sleeper.slot == slot) {
+                dead |= 1 << index;
+            }
+        }
+        if dead == 0 {
+            return;
+        }
+        for description in self.descriptions.values_mut() {
+            description.waiters &= !dead;
+        }
+        for set in self.sets.values_mut() {
+            set.waiters &= !dead;
+        }
+        for bell in (0..BELLS as u32).filter(|bell| dead & 1 << bell != 0) {
+            self.give_bell_back(bell);
+        }
+    }
+
+    /// Where no keeper watches the members: forgets a driver whose process is gone.
+    fn look_after_driver(&mut self, now: Instant) {
+        let Some(driver) = self.driver else { return };
+        let Some(Some(sleeper)) = self.sleepers.get(driver as usize).copied() else { return };
+        let Some(member) = self.members.get(sleeper.slot.index as usize) else { return };
+        if member.pid > 0 && call::kill(member.pid, 0) == Err(Errno(libc::ESRCH)) {
+            self.drop_member(now, sleeper.slot);
+        }
+    }
+
+    fn spin_paid(&mut self, paid: bool) {
+        let (least, most) = SPIN_RANGE;
+        self.spin = (self.spin + if paid { 2 } else { -1 }).clamp(least, most);
+    }
+}
+
+/// What the look under the lock decided.
+enum Step {
+    Ready,
+    TimedOut,
+    Spin,
+    Sleep { packet: Option<Fd>, until: Option<Instant> },
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    Interrupted,
+    /// Something happened: look.
+    Look,
+    /// One of the program's descriptors has events.
+    Kernel,
+}
+
+/// One thread's wait, from its first look to its end.
+struct Waiting<'a> {
+    runtime: &'a Runtime,
+    descriptions: &'a [(DescriptionId, Readiness)],
+    sets: &'a [SetId],
+    deadline: Option<Instant>,
+    mask: Option<u64>,
+    interrupted: &'a dyn Fn() -> bool,
+    bell: Option<u32>,
+    spin_until: Option<Instant>,
+    slept_at: Option<Instant>,
+}
+
+impl Waiting<'_> {
+    fn own(&self) -> u64 {
+        self.bell.map_or(0, |bell| 1 << bell)
+    }
+
+    fn run(
+        &mut self,
+        kernel: &mut [libc::pollfd],
+        look: &mut dyn FnMut(&mut Core, Instant) -> bool,
+    ) -> Result<(), WaitEnd> {
+        let mut kernel_ready = false;
+        loop {
+            let step = self.look(kernel_ready, !kernel.is_empty(), look);
+            match step {
+                Err(Broken) => return Err(WaitEnd::Broken),
+                Ok(Step::Ready) => {
+                    poll_now(kernel);
+                    return Ok(());
+                }
+                Ok(Step::TimedOut) => {
+                    // A deadline of now still looks once at the program's descriptors.
+                    return if poll_now(kernel) { Ok(()) } else { Err(WaitEnd::TimedOut) };
+                }
+                Ok(Step::Spin) => {
+                    if (self.interrupted)() {
+                        return self.leave(WaitEnd::Interrupted);
+                    }
+                    std::hint::spin_loop();
+                }
+                Ok(Step::Sleep { packet, until }) => match self.sleep(packet, until, kernel) {
+                    Woken::Interrupted => return self.leave(WaitEnd::Interrupted),
+                    Woken::Look => {}
+                    Woken::Kernel => kernel_ready = true,
+                },
+            }
+        }
+    }
+
+    /// Gives up: another drives.
+    fn leave(&mut self, end: WaitEnd) -> Result<(), WaitEnd> {
+        let own = self.own();
+        let Self { runtime, descriptions, sets, bell, .. } = self;
+        if let Some(bell) = bell.take() {
+            let _ = runtime.enter_as(own, |core, _| {
+                core.enlist(bell, descriptions, sets, false);
+                core.give_bell_back(bell);
+            });
+        }
+        Err(end)
+    }
+
+    fn look(
+        &mut self,
+        kernel_ready: bool,
+        with_kernel: bool,
+        look: &mut dyn FnMut(&mut Core, Instant) -> bool,
+    ) -> Result<Step, Broken> {
+        let runtime = self.runtime;
+        runtime.enter_as(self.own(), |core, now| {
+            core.rung &= !self.own();
+            let mut ready = look(core, now);
+            if !ready && core.pump(runtime.family.open(), now) {
+                ready = look(core, now);
+            }
+            if ready || kernel_ready || self.deadline.is_some_and(|deadline| deadline <= now) {
+                self.note_spin(core, now, ready);
+                if let Some(bell) = self.bell.take() {
+                    core.enlist(bell, self.descriptions, self.sets, false);
+                    core.own = 0;
+                    core.give_bell_back(bell);
+                }
+                return if ready || kernel_ready { Step::Ready } else { Step::TimedOut };
+            }
+            if self.bell.is_none() {
+                let interest = self.descriptions.iter().fold(Readiness::empty(), |all, (_, one)| all | *one);
+                let interest = if self.sets.is_empty() { interest } else { Readiness::empty() };
+                self.bell = core.take_bell(runtime.slot(), interest);
+                core.own = self.own();
+                match self.bell {
+                    Some(bell) => core.enlist(bell, self.descriptions, self.sets, true),
+                    None => core.statistics.without_bell += 1,
+                }
+            }
+            self.decide(core, now, with_kernel)
+        })
+    }
+
+    /// Spin, drive or wait for the doorbell.
+    fn decide(&mut self, core: &mut Core, now: Instant, with_kernel: bool) -> Step {
+        let until = |other: Option<Instant>| match (self.deadline, other) {
+            (Some(deadline), Some(other)) => Some(deadline.min(other)),
+            (deadline, other) => deadline.or(other),
+        };
+        let Some(bell) = self.bell else {
+            return Step::Sleep { packet: None, until: until(Some(now + SLICE)) };
+        };
+        if !core.try_to_drive(bell) {
+            if self.runtime.family.open().keeper_generation() != 0 {
+                return Step::Sleep { packet: None, until: until(None) };
+            }
+            core.look_after_driver(now);
+            if !core.try_to_drive(bell) {
+                return Step::Sleep { packet: None, until: until(Some(now + LOOK_AFTER_DRIVER)) };
+            }
+        }
+        if core.may_spin && core.spin > 0 && !with_kernel && core.device_fd().is_some() {
+            match self.spin_until {
+                None => {
+                    self.spin_until = Some(now + SPIN);
+                    return Step::Spin;
+                }
+                Some(end) if now < end => return Step::Spin,
+                Some(_) => core.spin_paid(false),
+            }
+        }
+        self.spin_until = None;
+        self.slept_at = Some(now);
+        core.settle(self.runtime.family.open(), now);
+        let until = until(core.stack.next_timeout());
+        core.watch_until = Some(until.unwrap_or(Instant::from_nanos(u64::MAX)));
+        core.statistics.sleeps += 1;
+        Step::Sleep { packet: core.device_fd(), until }
+    }
+
+    /// A wait that ended soon after the thread slept would have been worth spinning for.
+    fn note_spin(&mut self, core: &mut Core, now: Instant, ready: bool) {
+        if !ready || !core.may_spin || self.bell.is_none() {
+            return;
+        }
+        if self.spin_until.is_some() {
+            core.spin_paid(true);
+        } else if let Some(slept_at) = self.slept_at {
+            core.spin_paid(now.since(slept_at) < SPIN * 2);
+        }
+    }
+
+    /// Sleeps until a doorbell, a frame, one of the program's descriptors, a signal or the time given.
+    fn sleep(&self, packet: Option<Fd>, until: Option<Instant>, kernel: &mut [libc::pollfd]) -> Woken {
+        let open = self.runtime.family.open();
+        let here = self.runtime.family_fds.load() != 0;
+        let bell = self.bell.and_then(|bell| open.bell(bell)).filter(|_| here);
+        let own = [bell, packet];
+        let mut set: SmallVec<[libc::pollfd; 32]> = SmallVec::with_capacity(own.len() + kernel.len());
+        for fd in own {
+            set.push(libc::pollfd { fd: fd.unwrap_or(Fd::NONE).raw(), events: libc::POLLIN, revents: 0 });
+        }
+        set.extend_from_slice(kernel);
+        let Ok(old) = call::signal_mask(libc::SIG_SETMASK, call::ALL_SIGNALS) else { return Woken::Look };
+        if (self.interrupted)() {
+            let _ = call::signal_mask(libc::SIG_SETMASK, old);
+            return Woken::Interrupted;
+        }
+        let timeout = until.map(|until| until.since(call::now()));
+        let result = call::ppoll(&mut set, timeout, Some(&self.mask.unwrap_or(old)));
+        let _ = call::signal_mask(libc::SIG_SETMASK, old);
+        if (self.interrupted)() {
+            return Woken::Interrupted;
+        }
+        if result.is_err() {
+            return Woken::Look;
+        }
+        if let Some(bell) = bell
+            && set.first().is_some_and(|fd| fd.revents != 0)
+        {
+            call::eventfd_drain(bell);
+        }
+        let theirs = set.get(own.len()..).unwrap_or(&[]);
+        let mut ready = false;
+        for (place, fd) in kernel.iter_mut().zip(theirs) {
+            place.revents = fd.revents;
+            ready |= fd.revents != 0;
+        }
+        if ready { Woken::Kernel } else { Woken::Look }
+    }
+}
+
+/// Fills in what the program's descriptors have now; says whether any has something.
+fn poll_now(kernel: &mut [libc::pollfd]) -> bool {
+    !kernel.is_empty() && call::ppoll(kernel, Some(Duration::ZERO), None).is_ok_and(|count| count > 0)
+}
+
+impl Runtime {
+    fn waiting<'a>(
+        &'a self,
+        descriptions: &'a [(DescriptionId, Readiness)],
+        sets: &'a [SetId],
+        deadline: Option<Instant>,
+        interrupted: &'a dyn Fn() -> bool,
+    ) -> Waiting<'a> {
+        self.prepare();
+        self.join_keeper();
+        Waiting {
+            runtime: self,
+            descriptions,
+            sets,
+            deadline,
+            mask: None,
+            interrupted,
+            bell: None,
+            spin_until: None,
+            slept_at: None,
+        }
+    }
+
+    /// Runs `body` until it gives something, sleeping between: the calling thread drives, or waits for its doorbell when
+    /// another drives. `interest` is what it waits for. What `body` returns must not own memory.
+    ///
+    /// # Errors
+    /// As [`WaitEnd`]; `Broken` also when the description is gone.
+    pub fn block_on<R>(
+        &self,
+        id: DescriptionId,
+        interest: Readiness,
+        deadline: Option<Instant>,
+        interrupted: &dyn Fn() -> bool,
+        mut body: impl FnMut(&mut Stack, SocketId, Instant) -> Option<R>,
+    ) -> Result<R, WaitEnd> {
+        let mut result = None;
+        let mut gone = false;
+        let mut look = |core: &mut Core, now: Instant| {
+            match core.socket_of(id) {
+                Some(socket) => result = body(&mut core.stack, socket, now),
+                None => gone = true,
+            }
+            gone || result.is_some()
+        };
+        let descriptions = [(id, interest)];
+        self.waiting(&descriptions, &[], deadline, interrupted).run(&mut [], &mut look)?;
+        result.ok_or(WaitEnd::Broken)
+    }
+
+    /// Sleeps until `ready` says so, a descriptor of `kernel` has events, the deadline passes or a signal comes. `ready`
+    /// runs under the lock, at least once, and last of all when the wait succeeds; the events of `kernel` are filled in.
+    ///
+    /// # Errors
+    /// As [`WaitEnd`].
+    pub fn wait(
+        &self,
+        spec: &WaitSpec<'_>,
+        kernel: &mut [libc::pollfd],
+        ready: &mut dyn FnMut(&mut View<'_>) -> bool,
+    ) -> Result<(), WaitEnd> {
+        let mut look = |core: &mut Core, _: Instant| ready(&mut View { core });
+        let mut waiting = self.waiting(spec.descriptions, spec.sets, spec.deadline, spec.interrupted);
+        waiting.mask = spec.sigmask.map(kernel_mask);
+        waiting.run(kernel, &mut look)
+    }
+}

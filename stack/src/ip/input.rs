@@ -1,0 +1,342 @@
+//! Packets that arrive: the checks of `ip_rcv`, martian addresses, options, reassembly, and delivery to the
+//! transports (`ip_local_deliver`). What is dropped moves the counter that Linux moves, and one of ours that says why.
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr};
+
+use log::trace;
+
+use super::icmp::{self, Report};
+use super::{AddressKind, PacketInfo, PathError};
+use crate::frame::{Purpose, RxChecksum, RxMeta};
+use crate::socket::protocol::Net;
+use crate::stack::Stack;
+use crate::udp::Disposition;
+use crate::wire::icmpv4::{self, Icmp, IcmpError};
+use crate::wire::ipv4::{self, Ipv4, Ipv4Error};
+use crate::wire::udp as udp_wire;
+
+const PROTOCOL_TCP: u8 = 6;
+
+/// How a packet came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// What the device said.
+    pub(crate) meta: RxMeta,
+    /// The frame was for a group or for everybody.
+    pub(crate) link_group: bool,
+    /// It was sent by this stack itself.
+    pub(crate) looped: bool,
+}
+
+impl Stack {
+    /// One IPv4 packet at `buffer[at..end]`, padding included (`ip_rcv`).
+    pub(crate) fn handle_ipv4(&mut self, buffer: &mut Vec<u8>, at: usize, end: usize, arrival: Arrival) {
+        let packet = buffer.get(at..end).unwrap_or(&[]);
+        self.counters.ip_in_receives += 1;
+        self.counters.in_octets += packet.len() as u64;
+        let header = match Ipv4::parse(packet) {
+            Ok(header) => header,
+            Err(error) => return self.count_bad_header(error),
+        };
+        match header.tos & 3 {
+            0 => self.counters.in_noect_pkts += 1,
+            1 => self.counters.in_ect1_pkts += 1,
+            2 => self.counters.in_ect0_pkts += 1,
+            _ => self.counters.in_ce_pkts += 1,
+        }
+        let Some(kind) = self.judge_addresses(&header, arrival.looped) else { return };
+        if header.header > ipv4::HEADER_LENGTH && !self.judge_options(&header, packet, arrival) {
+            return;
+        }
+        match kind {
+            AddressKind::Multicast => self.counters.in_mcast_pkts += 1,
+            AddressKind::Broadcast => self.counters.in_bcast_pkts += 1,
+            _ => {}
+        }
+        if !header.is_fragment() {
+            return self.deliver(buffer, at, &header, kind, arrival);
+        }
+        if let Some(mut whole) = self.reassembly.add(self.now, &self.settings, &mut self.counters, &header, packet)
+            && let Ok(header) = Ipv4::parse(&whole)
+        {
+            // The device has seen only pieces: whatever it said of the checksum, it is verified here.
+            let meta = RxMeta { checksum: RxChecksum::Unverified, gso_size: 0, ..arrival.meta };
+            self.deliver(&mut whole, 0, &header, kind, Arrival { meta, ..arrival });
+        }
+    }
+
+    fn count_bad_header(&mut self, error: Ipv4Error) {
+        trace!(target: "remora::ip", "dropped: {error:?}");
+        let counters = &mut self.counters;
+        // `ip_rcv_core`: a packet cut short is not a header error to Linux, but counted apart.
+        if error == Ipv4Error::LengthBeyondPacket {
+            counters.in_truncated_pkts += 1;
+            return;
+        }
+        counters.ip_in_hdr_errors += 1;
+        match error {
+            Ipv4Error::Truncated | Ipv4Error::HeaderTruncated => counters.ip_truncated += 1,
+            Ipv4Error::Version => counters.ip_bad_version += 1,
+            Ipv4Error::HeaderLength => counters.ip_bad_header_length += 1,
+            Ipv4Error::Checksum => {
+                counters.ip_bad_checksum += 1;
+                counters.in_csum_errors += 1;
+            }
+            Ipv4Error::LengthWithinHeader | Ipv4Error::LengthBeyondPacket => counters.ip_bad_length += 1,
+        }
+    }
+
+    /// What the destination is to us, unless the packet must be dropped (`ip_route_input_slow`).
+    fn judge_addresses(&mut self, header: &Ipv4, looped: bool) -> Option<AddressKind> {
+        let (source, destination) = (header.source, header.destination);
+        let kind = self.ip.address_kind(IpAddr::V4(destination));
+        let zero = |address: Ipv4Addr| address.octets()[0] == 0;
+        let martian_source = source.is_multicast()
+            || source.is_broadcast()
+            // 0.0.0.0 may speak to everybody only, as DHCP does.
+            || (zero(source) && !(source.is_unspecified() && destination.is_broadcast()))
+            || (!looped && source.is_loopback())
+            // Our own address from outside is a forgery or a conflict.
+            || (!looped && self.ip.address_kind(IpAddr::V4(source)) == AddressKind::Local)
+            || self.ip.address_kind(IpAddr::V4(source)) == AddressKind::Broadcast && !zero(source);
+        let martian_destination = zero(destination) || (!looped && destination.is_loopback());
+        if martian_source || martian_destination {
+            trace!(target: "remora::ip", "martian {source} -> {destination}");
+            self.counters.ip_martian += 1;
+            return None;
+        }
+        match kind {
+            AddressKind::Local | AddressKind::Broadcast => Some(kind),
+            AddressKind::Multicast if self.ip.is_member(IpAddr::V4(destination)) => Some(kind),
+            AddressKind::Multicast => {
+                self.counters.ip_group_not_joined += 1;
+                None
+            }
+            // Not ours, and we do not forward.
+            AddressKind::Unicast | AddressKind::Unspecified => {
+                self.counters.ip_in_addr_errors += 1;
+                None
+            }
+        }
+    }
+
+    /// Whether the options let the packet pass (`ip_rcv_options`).
+    fn judge_options(&mut self, header: &Ipv4, packet: &[u8], arrival: Arrival) -> bool {
+        match ipv4::parse_options(packet.get(..header.header).unwrap_or(&[])) {
+            Ok(options) if options.source_route => {
+                // accept_source_route is off by default (RFC 6274 §3.13.2.3).
+                self.counters.ip_source_route += 1;
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                self.counters.ip_in_hdr_errors += 1;
+                self.counters.ip_bad_options += 1;
+                let report = Report {
+                    kind: icmpv4::PARAMETER_PROBLEM,
+                    code: 0,
+                    rest: [error.at, 0, 0, 0],
+                    purpose: Purpose::Address,
+                };
+                icmp::send_error(&mut self.net(), header, packet, &report, arrival.link_group);
+                false
+            }
+        }
+    }
+
+    /// Hands a whole datagram to raw sockets and to its transport (`ip_protocol_deliver_rcu`).
+    fn deliver(&mut self, buffer: &mut Vec<u8>, at: usize, header: &Ipv4, kind: AddressKind, arrival: Arrival) {
+        let (transport, end) = (at + header.header, at + header.total);
+        let info = PacketInfo {
+            source: header.source.into(),
+            destination: header.destination.into(),
+            kind,
+            ttl: header.ttl,
+            tos: header.tos,
+            checksum: arrival.meta.checksum,
+            gso_size: arrival.meta.gso_size,
+        };
+        trace!(
+            target: "remora::ip", "{} -> {} protocol {} {} bytes", header.source, header.destination, header.protocol, header.total
+        );
+        let mut net = Net {
+            now: self.now,
+            ip: &mut self.ip,
+            counters: &mut self.counters,
+            settings: &self.settings,
+            random: &mut self.random,
+        };
+        let mut raw_wanted = false;
+        if !self.raw.is_idle() {
+            let packet = buffer.get(at..end).unwrap_or(&[]);
+            raw_wanted = self.raw.handle_packet(&mut net, &info, header.protocol, packet, header.header);
+        }
+        match header.protocol {
+            PROTOCOL_TCP => {
+                net.counters.ip_in_delivers += 1;
+                // `tcp_v4_rcv` takes nothing that was for a group, at either layer.
+                if kind == AddressKind::Local && !arrival.link_group {
+                    self.tcp.handle_segment(&mut net, &info, buffer, transport, end);
+                } else {
+                    net.counters.ip_in_discards += 1;
+                }
+            }
+            udp_wire::PROTOCOL => {
+                net.counters.ip_in_delivers += 1;
+                let datagram = buffer.get(transport..end).unwrap_or(&[]);
+                if let Disposition::NoPort(port) = self.udp.handle_datagram(&mut net, &info, datagram) {
+                    let report = Report {
+                        kind: icmpv4::UNREACHABLE,
+                        code: icmpv4::CODE_PORT,
+                        rest: [0; 4],
+                        purpose: Purpose::ClosedPort { protocol: udp_wire::PROTOCOL, port },
+                    };
+                    let packet = buffer.get(at..end).unwrap_or(&[]);
+                    icmp::send_error(&mut net, header, packet, &report, arrival.link_group);
+                }
+            }
+            icmp::PROTOCOL => {
+                net.counters.ip_in_delivers += 1;
+                let message = buffer.get(transport..end).unwrap_or(&[]);
+                self.handle_icmp(header, message, &info);
+            }
+            _ if raw_wanted => net.counters.ip_in_delivers += 1,
+            _ => {
+                net.counters.ip_in_unknown_protos += 1;
+                let report = Report {
+                    kind: icmpv4::UNREACHABLE,
+                    code: icmpv4::CODE_PROTOCOL,
+                    rest: [0; 4],
+                    purpose: Purpose::Address,
+                };
+                let packet = buffer.get(at..end).unwrap_or(&[]);
+                icmp::send_error(&mut net, header, packet, &report, arrival.link_group);
+            }
+        }
+    }
+
+    /// One ICMP message (`icmp_rcv`).
+    //= REF N-05
+    fn handle_icmp(&mut self, header: &Ipv4, bytes: &[u8], info: &PacketInfo) {
+        self.counters.icmp_in_msgs += 1;
+        let message = match Icmp::parse(bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                self.counters.icmp_in_errors += 1;
+                match error {
+                    IcmpError::Checksum => self.counters.icmp_in_csum_errors += 1,
+                    IcmpError::Truncated => self.counters.icmp_malformed += 1,
+                }
+                return;
+            }
+        };
+        let to_group = info.kind != AddressKind::Local;
+        match message.kind {
+            icmpv4::ECHO => {
+                self.counters.icmp_in_echos += 1;
+                let ignored =
+                    self.settings.icmp_echo_ignore_all || (to_group && self.settings.icmp_echo_ignore_broadcasts);
+                if !ignored {
+                    icmp::send_echo_reply(&mut self.net(), header, &message, bytes);
+                }
+            }
+            icmpv4::ECHO_REPLY => {
+                self.counters.icmp_in_echo_reps += 1;
+                let mut net = Net {
+                    now: self.now,
+                    ip: &mut self.ip,
+                    counters: &mut self.counters,
+                    settings: &self.settings,
+                    random: &mut self.random,
+                };
+                self.raw.handle_echo_reply(&mut net, info, &message, bytes);
+            }
+            // Redirects are ignored: this host has one link, and forged ones are an old attack.
+            icmpv4::REDIRECT => self.counters.icmp_in_redirects += 1,
+            icmpv4::UNREACHABLE | icmpv4::TIME_EXCEEDED | icmpv4::PARAMETER_PROBLEM if !to_group => {
+                match message.kind {
+                    icmpv4::UNREACHABLE => self.counters.icmp_in_dest_unreachs += 1,
+                    icmpv4::TIME_EXCEEDED => self.counters.icmp_in_time_excds += 1,
+                    _ => self.counters.icmp_in_parm_probs += 1,
+                }
+                let quoted = bytes.get(icmpv4::HEADER_LENGTH..).unwrap_or(&[]);
+                self.handle_icmp_error(&message, quoted, info.source);
+            }
+            // Timestamps, address masks and their like are obsolete (RFC 6918); source quench is (RFC 6633).
+            1..=18 => {}
+            _ => {
+                self.counters.icmp_in_errors += 1;
+                self.counters.icmp_malformed += 1;
+            }
+        }
+    }
+
+    /// An ICMP error: finds out whose packet it is about (`icmp_unreach`, `icmp_socket_deliver`).
+    fn handle_icmp_error(&mut self, message: &Icmp, quoted: &[u8], reporter: IpAddr) {
+        let Ok(offending) = Ipv4::parse_quoted(quoted) else {
+            self.counters.icmp_in_errors += 1;
+            self.counters.icmp_malformed += 1;
+            return;
+        };
+        let transport = quoted.get(offending.header..).unwrap_or(&[]);
+        //= RFC 792: the header and at least 64 bits of the payload are quoted.
+        if transport.len() < 8 || offending.offset != 0 {
+            self.counters.icmp_in_errors += 1;
+            self.counters.icmp_malformed += 1;
+            return;
+        }
+        let error = PathError {
+            local: offending.source.into(),
+            remote: offending.destination.into(),
+            reporter,
+            kind: message.kind,
+            code: message.code,
+            mtu: if message.code == icmpv4::CODE_FRAGMENTATION { message.next_hop_mtu() } else { 0 },
+            transport,
+        };
+        if self.ip.address_kind(error.local) != AddressKind::Local {
+            self.counters.icmp_in_errors += 1;
+            return;
+        }
+        self.report_path_error(offending.protocol, &error);
+    }
+
+    /// Tells the transport whose packet did not get through.
+    pub(crate) fn report_path_error(&mut self, protocol: u8, error: &PathError<'_>) {
+        let mut net = Net {
+            now: self.now,
+            ip: &mut self.ip,
+            counters: &mut self.counters,
+            settings: &self.settings,
+            random: &mut self.random,
+        };
+        self.raw.handle_error(&mut net, protocol, error);
+        match protocol {
+            PROTOCOL_TCP => self.tcp.handle_error(&mut net, error),
+            udp_wire::PROTOCOL => self.udp.handle_error(&mut net, error),
+            _ => {}
+        }
+    }
+
+    /// A packet of ours that the link could not deliver: its socket hears of it as of a host unreachable from
+    /// ourselves (`ipv4_link_failure`).
+    //= REF N-04
+    pub(crate) fn report_undelivered(&mut self, packet: &[u8]) {
+        let Ok(header) = Ipv4::parse_quoted(packet) else { return };
+        let Some(transport) = packet.get(header.header..).filter(|transport| transport.len() >= 8) else { return };
+        if header.offset != 0 {
+            return;
+        }
+        let error = PathError {
+            local: header.source.into(),
+            remote: header.destination.into(),
+            reporter: header.source.into(),
+            kind: icmpv4::UNREACHABLE,
+            code: icmpv4::CODE_HOST,
+            mtu: 0,
+            transport,
+        };
+        self.report_path_error(header.protocol, &error);
+    }
+}

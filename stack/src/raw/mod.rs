@@ -1,0 +1,233 @@
+//! Raw sockets (`net/ipv4/raw.c`) and ping sockets (`net/ipv4/ping.c`): both get copies of what the network layer
+//! receives, and send what the program made. Whether a program may have one was decided before.
+
+mod send;
+mod switch;
+
+use alloc::collections::VecDeque;
+use core::net::{IpAddr, SocketAddr};
+
+use crate::ip::icmp::{self, Verdict, verdict};
+use crate::ip::{PacketInfo, PathError};
+use crate::socket::error::SocketFault;
+use crate::socket::options::SocketOptions;
+use crate::socket::protocol::{AddressFamily, Net, SockId, SocketId};
+use crate::socket::table::Table;
+use crate::udp::{Datagram, true_size};
+use crate::wire::icmpv4::{self, Icmp};
+
+/// What kind of socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// SOCK_RAW: whole IP packets of one protocol.
+    Raw {
+        protocol: u8,
+        /// IP_HDRINCL: the program makes the IP header.
+        header_included: bool,
+        /// ICMP_FILTER: types that are not wanted.
+        filter: u32,
+    },
+    /// SOCK_DGRAM of ICMP: echo messages with an identifier of ours.
+    Ping,
+}
+
+#[derive(Debug)]
+struct RawSock {
+    owner: SocketId,
+    family: AddressFamily,
+    kind: Kind,
+    options: SocketOptions,
+    local: IpAddr,
+    address_bound: bool,
+    /// The echo identifier of a ping socket; 0 while it has none.
+    ident: u16,
+    ident_bound: bool,
+    peer: Option<SocketAddr>,
+    queue: VecDeque<Datagram>,
+    charge: usize,
+    fault: Option<SocketFault>,
+    shut_read: bool,
+    shut_write: bool,
+    event_queued: bool,
+}
+
+/// All raw and ping sockets.
+#[derive(Debug, Default)]
+pub struct Raw {
+    socks: Table<RawSock>,
+    events: VecDeque<SockId>,
+}
+
+impl Raw {
+    /// No sockets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next socket whose readiness may have changed; each is queued at most once.
+    pub fn poll_event(&mut self) -> Option<SocketId> {
+        while let Some(id) = self.events.pop_front() {
+            if let Some(sock) = self.socks.find_mut(id) {
+                sock.event_queued = false;
+                return Some(sock.owner);
+            }
+        }
+        None
+    }
+
+    /// Whether there is no socket.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.socks.is_empty()
+    }
+
+    /// Bytes charged to receive queues.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.socks.iter::<SockId>().fold(0, |sum, (_, sock)| sum.saturating_add(sock.charge))
+    }
+
+    /// Gives a copy of a whole IP packet to every raw socket that wants it (`raw_local_deliver`). `transport` is where
+    /// the payload begins. Says whether any socket is for the protocol, so that it is not unknown here.
+    //= REF D-04
+    pub fn handle_packet(
+        &mut self,
+        net: &mut Net<'_>,
+        info: &PacketInfo,
+        protocol: u8,
+        packet: &[u8],
+        transport: usize,
+    ) -> bool {
+        let mut wanted = false;
+        let mut takers = smallvec::SmallVec::<[SockId; 4]>::new();
+        for (id, sock) in self.socks.iter::<SockId>() {
+            let Kind::Raw { protocol: own, filter, .. } = sock.kind else { continue };
+            if own != protocol || !sock.matches(info.source, info.destination) {
+                continue;
+            }
+            wanted = true;
+            let kind = packet.get(transport..).and_then(icmpv4::kind_of);
+            // `icmp_filter`: only types below 32 can be filtered.
+            let filtered = protocol == icmp::PROTOCOL
+                && kind.is_some_and(|kind| kind < 32 && filter & 1_u32.wrapping_shl(u32::from(kind)) != 0);
+            if !filtered {
+                takers.push(id);
+            }
+        }
+        for id in takers {
+            self.queue(net, info, id, packet, 0);
+        }
+        wanted
+    }
+
+    /// Gives an echo reply to the ping socket whose identifier it has (`ping_rcv`).
+    pub fn handle_echo_reply(&mut self, net: &mut Net<'_>, info: &PacketInfo, reply: &Icmp, message: &[u8]) {
+        if let Some(id) = self.find_ping(reply.identifier(), info.source, info.destination) {
+            self.queue(net, info, id, message, 0);
+        }
+    }
+
+    /// An ICMP error about a packet of ours (`raw_icmp_error`, `ping_err`).
+    pub fn handle_error(&mut self, _net: &mut Net<'_>, protocol: u8, error: &PathError<'_>) {
+        let ident = if protocol == icmp::PROTOCOL { icmpv4::quoted_identifier(error.transport) } else { None };
+        let fault = match verdict(error.kind, error.code) {
+            Verdict::Nothing => return,
+            Verdict::MtuLearnt => (SocketFault::MessageTooLong, true),
+            Verdict::Fault(fault, hard) => (fault, hard),
+        };
+        let hit: smallvec::SmallVec<[SockId; 4]> = self
+            .socks
+            .iter::<SockId>()
+            .filter(|(_, sock)| {
+                let own = match sock.kind {
+                    Kind::Raw { protocol: own, .. } => own == protocol,
+                    Kind::Ping => Some(sock.ident) == ident && sock.ident != 0,
+                };
+                // `raw_err`, `ping_err`: only a socket with a peer, or one that asked, hears of hard errors.
+                let told = sock.options.receive_errors || (sock.peer.is_some() && fault.1);
+                own && told && sock.matches(error.remote, error.local)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for id in hit {
+            if let Some(sock) = self.socks.find_mut(id) {
+                sock.fault = Some(fault.0);
+            }
+            self.announce(id);
+        }
+    }
+
+    fn find_ping(&self, ident: u16, from: IpAddr, to: IpAddr) -> Option<SockId> {
+        self.socks
+            .iter::<SockId>()
+            .find(|(_, sock)| {
+                sock.kind == Kind::Ping && sock.ident != 0 && sock.ident == ident && sock.matches(from, to)
+            })
+            .map(|(id, _)| id)
+    }
+
+    fn queue(&mut self, net: &mut Net<'_>, info: &PacketInfo, id: SockId, bytes: &[u8], port: u16) {
+        let Some(sock) = self.socks.find_mut(id) else { return };
+        let charge = true_size(bytes.len());
+        let limit = usize::try_from(sock.options.receive_buffer).unwrap_or(usize::MAX);
+        if !sock.queue.is_empty() && sock.charge.saturating_add(charge) > limit {
+            net.counters.raw_queue_drops += 1;
+            return;
+        }
+        sock.charge = sock.charge.saturating_add(charge);
+        sock.queue.push_back(Datagram {
+            bytes: bytes.to_vec(),
+            from: SocketAddr::new(info.source, port),
+            to: info.destination,
+            ttl: info.ttl,
+            tos: info.tos,
+            at: net.now,
+        });
+        self.announce(id);
+    }
+
+    fn announce(&mut self, id: SockId) {
+        if let Some(sock) = self.socks.find_mut(id)
+            && !sock.event_queued
+        {
+            sock.event_queued = true;
+            self.events.push_back(id);
+        }
+    }
+
+    /// An identifier that no other ping socket has, at random (`ping_get_port`).
+    fn take_ident(&mut self, net: &mut Net<'_>, id: SockId, wanted: u16) -> bool {
+        let taken = |raw: &Self, ident: u16| {
+            raw.socks
+                .iter::<SockId>()
+                .any(|(other, sock)| other != id && sock.kind == Kind::Ping && sock.ident == ident)
+        };
+        let ident = if wanted == 0 {
+            let start = u16::try_from(net.random.below(u32::from(u16::MAX))).unwrap_or(0);
+            let Some(free) =
+                (0..u16::MAX).map(|step| start.wrapping_add(step)).find(|ident| *ident != 0 && !taken(self, *ident))
+            else {
+                return false;
+            };
+            free
+        } else if taken(self, wanted) {
+            return false;
+        } else {
+            wanted
+        };
+        if let Some(sock) = self.socks.find_mut(id) {
+            sock.ident = ident;
+        }
+        true
+    }
+}
+
+impl RawSock {
+    /// Whether a packet between these addresses is for this socket (`raw_v4_match`).
+    fn matches(&self, from: IpAddr, to: IpAddr) -> bool {
+        let local = self.local.is_unspecified() || self.local == to;
+        let peer = self.peer.is_none_or(|peer| peer.ip() == from);
+        local && peer
+    }
+}

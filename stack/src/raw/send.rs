@@ -1,0 +1,179 @@
+//! Sending from raw and ping sockets (`raw_sendmsg`, `ping_v4_sendmsg`).
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use super::{Kind, Raw};
+use crate::frame::Purpose;
+use crate::io::Source;
+use crate::ip::output::{self, Header, OutputError, Packet};
+use crate::ip::{RouteError, RouteKey, icmp};
+use crate::socket::error::{SendError, SocketFault};
+use crate::socket::protocol::{Net, SendArguments, SendFlags, SockId};
+use crate::socket::protosw;
+use crate::wire::icmpv4::{self, Icmp};
+use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::{checksum, write_u16};
+
+/// IP_PMTUDISC_DO: set DF, and refuse what does not fit.
+const PMTUDISC_DO: u8 = 2;
+
+impl Raw {
+    pub(super) fn send_message(
+        &mut self,
+        net: &mut Net<'_>,
+        id: SockId,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError> {
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
+        let length = source.remaining();
+        if length > ipv4::LONGEST {
+            return Err(SendError::MessageTooLong);
+        }
+        if arguments.flags.contains(SendFlags::OOB) {
+            return Err(SendError::NotSupported);
+        }
+        let to = arguments.to.or(sock.peer).ok_or(SendError::DestinationRequired)?;
+        if !to.is_ipv4() {
+            return Err(SendError::FamilyMismatch);
+        }
+        if let Some(fault) = sock.fault.take() {
+            return Err(SendError::Fault(fault));
+        }
+        if sock.shut_write {
+            return Err(SendError::BrokenPipe);
+        }
+        if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {
+            return Err(SendError::WouldBlock);
+        }
+        let kind = sock.kind;
+        if kind == Kind::Ping {
+            if length < icmpv4::HEADER_LENGTH {
+                return Err(SendError::Invalid);
+            }
+            if sock.ident == 0 && !self.take_ident(net, id, 0) {
+                return Err(SendError::NoPort);
+            }
+        }
+        let sock = self.socks.find(id).ok_or(SendError::NotConnected)?;
+        let bound = Some(sock.local).filter(|local| !local.is_unspecified());
+        let wanted = arguments.source.or(bound);
+        let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), wanted), to.port());
+        if !net.ip.is_up() && net.ip.address_kind(to.ip()) != crate::ip::AddressKind::Local {
+            return Err(SendError::Fault(SocketFault::NetworkDown));
+        }
+        let on_link_only = sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE);
+        let route = net.ip.route(&RouteKey { destination: to.ip(), source: wanted, on_link_only }).map_err(
+            |error| match error {
+                RouteError::Unreachable => {
+                    net.counters.ip_out_no_routes += 1;
+                    SendError::NetworkUnreachable
+                }
+                RouteError::BadSource => SendError::Invalid,
+            },
+        )?;
+        if route.broadcast && !sock.options.broadcast {
+            return Err(SendError::NotPermitted);
+        }
+        let mut message = Vec::with_capacity(length);
+        source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
+        let (protocol, header_included) = match kind {
+            Kind::Raw { protocol, header_included, .. } => (protocol, header_included),
+            Kind::Ping => {
+                prepare_echo(&mut message, sock.ident)?;
+                (icmp::PROTOCOL, false)
+            }
+        };
+        let from = wanted.unwrap_or(route.source);
+        if header_included {
+            send_with_header(net, (from, to.ip()), &route, message)?;
+            return Ok(length);
+        }
+        let header = Header {
+            source: from,
+            destination: to.ip(),
+            protocol,
+            ttl: arguments.ttl.or(sock.options.ttl).unwrap_or(if route.multicast {
+                sock.options.multicast_ttl
+            } else {
+                net.settings.ip_default_ttl
+            }),
+            tos: arguments.tos.unwrap_or(sock.options.tos),
+            dont_fragment: sock.options.mtu_discover >= PMTUDISC_DO,
+            multicast_loop: sock.options.multicast_loop,
+            purpose: Purpose::Own,
+        };
+        let icmp_kind = message.first().copied().filter(|_| protocol == icmp::PROTOCOL);
+        // A raw UDP packet's checksum is the program's affair.
+        match output::send(net, &route, &header, message, true) {
+            Ok(()) => {
+                if let Some(kind) = icmp_kind {
+                    icmp::count_out(net, kind);
+                }
+                Ok(length)
+            }
+            Err(OutputError::TooLong) => Err(SendError::MessageTooLong),
+            Err(OutputError::Version) => Err(SendError::NetworkUnreachable),
+        }
+    }
+}
+
+/// A ping socket may send echo requests only, with its own identifier (`ping_supported`, `ping_v4_sendmsg`).
+fn prepare_echo(message: &mut [u8], ident: u16) -> Result<(), SendError> {
+    match message.get(..2) {
+        Some(&[icmpv4::ECHO, 0]) => {}
+        _ => return Err(SendError::Invalid),
+    }
+    write_u16(message, 4, ident);
+    write_u16(message, 2, 0);
+    let sum = checksum::of(message);
+    write_u16(message, 2, sum);
+    debug_assert!(Icmp::parse(message).is_ok());
+    Ok(())
+}
+
+/// IP_HDRINCL: the packet goes as it is, but for what Linux fills in: total length and checksum always, source and
+/// identification when they are zero (`raw_send_hdrinc`).
+//= REF N-01
+fn send_with_header(
+    net: &mut Net<'_>,
+    addresses: (IpAddr, IpAddr),
+    route: &crate::ip::Route,
+    mut message: Vec<u8>,
+) -> Result<(), SendError> {
+    if message.len() > usize::from(route.mtu) {
+        return Err(SendError::MessageTooLong);
+    }
+    let header = Ipv4::parse_quoted(&message).map_err(|_| SendError::Invalid)?;
+    if header.header > message.len() {
+        return Err(SendError::Invalid);
+    }
+    let total = u16::try_from(message.len()).map_err(|_| SendError::MessageTooLong)?;
+    write_u16(&mut message, 2, total);
+    let (IpAddr::V4(from), to) = addresses else {
+        return Err(SendError::NetworkUnreachable);
+    };
+    let from = if header.source.is_unspecified() { from } else { header.source };
+    if let Some(field) = message.get_mut(12..16) {
+        field.copy_from_slice(&from.octets());
+    }
+    if header.id == 0 {
+        let id = net.ip.next_id(net.random, (from.into(), to, protosw::RAW), 1);
+        write_u16(&mut message, 4, id);
+    }
+    write_u16(&mut message, 10, 0);
+    let sum = checksum::of(message.get(..header.header).unwrap_or(&[]));
+    write_u16(&mut message, 10, sum);
+    net.counters.ip_out_requests += 1;
+    net.ip.enqueue(Packet {
+        bytes: message,
+        next_hop: route.next_hop,
+        delivery: output::delivery_of(route),
+        purpose: Purpose::Own,
+        checksum: None,
+        gso_size: 0,
+        segment: false,
+    });
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! The rows of raw and ping sockets in the protocol switch (`struct proto raw_prot`, `ping_prot`).
+
+use alloc::collections::VecDeque;
+use core::net::{IpAddr, SocketAddr};
+
+use super::{Kind, Raw, RawSock};
+use crate::io::{Sink, Source};
+use crate::ip::{RouteError, RouteKey};
+use crate::socket::error::{
+    AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
+};
+use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use crate::socket::protocol::{
+    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId, SocketId,
+};
+use crate::socket::protosw;
+use crate::socket::table::Table;
+use crate::udp::{deliver, path_mtu, true_size, unspecified};
+
+/// The protocol number under which the socket layer asks for a ping socket here; no raw socket has number 0.
+pub(crate) const PING: u8 = protosw::ANY;
+
+impl Protocol for Raw {
+    fn create(
+        &mut self,
+        net: &mut Net<'_>,
+        owner: SocketId,
+        family: AddressFamily,
+        protocol: u8,
+    ) -> Result<SockId, CreateError> {
+        let options = SocketOptions::new(net.settings.rmem_default, net.settings.wmem_default);
+        let kind = match protocol {
+            PING => Kind::Ping,
+            protocol => Kind::Raw { protocol, header_included: protocol == protosw::RAW, filter: 0 },
+        };
+        Table::insert_with(&mut self.socks, |_: SockId| RawSock {
+            owner,
+            family,
+            kind,
+            options,
+            local: unspecified(family),
+            address_bound: false,
+            ident: 0,
+            ident_bound: false,
+            peer: None,
+            queue: VecDeque::new(),
+            charge: 0,
+            fault: None,
+            shut_read: false,
+            shut_write: false,
+            event_queued: false,
+        })
+        .ok_or(CreateError::NoMemory)
+    }
+
+    fn close(&mut self, _net: &mut Net<'_>, sock: SockId) {
+        self.socks.remove(sock);
+    }
+
+    fn bind(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), BindError> {
+        let sock = self.socks.find(id).ok_or(BindError::Invalid)?;
+        if sock.peer.is_some() || (sock.kind == Kind::Ping && sock.ident != 0) {
+            return Err(BindError::Invalid);
+        }
+        // The port of a ping socket is its identifier.
+        if sock.kind == Kind::Ping && !self.take_ident(net, id, address.port()) {
+            return Err(BindError::AddressInUse);
+        }
+        if let Some(sock) = self.socks.find_mut(id) {
+            sock.local = address.ip();
+            sock.address_bound = !address.ip().is_unspecified();
+            sock.ident_bound = address.port() != 0;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), ConnectError> {
+        let sock = self.socks.find(id).ok_or(ConnectError::Invalid)?;
+        match (sock.family, address.ip()) {
+            (AddressFamily::Inet, IpAddr::V6(_)) => return Err(ConnectError::FamilyMismatch),
+            (AddressFamily::Inet6, IpAddr::V6(to)) if !to.is_unspecified() => {
+                return Err(ConnectError::NetworkUnreachable);
+            }
+            _ => {}
+        }
+        let source = Some(sock.local).filter(|local| !local.is_unspecified());
+        let destination = net.ip.resolve_unspecified(address.ip(), source);
+        let key = RouteKey { destination, source, on_link_only: sock.options.dont_route };
+        let route = net.ip.route(&key).map_err(|error| match error {
+            RouteError::Unreachable => {
+                net.counters.ip_out_no_routes += 1;
+                ConnectError::NetworkUnreachable
+            }
+            RouteError::BadSource => ConnectError::Invalid,
+        })?;
+        if route.broadcast && !sock.options.broadcast {
+            return Err(ConnectError::NotPermitted);
+        }
+        if sock.kind == Kind::Ping && sock.ident == 0 && !self.take_ident(net, id, 0) {
+            return Err(ConnectError::NoPort);
+        }
+        let sock = self.socks.find_mut(id).ok_or(ConnectError::Invalid)?;
+        if !sock.address_bound {
+            sock.local = route.source;
+        }
+        sock.peer = Some(SocketAddr::new(destination, address.port()));
+        Ok(())
+    }
+
+    fn disconnect(&mut self, _net: &mut Net<'_>, id: SockId) {
+        let Some(sock) = self.socks.find_mut(id) else { return };
+        sock.peer = None;
+        if !sock.address_bound {
+            sock.local = unspecified(sock.family);
+        }
+        if !sock.ident_bound {
+            sock.ident = 0;
+        }
+    }
+
+    fn listen(&mut self, _net: &mut Net<'_>, _sock: SockId, _backlog: u32) -> Result<(), ListenError> {
+        Err(ListenError::NotSupported)
+    }
+
+    fn accept(&mut self, _net: &mut Net<'_>, _sock: SockId) -> Result<SockId, AcceptError> {
+        Err(AcceptError::NotSupported)
+    }
+
+    fn adopt(&mut self, sock: SockId, owner: SocketId) {
+        if let Some(sock) = self.socks.find_mut(sock) {
+            sock.owner = owner;
+        }
+    }
+
+    fn shutdown(&mut self, _net: &mut Net<'_>, id: SockId, how: Shutdown) {
+        let Some(sock) = self.socks.find_mut(id) else { return };
+        sock.shut_read |= how != Shutdown::Write;
+        sock.shut_write |= how != Shutdown::Read;
+        self.announce(id);
+    }
+
+    fn send(
+        &mut self,
+        net: &mut Net<'_>,
+        sock: SockId,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError> {
+        self.send_message(net, sock, source, arguments)
+    }
+
+    fn receive(
+        &mut self,
+        _net: &mut Net<'_>,
+        id: SockId,
+        sink: &mut dyn Sink,
+        flags: ReceiveFlags,
+    ) -> Result<Received, ReceiveError> {
+        let sock = self.socks.find_mut(id).ok_or(ReceiveError::NotConnected)?;
+        if flags.contains(ReceiveFlags::OOB) {
+            return Err(ReceiveError::NotSupported);
+        }
+        if flags.contains(ReceiveFlags::ERRQUEUE) {
+            return Err(ReceiveError::WouldBlock);
+        }
+        if let Some(fault) = sock.fault.take() {
+            return Err(ReceiveError::Fault(fault));
+        }
+        let Some(datagram) = sock.queue.front() else {
+            return if sock.shut_read && !flags.contains(ReceiveFlags::DONTWAIT) {
+                Ok(Received::nothing(sock.peer))
+            } else {
+                Err(ReceiveError::WouldBlock)
+            };
+        };
+        let received = deliver(datagram, sink, flags)?;
+        if !flags.contains(ReceiveFlags::PEEK)
+            && let Some(datagram) = sock.queue.pop_front()
+        {
+            sock.charge = sock.charge.saturating_sub(true_size(datagram.bytes.len()));
+        }
+        Ok(received)
+    }
+
+    fn readiness(&self, sock: SockId) -> Readiness {
+        let Some(sock) = self.socks.find(sock) else {
+            return Readiness::IN | Readiness::OUT | Readiness::HUP;
+        };
+        crate::udp::datagram_readiness(sock.fault.is_some(), (sock.shut_read, sock.shut_write), !sock.queue.is_empty())
+    }
+
+    fn local_name(&self, sock: SockId) -> SocketAddr {
+        self.socks.find(sock).map_or(SocketAddr::new(unspecified(AddressFamily::Inet), 0), |sock| {
+            let port = match sock.kind {
+                // `inet_num` of a raw socket is its protocol, and getsockname shows it as the port.
+                Kind::Raw { protocol, .. } => u16::from(protocol),
+                Kind::Ping => sock.ident,
+            };
+            SocketAddr::new(sock.local, port)
+        })
+    }
+
+    fn peer_name(&self, sock: SockId) -> Option<SocketAddr> {
+        self.socks.find(sock)?.peer
+    }
+
+    fn options(&self, sock: SockId) -> Option<&SocketOptions> {
+        self.socks.find(sock).map(|sock| &sock.options)
+    }
+
+    fn options_mut(&mut self, sock: SockId) -> Option<&mut SocketOptions> {
+        self.socks.find_mut(sock).map(|sock| &mut sock.options)
+    }
+
+    fn set_option(&mut self, _net: &mut Net<'_>, id: SockId, option: &SetOption) -> Result<(), OptionError> {
+        let sock = self.socks.find_mut(id).ok_or(OptionError::Unknown)?;
+        match (option, &mut sock.kind) {
+            (SetOption::HeaderIncluded(on), Kind::Raw { header_included, .. }) => *header_included = *on,
+            (SetOption::IcmpFilter(types), Kind::Raw { protocol: protosw::ICMP, filter, .. }) => *filter = *types,
+            (SetOption::IcmpFilter(_), Kind::Raw { .. }) => return Err(OptionError::NotSupported),
+            _ => return Err(OptionError::Unknown),
+        }
+        Ok(())
+    }
+
+    fn option(&self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
+        let sock = self.socks.find(sock).ok_or(OptionError::Unknown)?;
+        match (name, sock.kind) {
+            (OptionName::Mtu, _) => path_mtu(net, sock.peer, sock.local),
+            (OptionName::HeaderIncluded, Kind::Raw { header_included, .. }) => {
+                Ok(OptionValue::Int(i32::from(header_included)))
+            }
+            (OptionName::IcmpFilter, Kind::Raw { protocol: protosw::ICMP, filter, .. }) => {
+                Ok(OptionValue::Bytes(filter.to_ne_bytes().to_vec()))
+            }
+            (OptionName::IcmpFilter, Kind::Raw { .. }) => Err(OptionError::NotSupported),
+            _ => Err(OptionError::Unknown),
+        }
+    }
+
+    fn take_error(&mut self, sock: SockId) -> Option<SocketFault> {
+        self.socks.find_mut(sock)?.fault.take()
+    }
+
+    fn queued_input(&self, sock: SockId) -> usize {
+        self.socks.find(sock).and_then(|sock| sock.queue.front()).map_or(0, |datagram| datagram.bytes.len())
+    }
+
+    fn queued_output(&self, _sock: SockId) -> usize {
+        0
+    }
+
+    fn unsent_output(&self, _sock: SockId) -> usize {
+        0
+    }
+}

@@ -1,0 +1,154 @@
+//! The options that every protocol shares: SOL_SOCKET's and IPPROTO_IP's (`sk_setsockopt`, `do_ip_setsockopt`).
+
+use super::error::OptionError;
+use super::options::{SetOption, SocketOptions};
+use crate::settings::Settings;
+
+/// Linux's SOCK_MIN_RCVBUF: 2048 bytes and a `struct sk_buff`, rounded to cache lines.
+pub const LEAST_RECEIVE_BUFFER: u32 = 2_304;
+/// Linux's SOCK_MIN_SNDBUF: twice that.
+pub const LEAST_SEND_BUFFER: u32 = 4_608;
+/// Highest IP_MTU_DISCOVER value (IP_PMTUDISC_OMIT).
+const MTU_DISCOVER_LIMIT: i32 = 5;
+
+/// What became of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is one of the common ones and is set; the protocol may still want to know.
+    Set,
+    /// It belongs to the protocol.
+    NotCommon,
+}
+
+/// Sets an option if it is a common one.
+///
+/// # Errors
+/// `Invalid` for a value out of range.
+//= REF D-06
+pub fn set_common(
+    options: &mut SocketOptions,
+    settings: &Settings,
+    option: &SetOption,
+) -> Result<Outcome, OptionError> {
+    match option {
+        SetOption::ReuseAddress(on) => options.reuse_address = *on,
+        SetOption::ReusePort(on) => options.reuse_port = *on,
+        SetOption::KeepAlive(on) => options.keepalive = *on,
+        SetOption::Broadcast(on) => options.broadcast = *on,
+        SetOption::OobInline(on) => options.oob_inline = *on,
+        SetOption::DontRoute(on) => options.dont_route = *on,
+        SetOption::Linger(time) => options.linger = *time,
+        SetOption::ReceiveTimeout(time) => options.receive_timeout = *time,
+        SetOption::SendTimeout(time) => options.send_timeout = *time,
+        // Linux: negative means "as much as there is", zero means 1.
+        SetOption::ReceiveLowWater(bytes) => {
+            options.receive_low_water = u32::try_from(*bytes).unwrap_or(i32::MAX.unsigned_abs()).max(1);
+        }
+        SetOption::ReceiveBuffer(bytes, force) => {
+            options.receive_buffer = buffer_size(*bytes, *force, settings.rmem_max, LEAST_RECEIVE_BUFFER);
+            options.receive_buffer_locked = true;
+        }
+        SetOption::SendBuffer(bytes, force) => {
+            options.send_buffer = buffer_size(*bytes, *force, settings.wmem_max, LEAST_SEND_BUFFER);
+            options.send_buffer_locked = true;
+        }
+        SetOption::Priority(priority) => options.priority = *priority,
+        SetOption::Mark(mark) => options.mark = *mark,
+        SetOption::Timestamp(kind) => options.timestamp = *kind,
+        SetOption::Device(name) => options.device.clone_from(name),
+        SetOption::NoCheck(on) => options.no_check = *on,
+        SetOption::Ttl(-1) => options.ttl = None,
+        SetOption::Ttl(ttl) => options.ttl = Some(in_range(*ttl, 1, 255)?),
+        // Linux takes any int and keeps the byte; the ECN bits of a TCP socket are the protocol's.
+        SetOption::Tos(tos) => options.tos = tos.to_le_bytes()[0],
+        SetOption::MtuDiscover(how) => options.mtu_discover = in_range(*how, 0, MTU_DISCOVER_LIMIT)?,
+        SetOption::ReceiveErrors(on) => options.receive_errors = *on,
+        SetOption::PacketInfo(on) => options.packet_info = *on,
+        SetOption::ReceiveTtl(on) => options.receive_ttl = *on,
+        SetOption::ReceiveTos(on) => options.receive_tos = *on,
+        SetOption::ReceiveOriginalDestination(on) => options.receive_original_destination = *on,
+        SetOption::FreeBind(on) => options.free_bind = *on,
+        SetOption::BindAddressNoPort(on) => options.bind_address_no_port = *on,
+        SetOption::MulticastTtl(-1) => options.multicast_ttl = 1,
+        SetOption::MulticastTtl(ttl) => options.multicast_ttl = in_range(*ttl, 0, 255)?,
+        SetOption::MulticastLoop(on) => options.multicast_loop = *on,
+        SetOption::MulticastInterface(address) => options.multicast_interface = *address,
+        SetOption::V6Only(on) => options.v6_only = *on,
+        SetOption::Membership(..)
+        | SetOption::NoDelay(_)
+        | SetOption::Cork(_)
+        | SetOption::MaxSegment(_)
+        | SetOption::KeepIdle(_)
+        | SetOption::KeepInterval(_)
+        | SetOption::KeepCount(_)
+        | SetOption::SynCount(_)
+        | SetOption::Linger2(_)
+        | SetOption::DeferAccept(_)
+        | SetOption::WindowClamp(_)
+        | SetOption::QuickAck(_)
+        | SetOption::Congestion(_)
+        | SetOption::UserTimeout(_)
+        | SetOption::NotSentLowWater(_)
+        | SetOption::FastOpen(_)
+        | SetOption::FastOpenConnect(_)
+        | SetOption::IcmpFilter(_)
+        | SetOption::HeaderIncluded(_) => return Ok(Outcome::NotCommon),
+    }
+    Ok(Outcome::Set)
+}
+
+fn in_range(value: i32, least: i32, most: i32) -> Result<u8, OptionError> {
+    if (least..=most).contains(&value) {
+        u8::try_from(value).map_err(|_| OptionError::Invalid)
+    } else {
+        Err(OptionError::Invalid)
+    }
+}
+
+/// SO_RCVBUF and SO_SNDBUF: capped by the sysctl (a negative number compares as a huge one), then doubled for the
+/// overhead, and never below the least (`__sock_set_rcvbuf`).
+fn buffer_size(asked: i32, force: bool, limit: u32, least: u32) -> u32 {
+    let asked = if force { asked.max(0).unsigned_abs() } else { asked.cast_unsigned().min(limit) };
+    asked.min(i32::MAX.unsigned_abs() / 2).saturating_mul(2).max(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    //= test REF T-06
+    fn buffers_are_doubled_and_clamped_as_linux_does() {
+        let settings = Settings::default();
+        let mut options = SocketOptions::new(1, 1);
+        for (asked, force, shown) in [
+            (1, false, 2_304),
+            (5_000, false, 10_000),
+            (10_000_000, false, 425_984),
+            (-1, false, 425_984),
+            (1_000_000, true, 2_000_000),
+        ] {
+            set_common(&mut options, &settings, &SetOption::ReceiveBuffer(asked, force)).unwrap();
+            assert_eq!(options.receive_buffer, shown, "{asked}");
+        }
+        set_common(&mut options, &settings, &SetOption::SendBuffer(0, false)).unwrap();
+        assert_eq!(options.send_buffer, LEAST_SEND_BUFFER);
+        assert!(options.receive_buffer_locked && options.send_buffer_locked);
+    }
+
+    #[test]
+    //= test REF D-06
+    fn values_out_of_range_are_refused() {
+        let settings = Settings::default();
+        let mut options = SocketOptions::new(1, 1);
+        for option in [
+            SetOption::Ttl(0),
+            SetOption::Ttl(256),
+            SetOption::MtuDiscover(6),
+            SetOption::MulticastTtl(-2),
+            SetOption::Ttl(-2),
+        ] {
+            assert_eq!(set_common(&mut options, &settings, &option), Err(OptionError::Invalid), "{option:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Socket calls that go straight through the protocol switch: send, receive, readiness, options.
+
+use log::trace;
+
+use super::Stack;
+use crate::io::{Sink, Source};
+use crate::socket::error::{OptionError, ReceiveError, SendError, SocketFault};
+use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use crate::socket::protocol::{Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SocketId};
+use crate::socket::protosw::Transport;
+use crate::socket::sockopt::{self, Outcome};
+use crate::time::Instant;
+
+impl Stack {
+    /// Takes bytes to send (`inet_sendmsg`). Returns how many.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError> {
+        self.enter(now);
+        let socket = self.known(id).ok_or(SendError::NotConnected)?;
+        trace!(target: "remora::socket", "socket {}: send {} bytes", id.index, source.remaining());
+        trace!(target: "remora::protosw", "socket {}: {:?}.sendmsg", id.index, socket.transport);
+        let (below, mut net) = self.below(socket.transport);
+        below.send(&mut net, socket.sock, source, arguments)
+    }
+
+    /// Gives received bytes (`inet_recvmsg`).
+    ///
+    /// # Errors
+    /// See [`ReceiveError`].
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        sink: &mut dyn Sink,
+        flags: ReceiveFlags,
+    ) -> Result<Received, ReceiveError> {
+        self.enter(now);
+        let socket = self.known(id).ok_or(ReceiveError::NotConnected)?;
+        let (below, mut net) = self.below(socket.transport);
+        let received = below.receive(&mut net, socket.sock, sink, flags);
+        trace!(target: "remora::socket", "socket {}: receive {:?}", id.index, received.map(|received| received.length));
+        received
+    }
+
+    /// The poll mask; empty for a socket that is not there.
+    #[must_use]
+    pub fn readiness(&self, id: SocketId) -> Readiness {
+        self.sockets
+            .find(id)
+            .map_or(Readiness::empty(), |socket| self.below_ref(socket.transport).readiness(socket.sock))
+    }
+
+    /// Sets an option (`sock_setsockopt` and the protocol's).
+    ///
+    /// # Errors
+    /// See [`OptionError`].
+    //= REF D-06
+    pub fn set_option(&mut self, now: Instant, id: SocketId, option: &SetOption) -> Result<(), OptionError> {
+        self.enter(now);
+        let socket = self.known(id).ok_or(OptionError::Unknown)?;
+        let bound = self.below_ref(socket.transport).local_name(socket.sock).port() != 0;
+        // `do_ipv6_setsockopt`: IPV6_V6ONLY may not change once the socket has a port.
+        if matches!(option, SetOption::V6Only(_)) && bound {
+            return Err(OptionError::Invalid);
+        }
+        let mut net = Net {
+            now: self.now,
+            ip: &mut self.ip,
+            counters: &mut self.counters,
+            settings: &self.settings,
+            random: &mut self.random,
+        };
+        let below: &mut dyn Protocol = match socket.transport {
+            Transport::Tcp => &mut self.tcp,
+            Transport::Udp => &mut self.udp,
+            Transport::Ping | Transport::Raw => &mut self.raw,
+        };
+        let options = below.options_mut(socket.sock).ok_or(OptionError::Unknown)?;
+        match sockopt::set_common(options, net.settings, option)? {
+            Outcome::NotCommon => below.set_option(&mut net, socket.sock, option),
+            // The protocol hears of it, and need not care.
+            Outcome::Set => match below.set_option(&mut net, socket.sock, option) {
+                Err(OptionError::Unknown) => Ok(()),
+                other => other,
+            },
+        }
+    }
+
+    /// Reads an option of the protocol's own.
+    ///
+    /// # Errors
+    /// See [`OptionError`].
+    pub fn option(&mut self, now: Instant, id: SocketId, name: OptionName) -> Result<OptionValue, OptionError> {
+        self.enter(now);
+        let socket = self.known(id).ok_or(OptionError::Unknown)?;
+        let (below, mut net) = self.below(socket.transport);
+        below.option(&mut net, socket.sock, name)
+    }
+
+    /// The options that all protocols share.
+    #[must_use]
+    pub fn options(&self, id: SocketId) -> Option<&SocketOptions> {
+        let socket = self.sockets.find(id)?;
+        self.below_ref(socket.transport).options(socket.sock)
+    }
+
+    /// Takes the pending error (SO_ERROR).
+    //= REF C-06
+    pub fn take_error(&mut self, id: SocketId) -> Option<SocketFault> {
+        let socket = self.known(id)?;
+        let (below, _) = self.below(socket.transport);
+        below.take_error(socket.sock)
+    }
+
+    /// Bytes that a receive would give (SIOCINQ).
+    #[must_use]
+    pub fn queued_input(&self, id: SocketId) -> usize {
+        self.sockets.find(id).map_or(0, |socket| self.below_ref(socket.transport).queued_input(socket.sock))
+    }
+
+    /// Bytes not yet acknowledged (SIOCOUTQ).
+    #[must_use]
+    pub fn queued_output(&self, id: SocketId) -> usize {
+        self.sockets.find(id).map_or(0, |socket| self.below_ref(socket.transport).queued_output(socket.sock))
+    }
+
+    /// Bytes not yet sent (SIOCOUTQNSD).
+    #[must_use]
+    pub fn unsent_output(&self, id: SocketId) -> usize {
+        self.sockets.find(id).map_or(0, |socket| self.below_ref(socket.transport).unsent_output(socket.sock))
+    }
+
+    /// The protocol below a socket, and the environment of a call to it.
+    pub(crate) fn below(&mut self, transport: Transport) -> (&mut dyn Protocol, Net<'_>) {
+        let net = Net {
+            now: self.now,
+            ip: &mut self.ip,
+            counters: &mut self.counters,
+            settings: &self.settings,
+            random: &mut self.random,
+        };
+        let below: &mut dyn Protocol = match transport {
+            Transport::Tcp => &mut self.tcp,
+            Transport::Udp => &mut self.udp,
+            Transport::Ping | Transport::Raw => &mut self.raw,
+        };
+        (below, net)
+    }
+
+    /// The protocol below a socket, to look at.
+    pub(crate) fn below_ref(&self, transport: Transport) -> &dyn Protocol {
+        match transport {
+            Transport::Tcp => &self.tcp,
+            Transport::Udp => &self.udp,
+            Transport::Ping | Transport::Raw => &self.raw,
+        }
+    }
+}

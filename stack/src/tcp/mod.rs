@@ -1,0 +1,638 @@
+//! TCP (RFC 9293) as Linux does it: sockets, half-open requests and TIME_WAIT entries in their tables, and the way of
+//! segments, timers and calls to them. Each topic has its file; IP, neighbours and checksums are the network layer's.
+
+mod acknowledge;
+mod buffer;
+mod close;
+mod congestion;
+mod connect;
+mod delayed_ack;
+pub mod header;
+mod info;
+mod isn;
+mod keepalive;
+mod listen;
+mod options;
+mod path_error;
+mod poll;
+mod ports;
+mod reassembly;
+mod receive;
+mod recovery;
+mod retransmit;
+mod rto;
+mod sack;
+mod send;
+mod sequence;
+mod sock;
+mod state;
+mod switch;
+mod time_wait;
+mod timer;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::hash::BuildHasher;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use hashbrown::HashMap;
+use siphasher::sip::SipHasher13;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use self::header::{Flags, Header, HeaderBytes};
+use self::listen::Request;
+use self::ports::{Endpoint, Ports};
+use self::reassembly::Payload;
+use self::receive::{Incoming, Verdict};
+use self::send::Plan;
+use self::sequence::Seq;
+use self::sock::{Fate, Sock};
+use self::time_wait::{TimeWait, WaitVerdict};
+use self::timer::{TimerKey, Timers};
+use crate::frame::{MAX_PAYLOAD_SLICES, Purpose, RxChecksum};
+use crate::ip::{AddressKind, PacketInfo, PathError, Route};
+use crate::random::Random;
+use crate::settings::Settings;
+use crate::socket::protocol::{Net, SockId, SocketId};
+use crate::time::Instant;
+use crate::wire::checksum;
+
+pub use self::ports::PortFilter;
+pub use self::state::State;
+
+/// IP protocol number.
+pub const PROTOCOL: u8 = 6;
+/// Answers that wait to be sent; more are dropped, as a full device queue would.
+const MOST_REPLIES: usize = 4_096;
+/// IP_PMTUDISC_DONT: the only mode in which segments may be fragmented on their way.
+const PMTUDISC_DONT: u8 = 0;
+
+/// The 4-tuple of a connection, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Our address.
+    pub local: IpAddr,
+    /// Our port.
+    pub local_port: u16,
+    /// The peer's address.
+    pub remote: IpAddr,
+    /// The peer's port.
+    pub remote_port: u16,
+}
+
+/// Hashes keyed by the stack's secret, so that nobody can choose colliding 4-tuples.
+#[derive(Clone, Debug)]
+struct Keyed([u8; 16]);
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_key(&self.0)
+    }
+}
+
+/// A segment on its way to the network layer, which fills the checksum and prepends the IP header.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// The route; `None`: to be looked up.
+    pub route: Option<Route>,
+    /// IP_TTL, if set.
+    pub ttl: Option<u8>,
+    /// TOS byte.
+    pub tos: u8,
+    /// Routers must not fragment it.
+    pub dont_fragment: bool,
+    /// TCP header with options; checksum zero.
+    pub header: &'a [u8],
+    /// Payload.
+    pub payload: [&'a [u8]; MAX_PAYLOAD_SLICES],
+    /// Payload bytes per segment when the device must cut it; 0: one segment.
+    pub gso_size: u16,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// A segment without data and without a sock that could rebuild it.
+#[derive(Clone, Copy, Debug)]
+struct Reply {
+    source: IpAddr,
+    destination: IpAddr,
+    route: Option<Route>,
+    ttl: Option<u8>,
+    tos: u8,
+    header: HeaderBytes,
+    purpose: Purpose,
+}
+
+/// All but the socks: what a sock's functions may touch beside the sock itself.
+#[derive(Debug)]
+struct Shared {
+    established: HashMap<Tuple, Endpoint, Keyed>,
+    listening: HashMap<u16, SmallVec<[u32; 2]>, Keyed>,
+    ports: Ports,
+    requests: Slab<Request>,
+    waits: Slab<TimeWait>,
+    timers: Timers,
+    ready: VecDeque<u32>,
+    replies: VecDeque<Reply>,
+    events: VecDeque<SockId>,
+    challenge_since: Instant,
+    challenges: u32,
+}
+
+impl Shared {
+    fn reply(&mut self, net: &mut Net<'_>, reply: Reply) {
+        if self.replies.len() < MOST_REPLIES {
+            self.replies.push_back(reply);
+        } else {
+            net.counters.memory_refused += 1;
+        }
+    }
+
+    /// tcp_challenge_ack_limit: for all connections together, per second.
+    fn may_challenge(&mut self, net: &Net<'_>) -> bool {
+        if net.now.since(self.challenge_since) >= Duration::from_secs(1) {
+            self.challenge_since = net.now;
+            self.challenges = 0;
+        }
+        self.challenges = self.challenges.saturating_add(1);
+        self.challenges <= net.settings.tcp_challenge_ack_limit
+    }
+}
+
+/// What `poll_transmit` handed out last, in case the device refuses it.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    Reply,
+    Sock(u32, Option<Seq>),
+}
+
+/// All of TCP.
+#[derive(Debug)]
+pub struct Tcp {
+    socks: Slab<Box<Sock>>,
+    generation: u32,
+    shared: Shared,
+    /// The segment that is being handed out.
+    outgoing: Option<Reply>,
+    plan: Option<Plan>,
+    last: Option<Last>,
+    settings: Settings,
+}
+
+impl Tcp {
+    /// An empty set of tables.
+    #[must_use]
+    pub fn new(settings: &Settings, random: &mut Random) -> Self {
+        let mut key = [0; 16];
+        let first = random.keyed(isn::purpose::TABLES, b"first").to_ne_bytes();
+        let second = random.next().to_ne_bytes();
+        for (place, byte) in key.iter_mut().zip(first.into_iter().chain(second)) {
+            *place = byte;
+        }
+        let keyed = Keyed(key);
+        Self {
+            socks: Slab::new(),
+            generation: 0,
+            shared: Shared {
+                established: HashMap::with_hasher(keyed.clone()),
+                listening: HashMap::with_hasher(keyed.clone()),
+                ports: Ports::new(keyed),
+                requests: Slab::new(),
+                waits: Slab::new(),
+                timers: Timers::default(),
+                ready: VecDeque::new(),
+                replies: VecDeque::new(),
+                events: VecDeque::new(),
+                challenge_since: Instant::ZERO,
+                challenges: 0,
+            },
+            outgoing: None,
+            plan: None,
+            last: None,
+            settings: settings.clone(),
+        }
+    }
+
+    fn sock(&self, index: u32) -> Option<&Sock> {
+        self.socks.get(index as usize).map(|sock| &**sock)
+    }
+
+    fn sock_mut(&mut self, index: u32) -> Option<&mut Sock> {
+        self.socks.get_mut(index as usize).map(|sock| &mut **sock)
+    }
+
+    /// The place of a sock that is still the one meant.
+    fn place(&self, id: SockId) -> Option<u32> {
+        self.sock(id.index).filter(|sock| sock.generation == id.generation && !sock.orphan).map(|sock| sock.index)
+    }
+
+    const fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    /// State of a sock; one that is not known is closed.
+    #[must_use]
+    pub fn state(&self, sock: SockId) -> State {
+        self.place(sock).and_then(|index| self.sock(index)).map_or(State::Closed, |sock| sock.state)
+    }
+
+    /// A TCP packet has arrived: `buffer[at..end]` is header and payload. The buffer may be taken.
+    pub fn handle_segment(
+        &mut self,
+        net: &mut Net<'_>,
+        info: &PacketInfo,
+        buffer: &mut Vec<u8>,
+        at: usize,
+        end: usize,
+    ) {
+        let end = end.min(buffer.len());
+        let bytes = buffer.get(at..end).unwrap_or_default();
+        let parsed = match Header::parse(bytes) {
+            Ok(parsed) => parsed,
+            Err(_) => {
+                net.counters.tcp_in_segs += 1;
+                net.counters.tcp_bad_header += 1;
+                net.counters.tcp_in_errs += 1;
+                return;
+            }
+        };
+        if info.checksum == RxChecksum::Unverified {
+            let mut sum = checksum::Accumulator::new(checksum::pseudo_header(
+                info.source,
+                info.destination,
+                PROTOCOL,
+                bytes.len(),
+            ));
+            sum.add(bytes);
+            if !sum.is_valid() {
+                net.counters.tcp_in_segs += 1;
+                net.counters.tcp_in_csum_errors += 1;
+                net.counters.tcp_in_errs += 1;
+                return;
+            }
+        }
+        if parsed.bad_options {
+            net.counters.tcp_bad_options += 1;
+        }
+        let header = parsed.header;
+        let length = u32::try_from(bytes.len() - parsed.length).unwrap_or(0);
+        let controls = u32::from(header.flags.contains(Flags::SYN)) + u32::from(header.flags.contains(Flags::FIN));
+        let incoming = Incoming {
+            header,
+            length,
+            end: header.seq + length + controls,
+            payload: Payload { buffer, at: at + parsed.length, end },
+            info,
+        };
+        net.counters.tcp_in_segs += incoming.segments();
+        // Broadcast and multicast are not for TCP (RFC 9293 §3.9.2.3, MUST-57).
+        if info.kind == AddressKind::Local {
+            self.dispatch(net, incoming);
+        }
+    }
+
+    fn dispatch(&mut self, net: &mut Net<'_>, incoming: Incoming<'_>) {
+        let header = incoming.header;
+        let answer = ResetAnswer::of(&incoming);
+        let tuple = Tuple {
+            local: incoming.info.destination,
+            local_port: header.destination_port,
+            remote: incoming.info.source,
+            remote_port: header.source_port,
+        };
+        let verdict = match self.shared.established.get(&tuple).copied() {
+            Some(Endpoint::Sock(index)) => {
+                let Self { socks, shared, .. } = self;
+                let verdict = match socks.get_mut(index as usize) {
+                    Some(sock) => sock.handle(shared, net, incoming),
+                    None => Verdict::Done,
+                };
+                self.settle(net, index);
+                verdict
+            }
+            Some(Endpoint::Request(place)) => self.handle_request(net, place, incoming),
+            Some(Endpoint::TimeWait(place)) => self.handle_wait(net, place, &tuple, &incoming),
+            None => match self.find_listener(net, &tuple) {
+                Some(index) => {
+                    let verdict = self.handle_in_listen(net, index, &tuple, &incoming, None);
+                    self.settle(net, index);
+                    verdict
+                }
+                None => {
+                    let purpose = Purpose::ClosedPort { protocol: PROTOCOL, port: tuple.local_port };
+                    self.send_reset_for(net, &answer, purpose);
+                    return;
+                }
+            },
+        };
+        if verdict == Verdict::Reset {
+            self.send_reset_for(net, &answer, Purpose::Own);
+        }
+    }
+
+    fn handle_wait(&mut self, net: &mut Net<'_>, place: u32, tuple: &Tuple, incoming: &Incoming<'_>) -> Verdict {
+        let Some(wait) = self.shared.waits.get_mut(place as usize) else { return Verdict::Done };
+        let verdict = wait.handle(net, incoming);
+        match verdict {
+            WaitVerdict::Done => {}
+            WaitVerdict::Answer => {
+                let reply = wait.acknowledgment(net.now);
+                net.counters.tcp_out_segs += 1;
+                self.shared.reply(net, reply);
+            }
+            WaitVerdict::Reset => {
+                self.shared.end_wait(place);
+                return Verdict::Reset;
+            }
+            WaitVerdict::Over => {
+                net.counters.tw_killed += 1;
+                self.shared.end_wait(place);
+                return Verdict::Done;
+            }
+            WaitVerdict::Reopen(isn) => match self.find_listener(net, tuple) {
+                Some(index) => {
+                    self.shared.end_wait(place);
+                    let verdict = self.handle_in_listen(net, index, tuple, incoming, Some(isn));
+                    self.settle(net, index);
+                    return verdict;
+                }
+                None => {
+                    let reply = wait_reply(&self.shared, place, net.now);
+                    if let Some(reply) = reply {
+                        self.shared.reply(net, reply);
+                    }
+                }
+            },
+        }
+        self.shared.arm_wait(place);
+        Verdict::Done
+    }
+
+    /// RST in answer to a segment that nobody wants (RFC 9293 §3.5.2 group 1, `tcp_v4_send_reset`).
+    fn send_reset_for(&mut self, net: &mut Net<'_>, answer: &ResetAnswer, purpose: Purpose) {
+        if answer.was_reset {
+            return;
+        }
+        net.counters.tcp_out_segs += 1;
+        net.counters.tcp_out_rsts += 1;
+        self.shared.reply(net, Reply {
+            source: answer.source,
+            destination: answer.destination,
+            route: None,
+            ttl: None,
+            tos: 0,
+            header: answer.header.emit(),
+            purpose,
+        });
+    }
+
+    /// An ICMP error or a failed neighbour concerns one of our segments.
+    pub fn handle_error(&mut self, net: &mut Net<'_>, error: &PathError<'_>) {
+        self.take_path_error(net, error);
+    }
+
+    /// Does what is due at `net.now`.
+    pub fn handle_timeout(&mut self, net: &mut Net<'_>) {
+        while let Some(key) = self.shared.timers.take_due(net.now) {
+            match key {
+                TimerKey::Sock(index) => self.sock_due(net, index),
+                TimerKey::Request(place) => self.request_due(net, place),
+                TimerKey::TimeWait(place) => self.wait_due(net, place),
+            }
+        }
+    }
+
+    fn sock_due(&mut self, net: &mut Net<'_>, index: u32) {
+        let Self { socks, shared, .. } = self;
+        let Some(sock) = socks.get_mut(index as usize) else { return };
+        sock.armed = None;
+        if sock.paused_until.is_some_and(|at| at <= net.now) {
+            sock.paused_until = None;
+        }
+        if let Some((at, timer)) = sock.retransmit_at
+            && at <= net.now
+        {
+            sock.retransmit_due(shared, net, timer);
+        }
+        if sock.ack.deadline().is_some_and(|at| at <= net.now) {
+            sock.delayed_ack_due(net.counters);
+        }
+        if sock.keepalive_at.is_some_and(|at| at <= net.now) {
+            sock.keepalive_due(shared, net);
+        }
+        self.settle(net, index);
+    }
+
+    fn wait_due(&mut self, net: &mut Net<'_>, place: u32) {
+        let Some(wait) = self.shared.waits.get_mut(place as usize) else { return };
+        wait.armed = None;
+        if net.now < wait.deadline {
+            self.shared.arm_wait(place);
+        } else {
+            net.counters.time_waited += 1;
+            self.shared.end_wait(place);
+        }
+    }
+
+    /// The earliest time at which `handle_timeout` has something to do.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.shared.timers.next()
+    }
+
+    /// After every event of a sock: it is removed, queued for sending, and its timer set, as need be.
+    fn settle(&mut self, net: &mut Net<'_>, index: u32) {
+        let Self { socks, shared, .. } = self;
+        let Some(sock) = socks.get_mut(index as usize) else { return };
+        if let Fate::Waits(state, lifetime) = core::mem::replace(&mut sock.fate, Fate::Stays) {
+            sock.become_time_wait(shared, net, state, lifetime);
+        }
+        if sock.state == State::Closed && sock.orphan {
+            self.remove(index);
+            return;
+        }
+        if !sock.send_queued && sock.wants_to_send() {
+            sock.send_queued = true;
+            shared.ready.push_back(index);
+        }
+        let deadline = sock.deadline();
+        shared.timers.arm(TimerKey::Sock(index), &mut sock.armed, deadline);
+    }
+
+    fn remove(&mut self, index: u32) {
+        let Some(mut sock) = self.socks.try_remove(index as usize) else { return };
+        self.shared.timers.disarm(TimerKey::Sock(index), &mut sock.armed);
+        sock.unhash(&mut self.shared);
+        sock.give_port_back(&mut self.shared);
+        if sock.send_queued {
+            // The place may be used anew: the new sock must not find itself queued already.
+            self.shared.ready.retain(|queued| *queued != index);
+        }
+    }
+
+    /// The next segment for the network layer, or nothing. Called until there is nothing.
+    pub fn poll_transmit(&mut self, net: &mut Net<'_>) -> Option<Segment<'_>> {
+        if let Some(reply) = self.shared.replies.pop_front() {
+            self.last = Some(Last::Reply);
+            let reply = self.outgoing.insert(reply);
+            return Some(Segment {
+                source: reply.source,
+                destination: reply.destination,
+                route: reply.route,
+                ttl: reply.ttl,
+                tos: reply.tos,
+                dont_fragment: true,
+                header: reply.header.as_slice(),
+                payload: [&[]; MAX_PAYLOAD_SLICES],
+                gso_size: 0,
+                purpose: reply.purpose,
+            });
+        }
+        let index = self.plan_next(net)?;
+        let Self { socks, plan, .. } = self;
+        let plan = plan.as_ref()?;
+        let sock = socks.get(index as usize)?;
+        let payload = if plan.length == 0 {
+            [&[][..]; MAX_PAYLOAD_SLICES]
+        } else {
+            sock.buffer.gather(plan.from, plan.length).0
+        };
+        Some(Segment {
+            source: sock.tuple.local,
+            destination: sock.tuple.remote,
+            route: sock.route,
+            ttl: sock.options.ttl,
+            tos: sock.options.tos,
+            dont_fragment: sock.options.mtu_discover != PMTUDISC_DONT,
+            header: plan.header.as_slice(),
+            payload,
+            gso_size: plan.gso_size,
+            purpose: Purpose::Own,
+        })
+    }
+
+    /// Finds a sock with something to send; socks take turns.
+    fn plan_next(&mut self, net: &mut Net<'_>) -> Option<u32> {
+        while let Some(index) = self.shared.ready.pop_front() {
+            let Self { socks, shared, .. } = self;
+            let Some(sock) = socks.get_mut(index as usize) else { continue };
+            if let Some(plan) = sock.plan(net) {
+                self.last = Some(Last::Sock(index, plan.seq));
+                self.plan = Some(plan);
+                shared.ready.push_back(index);
+                let deadline = sock.deadline();
+                shared.timers.arm(TimerKey::Sock(index), &mut sock.armed, deadline);
+                return Some(index);
+            }
+            sock.send_queued = false;
+            sock.after_sending(net.now);
+            let deadline = sock.deadline();
+            shared.timers.arm(TimerKey::Sock(index), &mut sock.armed, deadline);
+        }
+        None
+    }
+
+    /// The device had no room for the segment handed out last.
+    pub fn transmit_failed(&mut self, net: &mut Net<'_>) {
+        if let Some(Last::Sock(index, seq)) = self.last.take() {
+            if let Some(sock) = self.sock_mut(index) {
+                sock.refused(net.now, seq);
+            }
+            self.settle(net, index);
+        }
+    }
+
+    /// An owner whose readiness may have changed; each is queued at most once.
+    pub fn poll_event(&mut self) -> Option<SocketId> {
+        while let Some(id) = self.shared.events.pop_front() {
+            let Some(sock) = self.sock_mut(id.index).filter(|sock| sock.generation == id.generation) else { continue };
+            sock.event_queued = false;
+            if let Some(owner) = sock.owner {
+                return Some(owner);
+            }
+        }
+        None
+    }
+
+    /// Whether no connection, listener, orphan or TIME_WAIT entry is left.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.shared.requests.is_empty()
+            && self.shared.waits.is_empty()
+            && self.shared.replies.is_empty()
+            && self.socks.iter().all(|(_, sock)| sock.state == State::Closed)
+    }
+
+    /// Whether somebody holds the port.
+    #[must_use]
+    pub fn is_port_used(&self, port: u16) -> bool {
+        self.shared.ports.is_used(port)
+    }
+
+    /// Bytes held in queues.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.socks
+            .iter()
+            .map(|(_, sock)| sock.buffer.memory() + sock.queue.memory() + sock.board.memory() + size_of::<Sock>())
+            .sum::<usize>()
+            + self.shared.requests.len() * size_of::<Request>()
+            + self.shared.waits.len() * size_of::<TimeWait>()
+    }
+
+    /// Ports that are chosen from now on come from these ranges only; none given: all.
+    pub fn restrict_ports(&mut self, allowed: PortFilter) {
+        self.shared.ports.restrict(allowed);
+    }
+}
+
+fn wait_reply(shared: &Shared, place: u32, now: Instant) -> Option<Reply> {
+    shared.waits.get(place as usize).map(|wait| wait.acknowledgment(now))
+}
+
+/// The RST that would answer a segment, made while the segment is still there.
+#[derive(Debug)]
+struct ResetAnswer {
+    source: IpAddr,
+    destination: IpAddr,
+    header: Header,
+    was_reset: bool,
+}
+
+impl ResetAnswer {
+    fn of(incoming: &Incoming<'_>) -> Self {
+        let from = &incoming.header;
+        let mut header = Header {
+            source_port: from.destination_port,
+            destination_port: from.source_port,
+            flags: Flags::RST,
+            ..Header::default()
+        };
+        //= RFC 9293 §3.10.7.1
+        if from.flags.contains(Flags::ACK) {
+            header.seq = from.ack;
+        } else {
+            header.flags |= Flags::ACK;
+            header.ack = incoming.end;
+        }
+        Self {
+            source: incoming.info.destination,
+            destination: incoming.info.source,
+            header,
+            was_reset: from.flags.contains(Flags::RST),
+        }
+    }
+}

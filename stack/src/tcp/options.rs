@@ -1,0 +1,235 @@
+//! TCP's own socket options with Linux's ranges and errors (`do_tcp_setsockopt`, `do_tcp_getsockopt`), and what the
+//! common ones need of TCP. TCP_INFO is in `info.rs`.
+
+use super::Tcp;
+use super::congestion::{Algorithm, CongestionControl};
+use super::sock::Sock;
+use super::state::State;
+use crate::settings::Settings;
+use crate::socket::error::OptionError;
+use crate::socket::options::{OptionName, OptionValue, SetOption};
+use crate::socket::protocol::Net;
+
+/// Linux's MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, in seconds.
+const MOST_KEEP: i32 = 32_767;
+/// Linux's MAX_TCP_KEEPCNT and MAX_TCP_SYNCNT.
+const MOST_COUNT: i32 = 127;
+/// Linux's TCP_FIN_TIMEOUT_MAX, in seconds.
+const MOST_LINGER2: i32 = 120;
+/// Linux's TCP_MIN_MSS and MAX_TCP_WINDOW.
+const MSS_RANGE: core::ops::RangeInclusive<i32> = 88..=32_767;
+/// SOCK_MIN_RCVBUF / 2.
+const LEAST_CLAMP: u32 = 1_152;
+
+/// TCP's own options.
+#[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct TcpOptions {
+    pub no_delay: bool,
+    pub cork: bool,
+    /// What is queued goes out once although Nagle would hold it (TCP_NODELAY was set just now).
+    pub push_once: bool,
+    /// TCP_MAXSEG; 0 is not set.
+    pub max_segment: u16,
+    /// In seconds; 0 is the setting's.
+    pub keep_idle: u32,
+    pub keep_interval: u32,
+    pub keep_count: u8,
+    pub syn_count: u8,
+    /// In seconds; 0 is the setting's, negative: no FIN-WAIT-2 without a program.
+    pub linger2: i32,
+    /// In seconds.
+    pub defer_accept: u32,
+    pub window_clamp: u32,
+    /// In milliseconds.
+    pub user_timeout: u32,
+    pub not_sent_low_water: u32,
+    pub fast_open: i32,
+    pub fast_open_connect: bool,
+}
+
+fn ranged(value: i32, most: i32) -> Result<u32, OptionError> {
+    if (1..=most).contains(&value) { Ok(value.unsigned_abs()) } else { Err(OptionError::Invalid) }
+}
+
+impl Tcp {
+    pub(super) fn change_option(
+        &mut self,
+        net: &mut Net<'_>,
+        index: u32,
+        option: &SetOption,
+    ) -> Result<(), OptionError> {
+        let Some(sock) = self.sock_mut(index) else { return Err(OptionError::Invalid) };
+        let result = sock.change_option(net, option);
+        self.settle(net, index);
+        result
+    }
+}
+
+impl Sock {
+    fn change_option(&mut self, net: &mut Net<'_>, option: &SetOption) -> Result<(), OptionError> {
+        match option {
+            SetOption::NoDelay(on) => {
+                self.tcp.no_delay = *on;
+                if *on {
+                    self.tcp.push_once = true;
+                }
+            }
+            SetOption::Cork(on) => {
+                self.tcp.cork = *on;
+                if !*on {
+                    // What was corked goes out, small or not (`__tcp_sock_set_cork`).
+                    self.more = false;
+                    self.tcp.push_once = self.tcp.no_delay;
+                }
+            }
+            SetOption::MaxSegment(0) => self.tcp.max_segment = 0,
+            SetOption::MaxSegment(value) => {
+                if !MSS_RANGE.contains(value) {
+                    return Err(OptionError::Invalid);
+                }
+                self.tcp.max_segment = u16::try_from(*value).unwrap_or(u16::MAX);
+            }
+            SetOption::KeepIdle(value) => {
+                self.tcp.keep_idle = ranged(*value, MOST_KEEP)?;
+                self.restart_keepalive(net);
+            }
+            SetOption::KeepInterval(value) => self.tcp.keep_interval = ranged(*value, MOST_KEEP)?,
+            SetOption::KeepCount(value) => self.tcp.keep_count = small(ranged(*value, MOST_COUNT)?),
+            SetOption::SynCount(value) => self.tcp.syn_count = small(ranged(*value, MOST_COUNT)?),
+            SetOption::Linger2(value) => {
+                self.tcp.linger2 = match *value {
+                    ..0 => -1,
+                    value if value > MOST_LINGER2 => MOST_LINGER2,
+                    value => value,
+                };
+            }
+            SetOption::DeferAccept(value) => self.tcp.defer_accept = value.max(&0).unsigned_abs(),
+            SetOption::WindowClamp(value) => self.clamp_window(*value)?,
+            SetOption::QuickAck(value) => self.set_quick_ack(net, *value),
+            SetOption::Congestion(name) => {
+                self.algorithm = Algorithm::by_name(name).ok_or(OptionError::NotFound)?;
+            }
+            SetOption::UserTimeout(value) => {
+                if *value < 0 {
+                    return Err(OptionError::Invalid);
+                }
+                self.tcp.user_timeout = value.unsigned_abs();
+            }
+            SetOption::NotSentLowWater(value) => self.tcp.not_sent_low_water = *value,
+            SetOption::FastOpen(value) => {
+                if *value < 0 || !matches!(self.state, State::Closed | State::Listen) {
+                    return Err(OptionError::Invalid);
+                }
+                self.tcp.fast_open = *value;
+            }
+            SetOption::FastOpenConnect(on) => {
+                if self.state != State::Closed {
+                    return Err(OptionError::Invalid);
+                }
+                self.tcp.fast_open_connect = *on;
+            }
+            SetOption::KeepAlive(_) => self.restart_keepalive(net),
+            _ => return Err(OptionError::Unknown),
+        }
+        Ok(())
+    }
+
+    fn clamp_window(&mut self, value: i32) -> Result<(), OptionError> {
+        let value = value.max(0).unsigned_abs();
+        if value == 0 {
+            if self.state != State::Closed {
+                return Err(OptionError::Invalid);
+            }
+            self.tcp.window_clamp = 0;
+            return Ok(());
+        }
+        self.tcp.window_clamp = value.max(LEAST_CLAMP);
+        if !matches!(self.state, State::Closed | State::Listen) {
+            self.window_clamp = self.window_clamp.min(self.tcp.window_clamp);
+            self.rcv_ssthresh = self.rcv_ssthresh.min(self.tcp.window_clamp);
+        }
+        Ok(())
+    }
+
+    /// `__tcp_sock_set_quickack`.
+    fn set_quick_ack(&mut self, net: &Net<'_>, value: i32) {
+        if value == 0 {
+            self.ack.set_quick_option(false);
+            return;
+        }
+        self.ack.set_quick_option(true);
+        if self.ack.scheduled && matches!(self.state, State::Established | State::CloseWait) {
+            self.ack.now = true;
+        }
+        if value & 1 == 0 {
+            self.ack.set_quick_option(false);
+        }
+        let _ = net;
+    }
+
+    pub(super) fn read_option(&self, settings: &Settings, net: &mut Net<'_>, name: OptionName) -> Result<OptionValue, OptionError> {
+        let int = |value: u32| OptionValue::Int(i32::try_from(value).unwrap_or(i32::MAX));
+        Ok(match name {
+            OptionName::NoDelay => int(u32::from(self.tcp.no_delay)),
+            OptionName::Cork => int(u32::from(self.tcp.cork)),
+            OptionName::MaxSegment => {
+                let idle = matches!(self.state, State::Closed | State::Listen);
+                let current = self.last_mss;
+                int(u32::from(if idle && self.tcp.max_segment > 0 { self.tcp.max_segment } else { current }))
+            }
+            OptionName::KeepIdle => int(whole_seconds(self.keepalive_idle(settings))),
+            OptionName::KeepInterval => int(whole_seconds(self.keepalive_interval(settings))),
+            OptionName::KeepCount => int(u32::from(self.keepalive_count(settings))),
+            OptionName::SynCount => {
+                let own = self.tcp.syn_count;
+                int(u32::from(if own > 0 { own } else { settings.tcp_syn_retries }))
+            }
+            OptionName::Linger2 => match self.tcp.linger2 {
+                0 => int(settings.tcp_fin_timeout),
+                own => OptionValue::Int(own),
+            },
+            OptionName::DeferAccept => int(deferred_seconds(self.tcp.defer_accept)),
+            OptionName::WindowClamp => {
+                let idle = matches!(self.state, State::Closed | State::Listen);
+                int(if idle { self.tcp.window_clamp } else { self.window_clamp })
+            }
+            OptionName::QuickAck => int(u32::from(!self.ack.pingpong)),
+            OptionName::Congestion => {
+                let mut bytes = alloc::vec![0; 16];
+                for (place, byte) in bytes.iter_mut().zip(self.algorithm.name().bytes()) {
+                    *place = byte;
+                }
+                OptionValue::Bytes(bytes)
+            }
+            OptionName::UserTimeout => int(self.tcp.user_timeout),
+            OptionName::NotSentLowWater => OptionValue::Int(self.tcp.not_sent_low_water.cast_signed()),
+            OptionName::FastOpen => OptionValue::Int(self.tcp.fast_open),
+            OptionName::FastOpenConnect => int(u32::from(self.tcp.fast_open_connect)),
+            OptionName::Info => OptionValue::Bytes(self.info(net.now, settings)),
+            OptionName::Mtu => match self.route {
+                Some(route) if !matches!(self.state, State::Closed | State::Listen) => int(u32::from(route.mtu)),
+                _ => return Err(OptionError::NotConnected),
+            },
+            OptionName::IcmpFilter | OptionName::HeaderIncluded => return Err(OptionError::Unknown),
+        })
+    }
+}
+
+fn small(value: u32) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}
+
+fn whole_seconds(span: core::time::Duration) -> u32 {
+    u32::try_from(span.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// What getsockopt gives back for TCP_DEFER_ACCEPT: the time of as many timeouts as the value stood for.
+fn deferred_seconds(seconds: u32) -> u32 {
+    let (mut total, mut wait) = (0_u32, 1_u32);
+    for _ in 0..super::listen::timeouts_in(seconds) {
+        total = total.saturating_add(wait);
+        wait = (wait * 2).min(120);
+    }
+    total
+}

@@ -1,0 +1,40 @@
+//! The poll mask (`tcp_poll`, `inet_csk_listen_poll`), bit for bit.
+
+use super::sock::Sock;
+use super::state::State;
+use crate::settings::Settings;
+use crate::socket::protocol::Readiness;
+
+impl Sock {
+    //= REF C-06
+    pub(super) fn poll(&self, settings: &Settings) -> Readiness {
+        let readable = Readiness::IN | Readiness::RDNORM;
+        let writable = Readiness::OUT | Readiness::WRNORM;
+        if self.state == State::Listen {
+            let waiting = self.listen.as_ref().is_some_and(|listen| !listen.accept.is_empty());
+            return if waiting { readable } else { Readiness::empty() };
+        }
+        let mut mask = Readiness::empty();
+        if (self.shutdown_read && self.shutdown_write) || self.state == State::Closed {
+            mask |= Readiness::HUP;
+        }
+        if self.shutdown_read {
+            mask |= readable | Readiness::RDHUP;
+        }
+        if !matches!(self.state, State::SynSent | State::SynReceived) {
+            let target = (self.options.receive_low_water.max(1) as usize).min(self.options.receive_buffer as usize / 2);
+            let available = self.queue.readable();
+            let window_shut = available > 0 && self.receive_window() == 0;
+            if available >= target.max(1) || window_shut {
+                mask |= readable;
+            }
+            if self.shutdown_write || self.is_writeable(settings) {
+                mask |= writable;
+            }
+        }
+        if self.error.is_some() {
+            mask |= Readiness::ERR;
+        }
+        mask
+    }
+}

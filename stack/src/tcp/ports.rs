@@ -1,0 +1,263 @@
+//! Local ports: who holds which (Linux's bind hash), conflicts of bind (`inet_csk_bind_conflict`), and the choice of
+//! a port (RFC 6056 §3.3.4, double hash, as `__inet_hash_connect` does it).
+
+use core::net::IpAddr;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::isn::{bytes_of, purpose};
+use super::sock::Sock;
+use super::state::State;
+use super::{Keyed, Tcp, Tuple};
+use crate::random::Random;
+use crate::settings::Settings;
+use crate::socket::protocol::{AddressFamily, Net};
+
+/// Who stands behind an entry of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A sock.
+    Sock(u32),
+    /// A half-open request.
+    Request(u32),
+    /// A TIME_WAIT entry.
+    TimeWait(u32),
+}
+
+/// One held port.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// bind() has put somebody here: not to be shared with a connect that looks for a port (`fastreuse >= 0`).
+    explicit: bool,
+    owners: SmallVec<[Endpoint; 2]>,
+}
+
+/// How many moving hints there are.
+const HINTS: usize = 64;
+
+/// Which ports a family may choose from.
+pub type PortFilter = alloc::vec::Vec<(u16, u16)>;
+
+/// All held ports.
+#[derive(Debug)]
+pub struct Ports {
+    buckets: HashMap<u16, Bucket, Keyed>,
+    /// Linux's table_perturb: where the last search for a class of destinations ended.
+    hints: [u32; HINTS],
+    allowed: PortFilter,
+}
+
+impl Ports {
+    pub(super) fn new(keyed: Keyed) -> Self {
+        Self { buckets: HashMap::with_hasher(keyed), hints: [0; HINTS], allowed: PortFilter::new() }
+    }
+
+    pub(super) fn restrict(&mut self, allowed: PortFilter) {
+        self.allowed = allowed;
+    }
+
+    pub(super) fn is_used(&self, port: u16) -> bool {
+        self.buckets.contains_key(&port)
+    }
+
+    pub(super) fn hold(&mut self, port: u16, owner: Endpoint, explicit: bool) {
+        let bucket = self.buckets.entry(port).or_default();
+        bucket.explicit |= explicit;
+        bucket.owners.push(owner);
+    }
+
+    pub(super) fn release(&mut self, port: u16, owner: Endpoint) {
+        if let Some(bucket) = self.buckets.get_mut(&port) {
+            if let Some(at) = bucket.owners.iter().position(|held| *held == owner) {
+                bucket.owners.swap_remove(at);
+            }
+            if bucket.owners.is_empty() {
+                self.buckets.remove(&port);
+            }
+        }
+    }
+
+    fn is_allowed(&self, port: u16) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|(first, last)| (*first..=*last).contains(&port))
+    }
+
+    /// Whether a connect that looks for a port may share this one, if its 4-tuple is free.
+    fn is_sharable(&self, port: u16) -> bool {
+        self.buckets.get(&port).is_none_or(|bucket| !bucket.explicit)
+    }
+
+    fn owners(&self, port: u16) -> &[Endpoint] {
+        self.buckets.get(&port).map_or(&[], |bucket| bucket.owners.as_slice())
+    }
+}
+
+/// The range of ephemeral ports as first and count.
+fn ephemeral(settings: &Settings) -> (u32, u32) {
+    let (first, last) = settings.ip_local_port_range;
+    (u32::from(first), u32::from(last).saturating_sub(u32::from(first)) + 1)
+}
+
+/// Candidates in the order of Linux: every second port from a starting point on, then the others.
+fn candidates(first: u32, count: u32, offset: u32, odd_first: bool) -> impl Iterator<Item = u16> {
+    let even = if count > 1 { count & !1 } else { count };
+    let start = (offset % even.max(1)) & !1;
+    let half = even.div_ceil(2);
+    let pass = move |odd: u32| {
+        (0..half).map(move |step| first + (start + step * 2) % even.max(1) + odd)
+    };
+    let (one, two) = if odd_first { (1, 0) } else { (0, 1) };
+    let last = first + count - 1;
+    pass(one).chain(pass(two)).filter(move |port| *port <= last).filter_map(|port| u16::try_from(port).ok())
+}
+
+/// How an address takes part in conflicts: unspecified meets all.
+fn addresses_meet(ours: IpAddr, theirs: IpAddr) -> bool {
+    ours.is_unspecified() || theirs.is_unspecified() || ours == theirs
+}
+
+fn is_six_only(sock: &Sock) -> bool {
+    sock.family == AddressFamily::Inet6 && sock.options.v6_only && sock.tuple.local.is_unspecified()
+}
+
+impl Tcp {
+    /// `inet_csk_bind_conflict`: whether `index` may not have `port` beside its holders. `relax` is off while a port
+    /// is being looked for: then sharing by SO_REUSEADDR is not yet considered.
+    fn conflicts(&self, index: u32, local: IpAddr, port: u16, relax: bool) -> bool {
+        let Some(sock) = self.sock(index) else { return true };
+        let reuse = sock.options.reuse_address;
+        let reuse_port = sock.options.reuse_port;
+        self.shared.ports.owners(port).iter().any(|owner| match *owner {
+            Endpoint::Sock(other) if other == index => false,
+            Endpoint::Sock(other) => {
+                let Some(other) = self.sock(other) else { return false };
+                if is_six_only(other) != is_six_only(sock) || !addresses_meet(local, other.tuple.local) {
+                    return false;
+                }
+                if reuse && other.options.reuse_address && other.state != State::Listen {
+                    return !relax;
+                }
+                !(reuse_port && other.options.reuse_port && relax)
+            }
+            Endpoint::TimeWait(other) => {
+                let Some(wait) = self.shared.waits.get(other as usize) else { return false };
+                if !addresses_meet(local, wait.tuple.local) {
+                    return false;
+                }
+                if reuse && wait.reuse_address {
+                    return !relax;
+                }
+                !(reuse_port && wait.reuse_port && relax)
+            }
+            Endpoint::Request(_) => false,
+        })
+    }
+
+    /// Takes `port`, or chooses one when it is 0, for a bind or a listen (`inet_csk_get_port`). False: in use.
+    pub(super) fn take_port(&mut self, net: &mut Net<'_>, index: u32, local: IpAddr, port: u16) -> bool {
+        let chosen = if port == 0 {
+            self.find_free_port(net, index, local)
+        } else {
+            (!self.conflicts(index, local, port, true)).then_some(port)
+        };
+        let Some(port) = chosen else { return false };
+        let Some(sock) = self.socks.get_mut(index as usize).map(|sock| &mut **sock) else { return false };
+        if sock.tuple.local_port != port {
+            self.shared.ports.hold(port, Endpoint::Sock(index), true);
+            sock.tuple.local_port = port;
+            sock.shown_port = port;
+        }
+        true
+    }
+
+    /// `inet_csk_find_open_port`: a random start, odd ports first so that connects find even ones.
+    fn find_free_port(&self, net: &mut Net<'_>, index: u32, local: IpAddr) -> Option<u16> {
+        let (first, count) = ephemeral(net.settings);
+        let offset = net.random.below(count);
+        for relax in [false, true] {
+            let found = candidates(first, count, offset, true).find(|port| {
+                self.shared.ports.is_allowed(*port) && !self.conflicts(index, local, *port, relax)
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Chooses the local port of a connect (`__inet_hash_connect`): the 4-tuple must be free, the port itself may
+    /// serve other destinations. `None`: no port is left (EADDRNOTAVAIL).
+    //= REF C-10
+    //= RFC 6056 §3.3.4
+    pub(super) fn choose_port(&mut self, net: &mut Net<'_>, tuple: &Tuple) -> Option<u16> {
+        let unported = Tuple { local_port: 0, ..*tuple };
+        let (offset, hint) = offsets(net.random, &unported);
+        let moving = self.shared.ports.hints.get(hint).copied().unwrap_or(0);
+        let (first, count) = ephemeral(net.settings);
+        let start = moving.wrapping_add(offset);
+        let mut tried = 0_u32;
+        for port in candidates(first, count, start, false) {
+            tried += 1;
+            if !self.shared.ports.is_allowed(port) || !self.shared.ports.is_sharable(port) {
+                continue;
+            }
+            let tuple = Tuple { local_port: port, ..unported };
+            if self.is_tuple_free(net, &tuple) {
+                // The hint moves past the port, by a random step so that others cannot count our connections.
+                let step = 2 * (1 + net.random.below(8).min(net.random.below(8)));
+                if let Some(hint) = self.shared.ports.hints.get_mut(hint) {
+                    *hint = moving.wrapping_add((tried - 1) * 2).wrapping_add(step);
+                }
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Whether no connection has the 4-tuple (`__inet_check_established`); one in TIME_WAIT may be taken over when
+    /// timestamps make it safe.
+    pub(super) fn is_tuple_free(&self, net: &Net<'_>, tuple: &Tuple) -> bool {
+        match self.shared.established.get(tuple) {
+            None => true,
+            Some(Endpoint::TimeWait(index)) => self
+                .shared
+                .waits
+                .get(*index as usize)
+                .is_some_and(|wait| wait.may_be_reused(net.now, net.settings, self.is_loopback(net, tuple))),
+            Some(_) => false,
+        }
+    }
+
+    fn is_loopback(&self, _net: &Net<'_>, tuple: &Tuple) -> bool {
+        tuple.remote.is_loopback() || tuple.local == tuple.remote
+    }
+}
+
+/// Start of the search, from the destination, and which hint moves it (RFC 6056's F and G).
+fn offsets(random: &Random, tuple: &Tuple) -> (u32, usize) {
+    let bytes = bytes_of(tuple);
+    let offset = u32::try_from(random.keyed(purpose::PORT_OFFSET, &bytes) >> 32).unwrap_or(0);
+    let hint = usize::try_from(random.keyed(purpose::PORT_HINT, &bytes) % HINTS as u64).unwrap_or(0);
+    (offset, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn candidates_visit_each_port_of_the_range_once() {
+        for count in [1, 2, 3, 10, 11] {
+            for odd_first in [false, true] {
+                for offset in 0..12 {
+                    let all: alloc::vec::Vec<u16> = candidates(1_000, count, offset, odd_first).collect();
+                    let set: BTreeSet<u16> = all.iter().copied().collect();
+                    assert_eq!(set.len(), all.len());
+                    // As on Linux, the last port of an odd range is left out, unless it is the only one.
+                    assert_eq!(all.len() as u32, if count == 1 { 1 } else { count & !1 });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! Arrival of a segment on a connection (RFC 9293 §3.10.7.3 and §3.10.7.4, in their order, with Linux's choices:
+//! `tcp_rcv_state_process`, `tcp_validate_incoming`, `tcp_data_queue`, `tcp_fin`), and RFC 5961.
+
+use core::time::Duration;
+
+use super::acknowledge::AckResult;
+use super::header::{Flags, Header};
+use super::reassembly::{Ahead, Payload};
+use super::sequence::Seq;
+use super::sock::{Fate, Sock};
+use super::state::State;
+use super::time_wait::LIFETIME;
+use super::{Shared, close};
+use crate::ip::PacketInfo;
+use crate::socket::error::SocketFault;
+use crate::socket::protocol::Net;
+use crate::time::Instant;
+
+/// RFC 7323 §5.5: a timestamp this old is no longer believed (TCP_PAWS_24DAYS).
+const TIMESTAMP_LIFETIME: Duration = Duration::from_secs(24 * 24 * 3_600);
+
+/// A segment that was understood and belongs to somebody.
+pub struct Incoming<'a> {
+    pub header: Header,
+    /// Bytes of payload.
+    pub length: u32,
+    /// Sequence number after the segment, SYN and FIN counted.
+    pub end: Seq,
+    pub payload: Payload<'a>,
+    pub info: &'a PacketInfo,
+}
+
+impl Incoming<'_> {
+    pub const fn has(&self, flags: Flags) -> bool {
+        self.header.flags.contains(flags)
+    }
+
+    /// Sequence number after the payload, FIN not counted.
+    pub fn data_end(&self) -> Seq {
+        self.end - u32::from(self.has(Flags::FIN))
+    }
+
+    /// Size of one of its segments.
+    fn segment_size(&self) -> u32 {
+        if self.info.gso_size > 0 { u32::from(self.info.gso_size).min(self.length) } else { self.length }
+    }
+}
+
+/// What the caller has to do after a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Done,
+    /// Answer with RST as to a closed port.
+    Reset,
+}
+
+impl Sock {
+    /// A segment for a connection that is neither listening nor closed.
+    pub(super) fn handle(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: Incoming<'_>) -> Verdict {
+        self.segments_in = self.segments_in.wrapping_add(1);
+        if self.state == State::SynSent {
+            return self.handle_in_syn_sent(shared, net, incoming);
+        }
+        if !incoming.header.flags.intersects(Flags::ACK | Flags::RST | Flags::SYN) {
+            return Verdict::Done;
+        }
+        if !self.is_acceptable(shared, net, &incoming) {
+            return Verdict::Done;
+        }
+        if !incoming.has(Flags::ACK) {
+            return Verdict::Done;
+        }
+        let established = self.state == State::Established;
+        match self.acknowledge(shared, net, &incoming, established) {
+            AckResult::Taken => {}
+            AckResult::Old | AckResult::Invalid if self.state == State::SynReceived => return Verdict::Reset,
+            AckResult::Old => {}
+            AckResult::Invalid => {
+                if !established {
+                    self.challenge_ack(shared, net);
+                }
+                return Verdict::Done;
+            }
+        }
+        if self.state == State::SynReceived {
+            self.finish_opening(shared, net, &incoming);
+        }
+        let verdict = self.handle_ack_of_fin(shared, net, &incoming);
+        if verdict == Verdict::Reset || self.state == State::Closed || self.fate != Fate::Stays {
+            return verdict;
+        }
+        self.handle_payload(shared, net, incoming)
+    }
+
+    fn handle_payload(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: Incoming<'_>) -> Verdict {
+        let ended = matches!(self.state, State::CloseWait | State::Closing | State::LastAck);
+        if ended && !incoming.header.seq.before(self.rcv_nxt) {
+            // Nothing can follow the peer's FIN.
+            self.check_ack(net.now, net.settings);
+            return Verdict::Done;
+        }
+        if self.shutdown_read && self.is_closing() {
+            //= RFC 9293 §3.6.1: data after close() is thrown away, and the peer is told (RFC 1122 §4.2.2.13).
+            if incoming.end != incoming.header.seq && incoming.data_end().after(self.rcv_nxt) {
+                net.counters.tcp_abort_on_data += 1;
+                self.reset(shared, net);
+                return Verdict::Reset;
+            }
+        }
+        self.queue_data(shared, net, incoming);
+        if self.state != State::Closed {
+            self.check_ack(net.now, net.settings);
+        }
+        Verdict::Done
+    }
+
+    const fn is_closing(&self) -> bool {
+        matches!(
+            self.state,
+            State::FinWait1 | State::FinWait2 | State::CloseWait | State::Closing | State::LastAck
+        )
+    }
+
+    /// Sequence number, RST and SYN (`tcp_validate_incoming`).
+    fn is_acceptable(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: &Incoming<'_>) -> bool {
+        let header = incoming.header;
+        let reset = incoming.has(Flags::RST);
+        if self.is_too_old(net.now, incoming) && !reset {
+            //= RFC 7323 §5.3 (R1)
+            net.counters.paws_estab += 1;
+            if self.may_answer_invalid(net, incoming) {
+                self.duplicate_ack(incoming);
+            } else {
+                net.counters.tcp_ack_skipped_paws += 1;
+            }
+            return false;
+        }
+        //= RFC 9293 §3.10.7.4 "first, check sequence number"
+        let window_end = self.rcv_nxt + self.receive_window();
+        if incoming.end.before(self.rcv_wup) || header.seq.after(window_end) {
+            if reset {
+                // `tcp_reset_check`: our FIN's answer may be one off.
+                if self.is_reset_after_fin(incoming) {
+                    self.reset(shared, net);
+                }
+            } else if incoming.has(Flags::SYN) {
+                self.answer_syn(shared, net);
+            } else if self.may_answer_invalid(net, incoming) {
+                self.duplicate_ack(incoming);
+            } else {
+                net.counters.tcp_ack_skipped_seq += 1;
+            }
+            return false;
+        }
+        //= RFC 5961 §3.2: only an exact match resets.
+        if reset {
+            let exact = header.seq == self.rcv_nxt
+                || self.is_reset_after_fin(incoming)
+                || (self.sack && self.queue.highest() == Some(header.seq));
+            if exact {
+                self.reset(shared, net);
+            } else {
+                self.challenge_ack(shared, net);
+            }
+            return false;
+        }
+        //= RFC 5961 §4.2
+        if incoming.has(Flags::SYN) {
+            let answers_ours = self.state == State::SynReceived
+                && incoming.has(Flags::ACK)
+                && header.seq + 1 == incoming.end
+                && incoming.end == self.rcv_nxt
+                && header.ack == self.snd_nxt;
+            if !answers_ours {
+                self.answer_syn(shared, net);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn answer_syn(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        net.counters.tcp_syn_challenge += 1;
+        self.challenge_ack(shared, net);
+    }
+
+    fn is_reset_after_fin(&self, incoming: &Incoming<'_>) -> bool {
+        incoming.header.seq + 1 == self.rcv_nxt
+            && matches!(self.state, State::CloseWait | State::LastAck | State::Closing)
+    }
+
+    /// An ACK tells the peer where we are (`tcp_send_dupack`), with a D-SACK when it repeated itself.
+    fn duplicate_ack(&mut self, incoming: &Incoming<'_>) {
+        let seq = incoming.header.seq;
+        if incoming.end != seq && seq.before(self.rcv_nxt) {
+            if self.sack {
+                self.queue.note_duplicate(seq, incoming.end.earlier(self.rcv_nxt));
+            }
+            let window = self.receive_window();
+            self.ack.enter_quick(16, window);
+        }
+        self.owe_ack();
+    }
+
+    /// An ACK of its own for this segment, for peers that count duplicates.
+    fn owe_ack(&mut self) {
+        self.ack.now = true;
+        // Bounded: more than a few say nothing more.
+        self.ack.owed = if self.sack { 1 } else { self.ack.owed.saturating_add(1).min(8) };
+    }
+
+    /// Out-of-window segments without data are answered only so often (tcp_invalid_ratelimit).
+    fn may_answer_invalid(&mut self, net: &Net<'_>, incoming: &Incoming<'_>) -> bool {
+        if incoming.length > 0 && !incoming.has(Flags::SYN) {
+            return true;
+        }
+        let limit = Duration::from_millis(u64::from(net.settings.tcp_invalid_ratelimit));
+        if self.last_challenge.is_some_and(|last| net.now.since(last) < limit) {
+            return false;
+        }
+        self.last_challenge = Some(net.now);
+        true
+    }
+
+    //= RFC 5961 §7: the rate of challenge ACKs is limited.
+    pub(super) fn challenge_ack(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        let limit = Duration::from_millis(u64::from(net.settings.tcp_invalid_ratelimit));
+        if self.last_challenge.is_some_and(|last| net.now.since(last) < limit) || !shared.may_challenge(net) {
+            net.counters.tcp_ack_skipped_challenge += 1;
+            return;
+        }
+        self.last_challenge = Some(net.now);
+        net.counters.tcp_challenge_ack += 1;
+        self.ack.now = true;
+    }
+
+    /// Whether the timestamp is older than the last one heard (RFC 7323 §5.3, `tcp_paws_discard`).
+    fn is_too_old(&self, now: Instant, incoming: &Incoming<'_>) -> bool {
+        let Some(timestamps) = incoming.header.options.timestamps.filter(|_| self.timestamps) else { return false };
+        let age = Seq(self.ts_recent).offset_from(Seq(timestamps.value));
+        if age <= 1 || self.ts_recent == 0 || now.since(self.ts_recent_at) >= TIMESTAMP_LIFETIME {
+            return false;
+        }
+        !self.is_disordered_ack(incoming, age)
+    }
+
+    /// A pure ACK that was overtaken does no harm (`tcp_disordered_ack`).
+    fn is_disordered_ack(&self, incoming: &Incoming<'_>, age: i32) -> bool {
+        let header = &incoming.header;
+        let window = u32::from(header.window) << self.snd_wscale;
+        header.flags.contains(Flags::ACK)
+            && header.seq == self.rcv_nxt
+            && incoming.end == header.seq
+            && header.ack == self.snd_una
+            && window == self.snd_wnd
+            && i64::from(age) <= i64::try_from(self.rtt.timeout().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// `tcp_replace_ts_recent`.
+    //= RFC 7323 §4.3
+    pub(super) fn update_ts_recent(&mut self, now: Instant, incoming: &Incoming<'_>) {
+        if let Some(timestamps) = incoming.header.options.timestamps
+            && self.timestamps
+            && !incoming.header.seq.after(self.rcv_wup)
+            && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) <= 1
+        {
+            self.ts_recent = timestamps.value;
+            self.ts_recent_at = now;
+        }
+    }
+
+    /// A valid RST (`tcp_reset`).
+    pub(super) fn reset(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        self.error = Some(match self.state {
+            State::Closed => return,
+            State::SynSent => SocketFault::ConnectionRefused,
+            //= REF T-10
+            State::CloseWait => SocketFault::BrokenPipe,
+            _ => SocketFault::ConnectionReset,
+        });
+        self.done(shared, net.counters);
+    }
+
+    /// Our FIN may have been acknowledged (RFC 9293 §3.10.7.4 "fifth", FIN-WAIT-1, CLOSING and LAST-ACK).
+    fn handle_ack_of_fin(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: &Incoming<'_>) -> Verdict {
+        if !self.fin_acked {
+            return Verdict::Done;
+        }
+        match self.state {
+            State::FinWait1 => {
+                self.set_state(shared, net.counters, State::FinWait2);
+                self.shutdown_write = true;
+                if !self.orphan {
+                    self.wake(shared);
+                    return Verdict::Done;
+                }
+                let beyond = incoming.end != incoming.header.seq && incoming.data_end().after(self.rcv_nxt);
+                if self.tcp.linger2 < 0 || beyond {
+                    net.counters.tcp_abort_on_data += 1;
+                    self.done(shared, net.counters);
+                    return Verdict::Reset;
+                }
+                let wait = close::fin_time(self, net.settings);
+                if wait > LIFETIME {
+                    self.keepalive_at = Some(net.now + (wait - LIFETIME));
+                } else if incoming.has(Flags::FIN) {
+                    // The FIN is taken below, and leads to TIME_WAIT itself.
+                    self.keepalive_at = Some(net.now + wait);
+                } else {
+                    self.fate = Fate::Waits(State::FinWait2, wait);
+                }
+            }
+            State::Closing => self.fate = Fate::Waits(State::TimeWait, LIFETIME),
+            State::LastAck => self.done(shared, net.counters),
+            _ => {}
+        }
+        Verdict::Done
+    }
+
+    /// `tcp_data_queue`.
+    pub(super) fn queue_data(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: Incoming<'_>) {
+        let Incoming { header, length, end, mut payload, info } = incoming;
+        let fin = header.flags.contains(Flags::FIN);
+        let mut seq = header.seq + u32::from(header.flags.contains(Flags::SYN));
+        if seq == end {
+            return;
+        }
+        let data_end = seq + length;
+        let segment = if info.gso_size > 0 { u32::from(info.gso_size).min(length) } else { length };
+        if !end.after(self.rcv_nxt) {
+            net.counters.delayed_ack_lost += 1;
+            if self.sack && net.settings.tcp_dsack {
+                net.counters.tcp_dsack_old_sent += 1;
+                self.queue.note_duplicate(seq, end);
+            }
+            self.ack_out_of_window();
+            return;
+        }
+        if !seq.before(self.rcv_nxt + self.receive_window()) && !(fin && length == 0 && seq == self.rcv_nxt) {
+            if self.receive_window() == 0 {
+                net.counters.tcp_zero_window_drop += 1;
+            }
+            self.ack_out_of_window();
+            return;
+        }
+        if seq.after(self.rcv_nxt) {
+            self.queue_ahead(net, seq, payload, fin.then_some(data_end), segment);
+            return;
+        }
+        if seq.before(self.rcv_nxt) {
+            let known = self.rcv_nxt.distance_from(seq);
+            if self.sack && net.settings.tcp_dsack {
+                net.counters.tcp_dsack_old_sent += 1;
+                self.queue.note_duplicate(seq, self.rcv_nxt);
+            }
+            payload.at = payload.at.saturating_add(known as usize).min(payload.end);
+            seq = self.rcv_nxt;
+        }
+        // More than the window would hold is not taken, though one segment of it fits.
+        let most = (self.receive_window() as usize).max(segment as usize);
+        let mut fin = fin;
+        if payload.len() > most {
+            payload.end = payload.at + most;
+            fin = false;
+        }
+        let taken = u32::try_from(payload.len()).unwrap_or(0);
+        let had_hole = self.queue.has_hole();
+        if taken > 0 {
+            if !self.shutdown_read || !self.orphan {
+                self.queue.push_in_order(seq, payload);
+            }
+            self.bytes_received += u64::from(taken);
+            self.grow_window(net.settings, taken);
+            let echo = header.options.timestamps.filter(|_| self.timestamps).map(|timestamps| timestamps.echo);
+            self.measure_receive_rtt(net.now, echo);
+        }
+        self.rcv_nxt = self.queue.advance(seq + taken);
+        self.note_data(net.now, segment.max(1));
+        if had_hole {
+            //= RFC 5681 §4.2: a segment that fills a hole is acknowledged at once.
+            self.ack.now = true;
+        }
+        if fin || self.fin_ahead == Some(self.rcv_nxt) {
+            self.take_fin(shared, net);
+        }
+        self.wake(shared);
+    }
+
+    fn ack_out_of_window(&mut self) {
+        let window = self.receive_window();
+        self.ack.enter_quick(16, window);
+        self.ack.scheduled = true;
+        self.owe_ack();
+    }
+
+    /// `tcp_data_queue_ofo`.
+    fn queue_ahead(&mut self, net: &mut Net<'_>, seq: Seq, mut payload: Payload<'_>, fin: Option<Seq>, segment: u32) {
+        net.counters.tcp_ofo_queue += 1;
+        let room = (self.rcv_nxt + self.receive_window()).distance_from(seq) as usize;
+        let cut = payload.len() > room.max(segment as usize);
+        if cut {
+            payload.end = payload.at + room;
+        } else if let Some(fin) = fin {
+            self.fin_ahead = Some(fin);
+        }
+        if payload.len() > 0 {
+            let limit = (self.options.receive_buffer as usize).saturating_mul(2);
+            match self.queue.push_ahead(seq, payload, limit) {
+                Ahead::Queued => {}
+                Ahead::Merged => net.counters.tcp_ofo_merge += 1,
+                Ahead::Duplicate => net.counters.tcp_dsack_ofo_sent += 1,
+                Ahead::Refused => net.counters.tcp_ofo_drop += 1,
+            }
+            if !net.settings.tcp_dsack || !self.sack {
+                self.queue.forget_duplicate();
+            }
+        }
+        self.note_data(net.now, segment.max(1));
+        //= RFC 5681 §4.2
+        self.owe_ack();
+    }
+
+    /// `tcp_fin`.
+    //= RFC 9293 §3.10.7.4 "eighth, check the FIN bit"
+    fn take_fin(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        self.rcv_nxt += 1;
+        self.fin_ahead = None;
+        self.ack.scheduled = true;
+        self.shutdown_read = true;
+        self.finished = true;
+        self.queue.drop_ahead();
+        match self.state {
+            State::SynReceived | State::Established => {
+                self.set_state(shared, net.counters, State::CloseWait);
+                self.ack.pingpong = true;
+            }
+            State::FinWait1 => {
+                self.ack.now = true;
+                self.set_state(shared, net.counters, State::Closing);
+            }
+            State::FinWait2 => {
+                self.ack.now = true;
+                self.fate = Fate::Waits(State::TimeWait, LIFETIME);
+            }
+            _ => {}
+        }
+        self.wake(shared);
+    }
+
+    /// The connection stands (`tcp_init_transfer` and what stands around it).
+    pub(super) fn begin_transfer(&mut self, net: &mut Net<'_>) {
+        self.max_packets_seq = self.snd_nxt;
+        self.last_received = net.now;
+        self.last_ack_received = net.now;
+        self.last_sent = net.now;
+        if self.timestamps {
+            self.advertised_mss = self.advertised_mss.saturating_sub(super::header::TIMESTAMPS_LENGTH);
+        }
+        self.last_mss = self.current_mss(net.settings);
+        self.ack.rcv_mss = self.last_mss.min(self.advertised_mss).clamp(1, super::sock::DEFAULT_MSS);
+        if let Some(route) = self.route
+            && route.initial_cwnd > 0
+        {
+            self.window.cwnd = route.initial_cwnd;
+        }
+        if self.rtt.smoothed().is_none() && self.retransmits_of_syn() {
+            //= RFC 6298 (5.7)
+            self.rtt.fall_back();
+            //= RFC 6928 §2: one segment after a lost SYN.
+            self.window.cwnd = 1;
+        }
+        self.expand_send_buffer(net.settings);
+        self.begin_space(net.now, net.settings);
+        if self.options.keepalive {
+            self.restart_keepalive(net);
+        }
+    }
+
+    const fn retransmits_of_syn(&self) -> bool {
+        self.total_retransmits > 0
+    }
+
+    /// SYN-RECEIVED becomes ESTABLISHED (simultaneous open; the passive one goes through a request).
+    fn finish_opening(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: &Incoming<'_>) {
+        self.snd_wnd = u32::from(incoming.header.window)
+            << if incoming.has(Flags::SYN) { 0 } else { self.snd_wscale };
+        self.max_window = self.max_window.max(self.snd_wnd);
+        self.snd_wl1 = incoming.header.seq;
+        self.begin_transfer(net);
+        self.copied_seq = self.rcv_nxt;
+        self.set_state(shared, net.counters, State::Established);
+        self.wake(shared);
+        if self.shutdown_write {
+            self.queue_fin_by_state(shared, net);
+        }
+    }
+}
+
+impl Incoming<'_> {
+    /// How many segments of the wire it stands for, for TcpInSegs.
+    pub fn segments(&self) -> u64 {
+        u64::from(self.length.div_ceil(self.segment_size().max(1)).max(1))
+    }
+}

@@ -1,0 +1,162 @@
+//! What is concluded from ACKs about losses (RFC 5681 §3.2, RFC 6675 with SACK, RFC 6582 without, limited transmit of
+//! RFC 3042): fast retransmit, recovery and its end (`tcp_fastretrans_alert`). The timer's part is in `retransmit.rs`.
+
+use super::congestion::{CongestionControl, Sample};
+use super::sack::Delivery;
+use super::sock::Sock;
+use crate::counters::Counters;
+use crate::time::Instant;
+
+/// State of loss recovery (Linux's `icsk_ca_state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// All is well.
+    Open,
+    /// Something is missing, not yet taken for lost.
+    Disorder,
+    /// The window was reduced because of local congestion.
+    Reduced,
+    /// Losses are being repeated.
+    Recovery,
+    /// The timer has fired; everything is repeated as far as needed.
+    Loss,
+}
+
+impl Phase {
+    /// Linux's number in TCP_INFO.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Disorder => 1,
+            Self::Reduced => 2,
+            Self::Recovery => 3,
+            Self::Loss => 4,
+        }
+    }
+}
+
+/// What kind of ACK it was.
+#[derive(Clone, Copy, Debug)]
+pub struct AckKind {
+    /// `snd_una` moved.
+    pub advanced: bool,
+    /// It carried data, moved the window or acknowledged something: not a duplicate in the sense of RFC 5681 §2.
+    pub not_duplicate: bool,
+    /// Segments in flight before it.
+    pub before: u32,
+}
+
+impl Sock {
+    /// Digests an ACK.
+    pub(super) fn after_ack(&mut self, now: Instant, counters: &mut Counters, kind: AckKind, delivery: &Delivery) {
+        // Duplicate ACKs stand for segments that arrived, where SACK does not tell (`tcp_add_reno_sack`).
+        if !self.sack {
+            if kind.advanced {
+                if self.phase == Phase::Recovery {
+                    self.board.uncount_duplicates(delivery.acked);
+                } else {
+                    self.board.forget_duplicates();
+                }
+            } else if !kind.not_duplicate && self.board.packets_out > 0 {
+                self.board.count_duplicate();
+            }
+        }
+        match self.phase {
+            Phase::Recovery => self.continue_recovery(kind.advanced),
+            Phase::Loss => {
+                if !self.snd_una.before(self.high_seq) {
+                    self.phase = Phase::Open;
+                    self.board.forget_reno(self.sack);
+                } else if self.sack {
+                    self.board.mark_lost();
+                }
+            }
+            Phase::Reduced if !self.snd_una.before(self.high_seq) => self.phase = Phase::Open,
+            Phase::Open | Phase::Disorder | Phase::Reduced => {}
+        }
+        if matches!(self.phase, Phase::Open | Phase::Disorder | Phase::Reduced) {
+            self.look_for_loss(counters);
+        }
+        self.grow(now, kind, delivery);
+    }
+
+    fn look_for_loss(&mut self, counters: &mut Counters) {
+        let lost = if self.sack {
+            self.board.sacked_out > 0 && self.board.mark_lost()
+        } else {
+            self.board.sacked_out >= self.board.reordering
+        };
+        if lost {
+            self.enter_recovery(counters);
+        } else if self.phase != Phase::Reduced {
+            self.phase = if self.board.sacked_out > 0 { Phase::Disorder } else { Phase::Open };
+        }
+    }
+
+    //= RFC 5681 §3.2 (fast retransmit)
+    fn enter_recovery(&mut self, counters: &mut Counters) {
+        if self.sack {
+            counters.tcp_sack_recovery += 1;
+        } else {
+            counters.tcp_reno_recovery += 1;
+            self.board.mark_head_lost();
+        }
+        if self.phase != Phase::Reduced {
+            self.window.ssthresh = self.algorithm.threshold(&self.window);
+        }
+        self.window.cwnd = self.window.ssthresh.max(1);
+        self.window.count = 0;
+        self.high_seq = self.snd_nxt;
+        self.phase = Phase::Recovery;
+        // The first repetition goes out although the pipe is still full (RFC 6675 §5 (4.3)).
+        self.head_due = true;
+    }
+
+    fn continue_recovery(&mut self, advanced: bool) {
+        //= RFC 6582 §3.2: the recovery ends when all that was in flight at its start has arrived. Without SACK the
+        // ACK must go beyond, or late duplicates would begin another one.
+        let over = if self.sack { !self.snd_una.before(self.high_seq) } else { self.snd_una.after(self.high_seq) };
+        let idle = self.board.packets_out == 0;
+        if over || idle {
+            self.phase = Phase::Open;
+            self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
+            self.board.forget_reno(self.sack);
+        } else if self.sack {
+            self.board.mark_lost();
+        } else if advanced && self.snd_una.before(self.high_seq) {
+            //= RFC 6582 §3.2 (partial acknowledgment)
+            self.board.mark_head_lost();
+            self.head_due = true;
+        }
+    }
+
+    /// Lets the window grow, where that is allowed (`tcp_cong_control`, `tcp_is_cwnd_limited`).
+    fn grow(&mut self, now: Instant, kind: AckKind, delivery: &Delivery) {
+        let acked = delivery.acked.saturating_sub(delivery.acked_sacked) + delivery.sacked;
+        if acked == 0 || matches!(self.phase, Phase::Recovery | Phase::Reduced) {
+            return;
+        }
+        //= RFC 7661 in spirit: a window that is not used proves nothing.
+        let used = if self.window.is_slow_start() {
+            self.window.cwnd < 2 * self.max_packets_out.max(kind.before)
+        } else {
+            self.window_limited || kind.before >= self.window.cwnd
+        };
+        if used {
+            let sample = Sample { acked, now, rtt: self.rtt.smoothed() };
+            self.algorithm.acknowledged(&mut self.window, &sample);
+        }
+    }
+
+    /// The device had no room: local congestion (`tcp_enter_cwr`).
+    //= REF C-17
+    pub(super) fn enter_reduced(&mut self) {
+        if matches!(self.phase, Phase::Open | Phase::Disorder) {
+            self.window.ssthresh = self.algorithm.threshold(&self.window);
+            self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
+            self.window.count = 0;
+            self.high_seq = self.snd_nxt;
+            self.phase = Phase::Reduced;
+        }
+    }
+}

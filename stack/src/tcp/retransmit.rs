@@ -1,0 +1,220 @@
+//! The retransmission timer (RFC 6298 §5, RFC 9293 §3.8.1, §3.8.3) and the zero-window probe (§3.8.6.1), and when they
+//! give up: tcp_retries2, tcp_orphan_retries, TCP_SYNCNT, TCP_USER_TIMEOUT (RFC 5482).
+
+use core::time::Duration;
+
+use super::Shared;
+use super::congestion::CongestionControl;
+use super::recovery::Phase;
+use super::rto;
+use super::sack::Mark;
+use super::sock::{RetransmitTimer, Sock};
+use super::state::State;
+use crate::ip::RouteKey;
+use crate::socket::error::SocketFault;
+use crate::socket::protocol::Net;
+use crate::time::Instant;
+
+/// `tcp_model_timeout`: how long `count` repetitions take, backing off from `base`.
+fn model_timeout(count: u32, base: Duration) -> Duration {
+    let linear = (rto::MOST.as_millis() / base.as_millis().max(1)).max(1).ilog2();
+    let doubled = count.min(linear);
+    let factor = (2_u32 << doubled.min(30)) - 1;
+    base.saturating_mul(factor) + rto::MOST.saturating_mul(count - doubled)
+}
+
+impl Sock {
+    /// The timer has fired.
+    pub(super) fn retransmit_due(&mut self, shared: &mut Shared, net: &mut Net<'_>, timer: RetransmitTimer) {
+        self.retransmit_at = None;
+        match timer {
+            RetransmitTimer::Repeat => self.repeat_due(shared, net),
+            RetransmitTimer::Probe => self.probe_timer_due(shared, net),
+        }
+    }
+
+    fn repeat_due(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        if self.board.packets_out == 0 {
+            return;
+        }
+        let opening = matches!(self.state, State::SynSent | State::SynReceived);
+        net.counters.tcp_timeouts += 1;
+        if self.is_given_up(net) {
+            self.give_up(shared, net);
+            return;
+        }
+        if self.retransmits == 0 {
+            match self.phase {
+                Phase::Recovery if self.sack => net.counters.tcp_sack_recovery_fail += 1,
+                Phase::Recovery => net.counters.tcp_reno_recovery_fail += 1,
+                Phase::Loss => net.counters.tcp_loss_failures += 1,
+                _ if self.sack && self.board.sacked_out > 0 => net.counters.tcp_sack_failures += 1,
+                _ => {}
+            }
+        }
+        if self.retransmits >= u32::from(net.settings.tcp_retries1) {
+            // The path may have changed: look for another (RFC 9293 §3.8.3 R1).
+            self.look_up_route(net);
+        }
+        self.enter_loss(net);
+        self.retransmits += 1;
+        if self.retransmit_since.is_none() {
+            self.retransmit_since = self.board.head().map(|head| head.sent_at);
+        }
+        //= RFC 6298 (5.5)
+        self.rtt.back_off();
+        if self.board.head().is_some_and(|head| head.mark.contains(Mark::SYN)) {
+            self.syn_due = true;
+            if opening {
+                net.counters.tcp_syn_retrans += 1;
+            }
+        } else {
+            self.head_due = true;
+        }
+        //= RFC 6298 (5.6)
+        self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Repeat));
+    }
+
+    /// `tcp_enter_loss`.
+    //= RFC 5681 §3.1 (4)
+    fn enter_loss(&mut self, net: &mut Net<'_>) {
+        let first = self.phase != Phase::Loss || !self.snd_una.before(self.high_seq);
+        if first && self.phase != Phase::Recovery {
+            self.window.ssthresh = self.algorithm.threshold(&self.window);
+        }
+        self.algorithm.timed_out();
+        if !self.sack {
+            self.board.forget_duplicates();
+        }
+        if self.board.mark_all_lost() && self.sack {
+            net.counters.tcp_sack_reneging += 1;
+        }
+        self.window.cwnd = self.board.in_flight() + 1;
+        self.window.count = 0;
+        self.high_seq = self.snd_nxt;
+        self.phase = Phase::Loss;
+    }
+
+    /// `tcp_write_timeout`.
+    fn is_given_up(&self, net: &Net<'_>) -> bool {
+        if matches!(self.state, State::SynSent | State::SynReceived) {
+            let most = if self.tcp.syn_count > 0 { self.tcp.syn_count } else { net.settings.tcp_syn_retries };
+            return self.retransmits >= u32::from(most) || self.is_past_user_timeout(net.now);
+        }
+        let mut retries = u32::from(net.settings.tcp_retries2);
+        if self.orphan {
+            let alive = self.rtt.timeout() < rto::MOST;
+            retries = self.orphan_retries(net, alive);
+        }
+        let Some(since) = self.retransmit_since else { return false };
+        if self.retransmits == 0 {
+            return false;
+        }
+        let limit = if self.tcp.user_timeout > 0 {
+            Duration::from_millis(u64::from(self.tcp.user_timeout))
+        } else {
+            model_timeout(retries, rto::LEAST)
+        };
+        net.now.since(since) >= limit
+    }
+
+    fn is_past_user_timeout(&self, now: Instant) -> bool {
+        self.tcp.user_timeout > 0
+            && self.retransmit_since.is_some_and(|since| {
+                now.since(since) >= Duration::from_millis(u64::from(self.tcp.user_timeout))
+            })
+    }
+
+    /// `tcp_orphan_retries`.
+    fn orphan_retries(&self, net: &Net<'_>, alive: bool) -> u32 {
+        match u32::from(net.settings.tcp_orphan_retries) {
+            _ if self.soft_error.is_some() && !alive => 0,
+            0 if alive => 8,
+            retries => retries,
+        }
+    }
+
+    /// `tcp_write_err`.
+    pub(super) fn give_up(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        self.error = Some(self.soft_error.take().unwrap_or(SocketFault::TimedOut));
+        net.counters.tcp_abort_on_timeout += 1;
+        self.done(shared, net.counters);
+    }
+
+    /// The first unsent segment lies inside the peer's window.
+    pub(super) fn fits_window(&self) -> bool {
+        let mss = u32::from(self.last_mss.max(1));
+        let length = self.unsent().min(mss);
+        (self.snd_nxt + length).offset_from(self.snd_una + self.snd_wnd) <= 0
+    }
+
+    /// Data waits and nothing is in flight that would bring an ACK (`tcp_check_probe_timer`).
+    pub(super) fn arm_probe(&mut self, now: Instant) {
+        if self.retransmit_at.is_none() {
+            let wait = self.rtt.timeout().max(rto::LEAST);
+            self.retransmit_at = Some((now + wait, RetransmitTimer::Probe));
+        }
+    }
+
+    /// `tcp_probe_timer`.
+    //= RFC 9293 §3.8.6.1 (MUST-36)
+    fn probe_timer_due(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        if self.board.packets_out > 0 || self.unsent() == 0 {
+            self.probes_out = 0;
+            self.probe_since = None;
+            return;
+        }
+        let since = *self.probe_since.get_or_insert(net.now);
+        let timeout = Duration::from_millis(u64::from(self.tcp.user_timeout));
+        let mut most = u32::from(net.settings.tcp_retries2);
+        let mut over = self.tcp.user_timeout > 0 && net.now.since(since) >= timeout;
+        if self.orphan {
+            let alive = self.rtt.timeout() < rto::MOST;
+            most = self.orphan_retries(net, alive);
+            over |= !alive && self.rtt.backoff >= most;
+        }
+        if over || self.probes_out >= most {
+            self.give_up(shared, net);
+            return;
+        }
+        self.probes_out += 1;
+        self.rtt.back_off();
+        self.send_probe(net);
+        self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Probe));
+    }
+
+    /// Makes the peer answer: with data if the window has room, else with a segment that it has seen
+    /// (`tcp_write_wakeup`).
+    pub(super) fn send_probe(&mut self, net: &mut Net<'_>) {
+        let room = (self.snd_una + self.snd_wnd).distance_from(self.snd_nxt);
+        if self.unsent() > 0 && room > 0 && self.state.may_send() {
+            self.forced = true;
+        } else {
+            self.probe_due = true;
+            net.counters.tcp_win_probe += 1;
+        }
+    }
+
+    /// Looks the route up again, keeping the old one when there is none now.
+    pub(super) fn look_up_route(&mut self, net: &mut Net<'_>) {
+        let key = RouteKey {
+            destination: self.tuple.remote,
+            source: Some(self.tuple.local),
+            on_link_only: self.options.dont_route,
+        };
+        if let Ok(route) = net.ip.route(&key) {
+            self.route = Some(route);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fifteen_retries_model_the_924_6_seconds_of_the_manual() {
+        assert_eq!(model_timeout(15, rto::LEAST), Duration::from_millis(924_600));
+        assert_eq!(model_timeout(3, rto::LEAST), Duration::from_millis(3_000));
+    }
+}

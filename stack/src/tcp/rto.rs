@@ -1,0 +1,161 @@
+//! Round-trip time and retransmission timeout (RFC 6298 with Linux's estimator, `tcp_rtt_estimator`). When the timer
+//! is started and what it does stands in `retransmit.rs`.
+
+use core::time::Duration;
+
+use super::sequence::Seq;
+
+/// RFC 6298 (2.1): before there is a sample.
+pub const INITIAL: Duration = Duration::from_secs(1);
+/// RFC 6298 (5.7): after a SYN was repeated without a sample.
+pub const FALLBACK: Duration = Duration::from_secs(3);
+/// Linux's TCP_RTO_MIN.
+pub const LEAST: Duration = Duration::from_millis(200);
+/// Linux's TCP_RTO_MAX; RFC 6298 (2.5) asks for at least a minute.
+pub const MOST: Duration = Duration::from_secs(120);
+
+/// Smoothed round-trip time of one connection, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundTrip {
+    /// Smoothed, times 8; 0 before the first sample.
+    srtt: u32,
+    /// Medium deviation, times 4.
+    mdev: u32,
+    /// Largest `mdev` of this round trip.
+    mdev_max: u32,
+    /// What goes into the timeout.
+    rttvar: u32,
+    /// When `snd_una` passes it, a round trip is over.
+    rtt_seq: Seq,
+    /// Timeout without back-off.
+    base: Duration,
+    /// How often the timeout was doubled.
+    pub backoff: u32,
+    /// The least sample seen.
+    pub least: u32,
+}
+
+impl Default for RoundTrip {
+    fn default() -> Self {
+        Self {
+            srtt: 0,
+            mdev: 0,
+            mdev_max: 0,
+            rttvar: 0,
+            rtt_seq: Seq(0),
+            base: INITIAL,
+            backoff: 0,
+            least: u32::MAX,
+        }
+    }
+}
+
+impl RoundTrip {
+    /// Smoothed round-trip time, when there was a sample.
+    #[must_use]
+    pub const fn smoothed(&self) -> Option<Duration> {
+        if self.srtt == 0 { None } else { Some(Duration::from_micros((self.srtt >> 3) as u64)) }
+    }
+
+    /// Smoothed round-trip time and deviation in microseconds as TCP_INFO shows them.
+    #[must_use]
+    pub const fn shown(&self) -> (u32, u32) {
+        (self.srtt >> 3, self.mdev >> 2)
+    }
+
+    /// The timeout now, back-off included.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.base.saturating_mul(1_u32.checked_shl(self.backoff).unwrap_or(u32::MAX)).min(MOST)
+    }
+
+    /// The timeout without back-off.
+    #[must_use]
+    pub const fn base(&self) -> Duration {
+        self.base
+    }
+
+    /// Doubles the timeout (RFC 6298 (5.5)).
+    pub fn back_off(&mut self) {
+        self.backoff = self.backoff.saturating_add(1).min(31);
+    }
+
+    /// Takes a sample; `snd_una` and `snd_nxt` are those after the ACK.
+    pub fn sample(&mut self, rtt: Duration, snd_una: Seq, snd_nxt: Seq) {
+        // Samples are capped far beyond any path so that the sums below stay in 32 bits.
+        let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, 100_000_000);
+        self.least = self.least.min(sample);
+        let floor = u32::try_from(LEAST.as_micros()).unwrap_or(200_000);
+        if self.srtt == 0 {
+            self.srtt = sample << 3;
+            self.mdev = sample << 1;
+            self.rttvar = self.mdev.max(floor);
+            self.mdev_max = self.rttvar;
+            self.rtt_seq = snd_nxt;
+        } else {
+            let error = i64::from(sample) - i64::from(self.srtt >> 3);
+            self.srtt = clamp(i64::from(self.srtt) + error).max(1);
+            let mut deviation = if error < 0 {
+                // A shorter time must not widen the deviation as a longer one does (Eifel, `tcp_rtt_estimator`).
+                let deviation = -error - i64::from(self.mdev >> 2);
+                if deviation > 0 { deviation >> 3 } else { deviation }
+            } else {
+                error - i64::from(self.mdev >> 2)
+            };
+            deviation += i64::from(self.mdev);
+            self.mdev = clamp(deviation);
+            if self.mdev > self.mdev_max {
+                self.mdev_max = self.mdev;
+                self.rttvar = self.rttvar.max(self.mdev_max);
+            }
+            if snd_una.after(self.rtt_seq) {
+                if self.mdev_max < self.rttvar {
+                    self.rttvar -= (self.rttvar - self.mdev_max) >> 2;
+                }
+                self.rtt_seq = snd_nxt;
+                self.mdev_max = floor;
+            }
+        }
+        let micros = u64::from(self.srtt >> 3) + u64::from(self.rttvar);
+        self.base = Duration::from_micros(micros).clamp(LEAST, MOST);
+        // RFC 6298 (5.7) and Karn: only a valid sample ends the back-off.
+        self.backoff = 0;
+    }
+
+    /// Repeated SYN without a sample (RFC 6298 (5.7)).
+    //= REF C-14
+    pub fn fall_back(&mut self) {
+        if self.srtt == 0 {
+            self.base = FALLBACK;
+        }
+        self.backoff = 0;
+    }
+}
+
+fn clamp(value: i64) -> u32 {
+    u32::try_from(value.max(0)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeout_is_at_least_200_ms_above_the_round_trip() {
+        let mut rtt = RoundTrip::default();
+        assert_eq!(rtt.timeout(), INITIAL);
+        rtt.sample(Duration::from_millis(1), Seq(1), Seq(1));
+        assert_eq!(rtt.timeout(), Duration::from_millis(201));
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_two_minutes_and_ends_with_a_sample() {
+        let mut rtt = RoundTrip::default();
+        for expected in [1, 2, 4, 8, 16, 32, 64, 120, 120] {
+            assert_eq!(rtt.timeout(), Duration::from_secs(expected));
+            rtt.back_off();
+        }
+        rtt.sample(Duration::from_millis(10), Seq(1), Seq(1));
+        assert_eq!(rtt.timeout(), Duration::from_millis(210));
+    }
+}

@@ -1,0 +1,423 @@
+//! What goes out next (RFC 9293 §3.7, §3.8.6; `tcp_write_xmit`): repetitions first, then new data as congestion window,
+//! peer's window, Nagle (RFC 9293 §3.7.4, Minshall's variant), TCP_CORK and MSG_MORE allow, in super-segments up to
+//! what the device cuts up itself; else a bare ACK or probe.
+
+use core::time::Duration;
+
+use super::congestion::{CongestionControl, INITIAL_WINDOW};
+use super::header::{Flags, Header, HeaderBytes, TIMESTAMPS_LENGTH, Timestamps};
+use super::sack::{Mark, Range};
+use super::sequence::Seq;
+use super::sock::{RetransmitTimer, Sock};
+use super::state::State;
+use crate::io::Source;
+use crate::settings::Settings;
+use crate::socket::error::SendError;
+use crate::socket::protocol::{Net, SendArguments, SendFlags};
+use crate::time::Instant;
+
+/// How long nothing goes out after the device was full.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A segment that was decided on: header, and which bytes of the send buffer follow.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub header: HeaderBytes,
+    /// First byte, counted from the first unacknowledged one.
+    pub from: usize,
+    pub length: usize,
+    /// Segment size when the device has to cut; else 0.
+    pub gso_size: u16,
+    /// What to do if the device refuses it.
+    pub seq: Option<Seq>,
+}
+
+impl Sock {
+    /// Takes bytes to send (`tcp_sendmsg`).
+    pub(super) fn write(
+        &mut self,
+        net: &Net<'_>,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError> {
+        if !matches!(self.state, State::Established | State::CloseWait) {
+            if let Some(fault) = self.error.take() {
+                return Err(SendError::Fault(fault));
+            }
+            //= REF C-21
+            if matches!(self.state, State::SynSent | State::SynReceived) && !self.shutdown_write {
+                return Err(SendError::WouldBlock);
+            }
+            return Err(SendError::BrokenPipe);
+        }
+        if self.error.is_some() || self.shutdown_write {
+            return Err(self.error.take().map_or(SendError::BrokenPipe, SendError::Fault));
+        }
+        let wanted = source.remaining();
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let room = (self.options.send_buffer as usize).saturating_sub(self.buffer.memory());
+        if room == 0 || !self.is_below_low_water(net.settings) {
+            return Err(SendError::WouldBlock);
+        }
+        let taken = self.buffer.append(source, wanted.min(room)).map_err(|_| SendError::Memory)?;
+        self.more = arguments.flags.contains(SendFlags::MORE) && taken == wanted;
+        if arguments.flags.contains(SendFlags::OOB) && taken == wanted {
+            //= RFC 9293 §3.8.5: the pointer shows to the byte after the urgent ones, as everybody does it.
+            self.snd_up = Some(self.data_end());
+        }
+        Ok(taken)
+    }
+
+    /// TCP_NOTSENT_LOWAT (`__sk_stream_memory_free`).
+    fn is_below_low_water(&self, settings: &Settings) -> bool {
+        let limit = if self.tcp.not_sent_low_water > 0 {
+            self.tcp.not_sent_low_water
+        } else {
+            settings.tcp_notsent_lowat
+        };
+        self.unsent() < limit
+    }
+
+    /// `sk_stream_is_writeable`: a third of the buffer is free.
+    pub(super) fn is_writeable(&self, settings: &Settings) -> bool {
+        let used = self.buffer.memory();
+        let space = (self.options.send_buffer as usize).saturating_sub(used);
+        space >= used / 2 && space > 0 && self.is_below_low_water(settings)
+    }
+
+    /// Whether `plan` may have something to give.
+    pub(super) fn wants_to_send(&self) -> bool {
+        if matches!(self.state, State::Closed | State::Listen) || self.paused_until.is_some() {
+            return false;
+        }
+        self.syn_due
+            || self.ack.now
+            || self.probe_due
+            || self.head_due
+            || self.board.lost_out > self.board.repeated_out
+            || (self.state.may_send() && self.unsent() > 0)
+    }
+
+    /// The next segment, or nothing. The state is advanced as if it was sent.
+    pub(super) fn plan(&mut self, net: &mut Net<'_>) -> Option<Plan> {
+        if matches!(self.state, State::Closed | State::Listen) || self.paused_until.is_some() {
+            return None;
+        }
+        if self.syn_due {
+            return Some(self.plan_syn(net));
+        }
+        if self.board.packets_out > 0
+            && let Some(plan) = self.plan_repetition(net)
+        {
+            return Some(plan);
+        }
+        if self.state.may_send()
+            && let Some(plan) = self.plan_data(net)
+        {
+            return Some(plan);
+        }
+        if self.probe_due {
+            self.probe_due = false;
+            // A sequence number that the peer has seen makes it answer (`tcp_xmit_probe_skb`).
+            return Some(self.plan_bare(net, self.snd_una - 1));
+        }
+        if self.ack.now && self.state != State::SynSent {
+            return Some(self.plan_bare(net, self.snd_nxt));
+        }
+        None
+    }
+
+    /// SYN or SYN-ACK, first or repeated (`tcp_connect_init`, `tcp_syn_options`).
+    //= REF C-13
+    fn plan_syn(&mut self, net: &mut Net<'_>) -> Plan {
+        self.syn_due = false;
+        let answering = self.state != State::SynSent;
+        let flags = if answering { Flags::SYN | Flags::ACK } else { Flags::SYN };
+        let mut header = self.header(self.iss, flags);
+        header.window = u16::try_from(self.rcv_wnd).unwrap_or(u16::MAX);
+        if !answering {
+            header.ack = Seq(0);
+        }
+        header.options.mss = Some(self.mss_to_advertise());
+        if self.timestamps {
+            header.options.timestamps = Some(Timestamps { value: self.timestamp(net.now), echo: self.ts_recent });
+        }
+        header.options.sack_permitted = self.sack;
+        header.options.window_scale = self.window_scaling.then_some(self.rcv_wscale);
+        let repeated = self.board.head().is_some_and(|head| head.mark.contains(Mark::AMBIGUOUS))
+            || self.retransmits > 0;
+        if repeated {
+            net.counters.tcp_retrans_segs += 1;
+            self.total_retransmits += 1;
+            self.board.repeated(self.iss, net.now);
+        } else if self.board.packets_out == 0 {
+            let end = self.iss + 1;
+            self.board.push(Range { start: self.iss, end, sent_at: net.now, mss: 1, mark: Mark::SYN });
+            self.snd_nxt = self.snd_nxt.later(end);
+            self.retransmit_since = Some(net.now);
+            self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Repeat));
+        }
+        if answering {
+            self.ack.sent();
+        }
+        self.finish(net, &header, 0, 0, 0, Some(self.iss))
+    }
+
+    fn plan_repetition(&mut self, net: &mut Net<'_>) -> Option<Plan> {
+        let mss = self.current_mss(net.settings);
+        let quota = self.window.cwnd.saturating_sub(self.board.in_flight());
+        let forced = core::mem::take(&mut self.head_due);
+        let most = if forced { 1 } else { quota.min(self.segments_per_plan(mss)) };
+        if most == 0 || (!forced && self.board.lost_out <= self.board.repeated_out) {
+            return None;
+        }
+        let most = most.saturating_mul(u32::from(mss));
+        let range = match self.board.next_lost(most, mss) {
+            Some(range) => range,
+            None if forced => self.board.head_segment(mss)?,
+            None => return None,
+        };
+        if range.mark.contains(Mark::SYN) {
+            return Some(self.plan_syn(net));
+        }
+        // A peer that has shrunk its window gets one segment as a probe, no more (RFC 9293 §3.8.6.2.1).
+        let beyond = range.start.offset_from(self.snd_una + self.snd_wnd) >= 0;
+        if beyond && !forced {
+            return None;
+        }
+        let fin = range.mark.contains(Mark::FIN);
+        let length = range.end.distance_from(range.start) - u32::from(fin);
+        let from = range.start.distance_from(self.data_start()) as usize;
+        let (_, gathered) = self.buffer.gather(from, length as usize);
+        if gathered < length as usize {
+            // In too many pieces for one go: repeat what fits.
+            let fits = u32::try_from(gathered).unwrap_or(0);
+            if fits == 0 {
+                return None;
+            }
+            let whole = if fits > u32::from(mss) { fits - fits % u32::from(mss) } else { fits };
+            return self.repeat(net, Range { end: range.start + whole, mark: range.mark - Mark::FIN, ..range }, from);
+        }
+        self.repeat(net, range, from)
+    }
+
+    fn repeat(&mut self, net: &mut Net<'_>, range: Range, from: usize) -> Option<Plan> {
+        let fin = range.mark.contains(Mark::FIN);
+        let length = range.end.distance_from(range.start) - u32::from(fin);
+        self.board.cut_at(range.start, range.end);
+        let packets = range.packets();
+        self.board.repeated(range.start, net.now);
+        net.counters.tcp_retrans_segs += u64::from(packets);
+        self.total_retransmits += packets;
+        match self.phase {
+            super::recovery::Phase::Recovery => net.counters.tcp_fast_retrans += u64::from(packets),
+            super::recovery::Phase::Loss => net.counters.tcp_slow_start_retrans += u64::from(packets),
+            _ => {}
+        }
+        if self.retransmit_at.is_none() {
+            self.restart_timer(net.now);
+        }
+        Some(self.plan_segment(net, range.start, from, length, fin))
+    }
+
+    /// Segments that one super-segment may hold.
+    fn segments_per_plan(&self, mss: u16) -> u32 {
+        let headers = if self.tuple.remote.is_ipv4() { 20 } else { 40 } + 20 + u32::from(TIMESTAMPS_LENGTH) + 28;
+        let room = self.route.map_or(0, |route| route.gso_max.min(65_535)).saturating_sub(headers);
+        (room / u32::from(mss.max(1))).max(1)
+    }
+
+    /// New data and FIN.
+    fn plan_data(&mut self, net: &mut Net<'_>) -> Option<Plan> {
+        let unsent = self.unsent();
+        if unsent == 0 {
+            return None;
+        }
+        self.restart_window_after_idle(net);
+        let mss = self.current_mss(net.settings);
+        self.last_mss = mss;
+        let mss = u32::from(mss);
+        let forced = core::mem::take(&mut self.forced);
+        let in_flight = self.board.in_flight();
+        let quota = self.window.cwnd.saturating_sub(in_flight);
+        if quota == 0 && !forced {
+            self.window_limited = true;
+            return None;
+        }
+        let data = self.data_end().distance_from(self.snd_nxt);
+        let room = (self.snd_una + self.snd_wnd).distance_from(self.snd_nxt);
+        if unsent.min(mss) > room && !forced {
+            return None;
+        }
+        let limit = room.min(quota.max(1).saturating_mul(mss)).min(self.segments_per_plan(self.last_mss) * mss);
+        let mut length = data.min(limit);
+        if length > mss {
+            let partial = length % mss;
+            if partial != 0 && (length < data || self.is_held_by_nagle(true)) {
+                length -= partial;
+            }
+        } else if length < mss && length == data && !forced && !self.fin_queued && self.is_held_by_nagle(true) {
+            return None;
+        }
+        let from = self.snd_nxt.distance_from(self.data_start()) as usize;
+        let (_, gathered) = self.buffer.gather(from, length as usize);
+        let gathered = u32::try_from(gathered).unwrap_or(0);
+        if gathered < length {
+            length = if gathered > mss { gathered - gathered % mss } else { gathered };
+        }
+        let fin = self.fin_queued && length == data && length < room.max(1);
+        if length == 0 && !fin {
+            return None;
+        }
+        let start = self.snd_nxt;
+        let end = start + length + u32::from(fin);
+        if length % mss != 0 {
+            self.snd_sml = end;
+        }
+        let first = self.board.packets_out == 0;
+        let mark = if fin { Mark::FIN } else { Mark::empty() };
+        self.board.push(Range { start, end, sent_at: net.now, mss: self.last_mss, mark });
+        self.snd_nxt = end;
+        self.bytes_sent += u64::from(length);
+        net.counters.tcp_orig_data_sent += u64::from(length.div_ceil(mss).max(1));
+        self.note_window_use();
+        if first || !matches!(self.retransmit_at, Some((_, RetransmitTimer::Repeat))) {
+            self.retransmit_since = None;
+            self.restart_timer(net.now);
+        }
+        Some(self.plan_segment(net, start, from, length, fin))
+    }
+
+    /// `tcp_nagle_check` for a segment that is not full.
+    //= RFC 9293 §3.7.4
+    fn is_held_by_nagle(&self, partial: bool) -> bool {
+        if !partial || self.snd_up.is_some() {
+            return false;
+        }
+        if self.tcp.cork || self.more {
+            return true;
+        }
+        // Minshall: only a small segment in flight holds the next one back.
+        let small_in_flight = self.snd_sml.after(self.snd_una) && !self.snd_sml.after(self.snd_nxt);
+        !self.tcp.no_delay && !self.tcp.push_once && self.board.packets_out > 0 && small_in_flight
+    }
+
+    /// `tcp_cwnd_validate`: how much of the window was used in this round.
+    fn note_window_use(&mut self) {
+        let in_flight = self.board.packets_out;
+        if !self.snd_una.before(self.max_packets_seq) || in_flight > self.max_packets_out {
+            self.max_packets_out = in_flight;
+            self.max_packets_seq = self.snd_nxt;
+            self.window_limited = self.board.in_flight() >= self.window.cwnd;
+        }
+        self.window_limited |= self.board.in_flight() >= self.window.cwnd;
+    }
+
+    /// `tcp_cwnd_restart`: a window that was not used for a while proves nothing (RFC 5681 §4.1).
+    fn restart_window_after_idle(&mut self, net: &Net<'_>) {
+        if self.board.packets_out > 0 || !net.settings.tcp_slow_start_after_idle {
+            return;
+        }
+        let rto = self.rtt.base();
+        let mut idle = net.now.since(self.last_sent);
+        if idle <= rto {
+            return;
+        }
+        self.algorithm.resumed(idle);
+        let least = INITIAL_WINDOW.min(self.window.cwnd);
+        let three_quarters = (self.window.cwnd >> 1) + (self.window.cwnd >> 2);
+        self.window.ssthresh = self.window.ssthresh.max(three_quarters);
+        while idle > rto && self.window.cwnd > least {
+            self.window.cwnd >>= 1;
+            idle = idle.saturating_sub(rto);
+        }
+        self.window.cwnd = self.window.cwnd.max(least);
+        self.window.count = 0;
+        self.last_sent = net.now;
+    }
+
+    fn plan_segment(&mut self, net: &mut Net<'_>, seq: Seq, from: usize, length: u32, fin: bool) -> Plan {
+        let window = self.update_window(net.settings, net.counters);
+        let mut flags = Flags::ACK;
+        let last = seq + length == self.data_end();
+        if length > 0 && last && !self.more {
+            flags |= Flags::PSH;
+        }
+        if fin {
+            flags |= Flags::FIN;
+        }
+        let mut header = self.header(seq, flags);
+        header.window = window;
+        if let Some(up) = self.snd_up
+            && up.after(seq)
+            && up.offset_from(seq) <= i32::from(u16::MAX)
+        {
+            header.flags |= Flags::URG;
+            header.urgent = u16::try_from(up.distance_from(seq)).unwrap_or(u16::MAX);
+        }
+        header.options = self.common_options(net.now, true);
+        self.ack.sent();
+        if length > 0 {
+            self.note_sent_data(net.now);
+        }
+        let mss = u32::from(self.last_mss.max(1));
+        let gso_size = if length > mss { self.last_mss } else { 0 };
+        self.finish(net, &header, from, length, gso_size, Some(seq))
+    }
+
+    /// A segment without data: ACK or probe.
+    fn plan_bare(&mut self, net: &mut Net<'_>, seq: Seq) -> Plan {
+        let window = self.update_window(net.settings, net.counters);
+        let mut header = self.header(seq, Flags::ACK);
+        header.window = window;
+        header.options = self.common_options(net.now, true);
+        let more = self.ack.owed > 1;
+        self.ack.sent();
+        self.ack.now = more;
+        self.finish(net, &header, 0, 0, 0, None)
+    }
+
+    fn finish(
+        &mut self,
+        net: &mut Net<'_>,
+        header: &Header,
+        from: usize,
+        length: u32,
+        gso_size: u16,
+        seq: Option<Seq>,
+    ) -> Plan {
+        let packets = if gso_size > 0 { length.div_ceil(u32::from(gso_size)) } else { 1 };
+        net.counters.tcp_out_segs += u64::from(packets);
+        self.segments_out = self.segments_out.wrapping_add(packets);
+        Plan { header: header.emit(), from, length: length as usize, gso_size, seq }
+    }
+
+    /// The device had no room for the segment planned last.
+    //= REF C-17
+    pub(super) fn refused(&mut self, now: Instant, seq: Option<Seq>) {
+        match seq {
+            Some(seq) => {
+                self.enter_reduced();
+                if seq == self.iss {
+                    self.syn_due = true;
+                } else {
+                    self.board.refused(seq);
+                    self.head_due = true;
+                }
+            }
+            None => self.ack.now = true,
+        }
+        self.paused_until = Some(now + PAUSE);
+    }
+
+    /// After all that could be sent was sent: data that waits for a closed window needs a probe
+    /// (`tcp_check_probe_timer`).
+    pub(super) fn after_sending(&mut self, now: Instant) {
+        self.tcp.push_once = false;
+        if self.board.packets_out == 0 && self.state.may_send() && self.unsent() > 0 {
+            self.arm_probe(now);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! One TCP socket: the variables of RFC 9293 §3.3.1 under their names, and what Linux keeps beside them in
+//! `struct tcp_sock`. What is done with them stands in the files of the topics.
+
+use alloc::boxed::Box;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use super::buffer::SendBuffer;
+use super::congestion::{Algorithm, Window};
+use super::delayed_ack::DelayedAck;
+use super::header::{Flags, Header, Options, SackBlocks, TIMESTAMPS_LENGTH, Timestamps};
+use super::listen::Listen;
+use super::options::TcpOptions;
+use super::reassembly::Reassembly;
+use super::recovery::Phase;
+use super::rto::RoundTrip;
+use super::sack::Scoreboard;
+use super::sequence::Seq;
+use super::state::State;
+use super::{Reply, Shared, Tuple, isn};
+use crate::frame::Purpose;
+use crate::ip::Route;
+use crate::settings::Settings;
+use crate::socket::error::SocketFault;
+use crate::socket::options::SocketOptions;
+use crate::socket::protocol::{AddressFamily, Net, SockId, SocketId};
+use crate::time::Instant;
+
+/// RFC 9293 §3.7.1 (MUST-15): segment size towards a peer that did not name one.
+pub const DEFAULT_MSS: u16 = 536;
+
+/// Which meaning the retransmission timer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetransmitTimer {
+    /// Repeat the oldest segment.
+    Repeat,
+    /// Probe a closed window.
+    Probe,
+}
+
+/// What becomes of a sock after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays.
+    Stays,
+    /// The connection goes on as a TIME_WAIT entry, in this state, for so long.
+    Waits(State, Duration),
+}
+
+/// One socket.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct Sock {
+    pub index: u32,
+    pub generation: u32,
+    pub family: AddressFamily,
+    pub owner: Option<SocketId>,
+    /// No program holds it any more (SOCK_DEAD).
+    pub orphan: bool,
+    pub event_queued: bool,
+    pub send_queued: bool,
+    pub hashed: bool,
+    pub state: State,
+    /// `local_port` is 0 when no port is held.
+    pub tuple: Tuple,
+    /// Port that getsockname shows (`inet_sport`).
+    pub shown_port: u16,
+    /// The program bound the address (SOCK_BINDADDR_LOCK).
+    pub address_locked: bool,
+    /// The program bound the port (SOCK_BINDPORT_LOCK).
+    pub port_locked: bool,
+    pub options: SocketOptions,
+    pub tcp: TcpOptions,
+    pub route: Option<Route>,
+    pub error: Option<SocketFault>,
+    pub soft_error: Option<SocketFault>,
+    pub shutdown_read: bool,
+    pub shutdown_write: bool,
+    /// The peer's FIN has been taken (SOCK_DONE).
+    pub finished: bool,
+    pub listen: Option<Box<Listen>>,
+
+    pub iss: Seq,
+    pub snd_una: Seq,
+    pub snd_nxt: Seq,
+    pub snd_wnd: u32,
+    pub snd_wl1: Seq,
+    /// Largest window that the peer ever offered.
+    pub max_window: u32,
+    pub snd_wscale: u8,
+    /// End of the last small segment sent (Minshall's Nagle).
+    pub snd_sml: Seq,
+    /// Urgent pointer of data to send, while not acknowledged.
+    pub snd_up: Option<Seq>,
+    pub buffer: SendBuffer,
+    /// A FIN follows the data.
+    pub fin_queued: bool,
+    /// The peer has acknowledged our FIN.
+    pub fin_acked: bool,
+    /// The SYN has to be sent, first or again.
+    pub syn_due: bool,
+    /// The last send said that more follows at once (MSG_MORE).
+    pub more: bool,
+    pub board: Scoreboard,
+    pub window: Window,
+    pub algorithm: Algorithm,
+    pub phase: Phase,
+    /// `snd_nxt` when the last loss was noticed (RFC 6582's recover).
+    pub high_seq: Seq,
+    /// The first segment goes out whatever the window says.
+    pub head_due: bool,
+    /// Most segments in flight in this window, and whether the window held more back.
+    pub max_packets_out: u32,
+    pub max_packets_seq: Seq,
+    pub window_limited: bool,
+    pub rtt: RoundTrip,
+    /// When the first segment that is repeated now was sent first.
+    pub retransmit_since: Option<Instant>,
+    pub retransmits: u32,
+    pub total_retransmits: u32,
+    pub last_sent: Instant,
+    pub peer_mss: u16,
+    /// MSS that we advertised or use as our own (`advmss`).
+    pub advertised_mss: u16,
+
+    pub irs: Seq,
+    pub rcv_nxt: Seq,
+    /// `rcv_nxt` when the last ACK was sent.
+    pub rcv_wup: Seq,
+    pub rcv_wnd: u32,
+    pub rcv_wscale: u8,
+    pub window_clamp: u32,
+    pub rcv_ssthresh: u32,
+    pub queue: Reassembly,
+    /// Sequence number of a FIN that came ahead of a hole.
+    pub fin_ahead: Option<Seq>,
+    /// First byte that the program has not read.
+    pub copied_seq: Seq,
+    /// Receive autotuning: start of the measured round and bytes read in the last one.
+    pub space_since: Instant,
+    pub space_seq: Seq,
+    pub space: u32,
+    pub rcv_rtt: Option<Duration>,
+    pub rcv_rtt_seq: Seq,
+    pub rcv_rtt_since: Instant,
+    pub last_received: Instant,
+    pub last_ack_received: Instant,
+    pub received_data: bool,
+
+    pub timestamps: bool,
+    pub timestamp_offset: u32,
+    pub ts_recent: u32,
+    pub ts_recent_at: Instant,
+    pub sack: bool,
+    pub window_scaling: bool,
+
+    pub ack: DelayedAck,
+    pub last_challenge: Option<Instant>,
+    pub retransmit_at: Option<(Instant, RetransmitTimer)>,
+    pub keepalive_at: Option<Instant>,
+    /// The device was full: nothing goes out before.
+    pub paused_until: Option<Instant>,
+    pub armed: Option<Instant>,
+    pub probes_out: u32,
+    pub probe_since: Option<Instant>,
+    /// A segment without data goes out to make the peer answer.
+    pub probe_due: bool,
+    /// The next data goes out whatever Nagle and the size of the window say.
+    pub forced: bool,
+    /// Segment size used last.
+    pub last_mss: u16,
+    /// What has to be done with the sock when the current event is over.
+    pub fate: Fate,
+    pub bytes_sent: u64,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+    pub segments_in: u32,
+    pub segments_out: u32,
+}
+
+const fn ip_header(address: IpAddr) -> u16 {
+    if address.is_ipv4() { 20 } else { 40 }
+}
+
+impl Sock {
+    pub fn new(settings: &Settings, generation: u32, family: AddressFamily, now: Instant) -> Self {
+        let unspecified = match family {
+            AddressFamily::Inet => IpAddr::from([0; 4]),
+            AddressFamily::Inet6 => IpAddr::from([0_u16; 8]),
+        };
+        let [_, receive, _] = settings.tcp_rmem;
+        let [_, send, _] = settings.tcp_wmem;
+        Self {
+            index: 0,
+            generation,
+            family,
+            owner: None,
+            orphan: false,
+            event_queued: false,
+            send_queued: false,
+            hashed: false,
+            state: State::Closed,
+            tuple: Tuple { local: unspecified, local_port: 0, remote: unspecified, remote_port: 0 },
+            shown_port: 0,
+            address_locked: false,
+            port_locked: false,
+            options: SocketOptions::new(receive, send),
+            tcp: TcpOptions::default(),
+            route: None,
+            error: None,
+            soft_error: None,
+            shutdown_read: false,
+            shutdown_write: false,
+            finished: false,
+            listen: None,
+            iss: Seq(0),
+            snd_una: Seq(0),
+            snd_nxt: Seq(0),
+            snd_wnd: 0,
+            snd_wl1: Seq(0),
+            max_window: 0,
+            snd_wscale: 0,
+            snd_sml: Seq(0),
+            snd_up: None,
+            buffer: SendBuffer::default(),
+            fin_queued: false,
+            fin_acked: false,
+            syn_due: false,
+            more: false,
+            board: Scoreboard::default(),
+            window: Window::default(),
+            algorithm: Algorithm::from_setting(&settings.tcp_congestion_control),
+            phase: Phase::Open,
+            high_seq: Seq(0),
+            head_due: false,
+            max_packets_out: 0,
+            max_packets_seq: Seq(0),
+            window_limited: false,
+            rtt: RoundTrip::default(),
+            retransmit_since: None,
+            retransmits: 0,
+            total_retransmits: 0,
+            last_sent: now,
+            peer_mss: DEFAULT_MSS,
+            advertised_mss: DEFAULT_MSS,
+            irs: Seq(0),
+            rcv_nxt: Seq(0),
+            rcv_wup: Seq(0),
+            rcv_wnd: 0,
+            rcv_wscale: 0,
+            window_clamp: 0,
+            rcv_ssthresh: 0,
+            queue: Reassembly::default(),
+            fin_ahead: None,
+            copied_seq: Seq(0),
+            space_since: now,
+            space_seq: Seq(0),
+            space: 0,
+            rcv_rtt: None,
+            rcv_rtt_seq: Seq(0),
+            rcv_rtt_since: now,
+            last_received: now,
+            last_ack_received: now,
+            received_data: false,
+            timestamps: false,
+            timestamp_offset: 0,
+            ts_recent: 0,
+            ts_recent_at: Instant::ZERO,
+            sack: false,
+            window_scaling: false,
+            ack: DelayedAck::default(),
+            last_challenge: None,
+            retransmit_at: None,
+            keepalive_at: None,
+            paused_until: None,
+            armed: None,
+            probes_out: 0,
+            probe_since: None,
+            probe_due: false,
+            forced: false,
+            last_mss: DEFAULT_MSS,
+            fate: Fate::Stays,
+            bytes_sent: 0,
+            bytes_acked: 0,
+            bytes_received: 0,
+            segments_in: 0,
+            segments_out: 0,
+        }
+    }
+
+    pub const fn id(&self) -> SockId {
+        SockId { index: self.index, generation: self.generation }
+    }
+
+    /// Sequence number of the first byte in the send buffer.
+    pub fn data_start(&self) -> Seq {
+        self.snd_una.later(self.iss + 1)
+    }
+
+    /// Sequence number after the last byte written.
+    pub fn data_end(&self) -> Seq {
+        self.data_start() + u32::try_from(self.buffer.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Sequence number after all that was written, FIN included (`write_seq`).
+    pub fn write_end(&self) -> Seq {
+        if self.fin_acked { self.snd_una } else { self.data_end() + u32::from(self.fin_queued) }
+    }
+
+    /// Nothing that was written is unacknowledged.
+    pub fn is_all_acked(&self) -> bool {
+        self.snd_una == self.write_end()
+    }
+
+    /// Bytes and FIN that were never sent.
+    pub fn unsent(&self) -> u32 {
+        self.write_end().distance_from(self.snd_nxt)
+    }
+
+    /// Tells the owner that its readiness may have changed.
+    pub fn wake(&mut self, shared: &mut Shared) {
+        if self.owner.is_some() && !self.event_queued {
+            self.event_queued = true;
+            shared.events.push_back(self.id());
+        }
+    }
+
+    pub fn clear_timers(&mut self) {
+        self.retransmit_at = None;
+        self.keepalive_at = None;
+        self.ack.clear();
+        self.paused_until = None;
+        self.probe_due = false;
+        self.head_due = false;
+        self.syn_due = false;
+    }
+
+    /// Throws away what was not acknowledged (`tcp_write_queue_purge`).
+    pub fn purge_output(&mut self) {
+        self.buffer.clear();
+        self.board.clear();
+        self.snd_una = self.snd_nxt;
+    }
+
+    /// Next deadline of any of the timers.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.retransmit_at.map(|(at, _)| at), self.keepalive_at, self.ack.deadline(), self.paused_until]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Bytes that the receive buffer could advertise if it were empty (`tcp_full_space`).
+    pub fn full_space(&self, settings: &Settings) -> u32 {
+        window_from_space(settings, self.options.receive_buffer)
+    }
+
+    /// Bytes that the receive buffer can take now (`tcp_space`).
+    pub fn free_space(&self, settings: &Settings) -> u32 {
+        self.full_space(settings).saturating_sub(u32::try_from(self.queue.held()).unwrap_or(u32::MAX))
+    }
+
+    /// What is left of the window that was offered last (`tcp_receive_window`).
+    pub fn receive_window(&self) -> u32 {
+        (self.rcv_wup + self.rcv_wnd).distance_from(self.rcv_nxt)
+    }
+
+    /// Segment size that the path allows, from MTU and options of every header.
+    fn path_mss(&self, mtu: u16) -> u16 {
+        let mss = mtu.saturating_sub(ip_header(self.tuple.remote) + 20);
+        let mss = mss.min(self.peer_mss);
+        mss.saturating_sub(if self.timestamps { TIMESTAMPS_LENGTH } else { 0 })
+    }
+
+    /// Payload bytes of a full segment now (`tcp_current_mss`).
+    pub fn current_mss(&self, settings: &Settings) -> u16 {
+        let mtu = self.route.map_or(1_500, |route| route.mtu);
+        let mss = self.path_mss(mtu).max(settings.tcp_min_snd_mss.saturating_sub(TIMESTAMPS_LENGTH));
+        // RFC 9293 §3.8.6.2.1: never more than half of the largest window, or a small window would never fill.
+        let half = u32::from(if self.max_window > u32::from(DEFAULT_MSS) { 1_u16 } else { 0 });
+        let cutoff = self.max_window >> half;
+        let bounded = if cutoff > 0 && u32::from(mss) > cutoff {
+            u16::try_from(cutoff.max(48)).unwrap_or(mss).min(mss)
+        } else {
+            mss
+        };
+        let sack = if self.sack { u16::try_from(self.queue.block_count().min(3)).unwrap_or(0) } else { 0 };
+        bounded.saturating_sub(if sack > 0 { 4 + 8 * sack } else { 0 }).max(16)
+    }
+
+    /// The MSS that a SYN of ours names (`tcp_advertise_mss`).
+    pub fn mss_to_advertise(&self) -> u16 {
+        let (mtu, advertised) = self.route.map_or((1_500, 0), |route| (route.mtu, route.advertised_mss));
+        let from_mtu = mtu.saturating_sub(ip_header(self.tuple.remote) + 20).max(256);
+        let mss = if advertised > 0 { advertised.min(from_mtu) } else { from_mtu };
+        if self.tcp.max_segment > 0 { mss.min(self.tcp.max_segment) } else { mss }
+    }
+
+    /// What every segment but a SYN carries (`tcp_established_options`).
+    pub fn common_options(&mut self, now: Instant, with_sack: bool) -> Options {
+        let mut options = Options::default();
+        if self.timestamps {
+            options.timestamps = Some(Timestamps { value: self.timestamp(now), echo: self.ts_recent });
+        }
+        if with_sack && self.sack && self.queue.block_count() > 0 {
+            options.sack = self.queue.take_blocks(if self.timestamps { 3 } else { 4 }, true);
+        } else {
+            options.sack = SackBlocks::default();
+        }
+        options
+    }
+
+    pub fn timestamp(&self, now: Instant) -> u32 {
+        isn::timestamp_clock(now).wrapping_add(self.timestamp_offset)
+    }
+
+    /// A header with what is common to all segments of this connection.
+    pub fn header(&self, seq: Seq, flags: Flags) -> Header {
+        Header {
+            source_port: self.shown_port,
+            destination_port: self.tuple.remote_port,
+            seq,
+            ack: self.rcv_nxt,
+            flags,
+            window: u16::try_from(self.rcv_wnd >> self.rcv_wscale).unwrap_or(u16::MAX),
+            urgent: 0,
+            options: Options::default(),
+        }
+    }
+
+    /// Resets the peer (`tcp_send_active_reset`).
+    pub fn send_reset(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        let mut header = self.header(self.snd_nxt, Flags::RST | Flags::ACK);
+        if !self.state.needs_reset() && self.snd_nxt == self.iss {
+            header.flags = Flags::RST;
+        }
+        header.options = self.common_options(net.now, false);
+        net.counters.tcp_out_rsts += 1;
+        shared.reply(net, Reply {
+            source: self.tuple.local,
+            destination: self.tuple.remote,
+            route: self.route,
+            ttl: self.options.ttl,
+            tos: self.options.tos,
+            header: header.emit(),
+            purpose: Purpose::Own,
+        });
+    }
+
+    /// What getsockname shows.
+    pub fn local_name(&self) -> SocketAddr {
+        SocketAddr::new(self.tuple.local, self.shown_port)
+    }
+}
+
+/// `tcp_win_from_space`: the part of the buffer that is offered as window; the rest is for overhead.
+pub fn window_from_space(settings: &Settings, space: u32) -> u32 {
+    let scale = settings.tcp_adv_win_scale;
+    if scale <= 0 {
+        space >> u32::from(scale.unsigned_abs()).min(31)
+    } else {
+        space - (space >> u32::from(scale.unsigned_abs()).min(31))
+    }
+}

@@ -1,0 +1,249 @@
+//! TCP's row in the protocol switch (Linux's `tcp_prot`): each call finds its sock and goes to the file of its topic.
+
+use alloc::boxed::Box;
+use core::net::SocketAddr;
+
+use super::sock::Sock;
+use super::state::State;
+use super::{Tcp, close};
+use crate::io::{Sink, Source};
+use crate::socket::error::{
+    AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
+};
+use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use crate::socket::protocol::{
+    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId, SocketId,
+};
+
+impl Protocol for Tcp {
+    fn create(
+        &mut self,
+        net: &mut Net<'_>,
+        owner: SocketId,
+        family: AddressFamily,
+        _protocol: u8,
+    ) -> Result<SockId, CreateError> {
+        let generation = self.next_generation();
+        let mut sock = Box::new(Sock::new(net.settings, generation, family, net.now));
+        sock.owner = Some(owner);
+        let entry = self.socks.vacant_entry();
+        sock.index = u32::try_from(entry.key()).map_err(|_| CreateError::NoMemory)?;
+        let id = sock.id();
+        entry.insert(sock);
+        Ok(id)
+    }
+
+    fn close(&mut self, net: &mut Net<'_>, sock: SockId) {
+        if let Some(index) = self.place(sock) {
+            self.close_sock(net, index);
+        }
+    }
+
+    fn bind(&mut self, net: &mut Net<'_>, sock: SockId, address: SocketAddr) -> Result<(), BindError> {
+        let Some(index) = self.place(sock) else { return Err(BindError::Invalid) };
+        let Some(sock) = self.sock_mut(index) else { return Err(BindError::Invalid) };
+        // `__inet_bind`: active socket, or bound already.
+        if sock.state != State::Closed || sock.tuple.local_port != 0 {
+            return Err(BindError::Invalid);
+        }
+        let old = sock.tuple.local;
+        sock.tuple.local = address.ip();
+        let late = sock.options.bind_address_no_port && address.port() == 0;
+        if !late && !self.take_port(net, index, address.ip(), address.port()) {
+            if let Some(sock) = self.sock_mut(index) {
+                sock.tuple.local = old;
+            }
+            return Err(BindError::AddressInUse);
+        }
+        if let Some(sock) = self.sock_mut(index) {
+            sock.address_locked = !address.ip().is_unspecified();
+            sock.port_locked = address.port() != 0;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, net: &mut Net<'_>, sock: SockId, address: SocketAddr) -> Result<(), ConnectError> {
+        let Some(index) = self.place(sock) else { return Err(ConnectError::Invalid) };
+        let result = self.begin_connect(net, index, address);
+        self.settle(net, index);
+        result
+    }
+
+    fn disconnect(&mut self, net: &mut Net<'_>, sock: SockId) {
+        if let Some(index) = self.place(sock) {
+            self.disconnect_sock(net, index);
+        }
+    }
+
+    fn listen(&mut self, net: &mut Net<'_>, sock: SockId, backlog: u32) -> Result<(), ListenError> {
+        let Some(index) = self.place(sock) else { return Err(ListenError::Invalid) };
+        self.start_listening(net, index, backlog)
+    }
+
+    fn accept(&mut self, _net: &mut Net<'_>, sock: SockId) -> Result<SockId, AcceptError> {
+        let Some(index) = self.place(sock) else { return Err(AcceptError::Invalid) };
+        self.take_accepted(index)
+    }
+
+    fn adopt(&mut self, sock: SockId, owner: SocketId) {
+        if let Some(index) = self.place(sock)
+            && let Some(sock) = self.sock_mut(index)
+        {
+            sock.owner = Some(owner);
+        }
+    }
+
+    fn shutdown(&mut self, net: &mut Net<'_>, sock: SockId, how: Shutdown) {
+        let Some(index) = self.place(sock) else { return };
+        let Self { socks, shared, .. } = self;
+        let Some(sock) = socks.get_mut(index as usize) else { return };
+        match (sock.state, how) {
+            (State::Listen, Shutdown::Write) => {}
+            (State::Listen | State::SynSent, _) => {
+                self.disconnect_sock(net, index);
+                return;
+            }
+            _ => sock.shut(shared, net, how),
+        }
+        self.settle(net, index);
+    }
+
+    fn send(
+        &mut self,
+        net: &mut Net<'_>,
+        sock: SockId,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError> {
+        let Some(index) = self.place(sock) else { return Err(SendError::BrokenPipe) };
+        let Some(sock) = self.sock_mut(index) else { return Err(SendError::BrokenPipe) };
+        let result = sock.write(net, source, arguments);
+        self.settle(net, index);
+        result
+    }
+
+    fn receive(
+        &mut self,
+        net: &mut Net<'_>,
+        sock: SockId,
+        sink: &mut dyn Sink,
+        flags: ReceiveFlags,
+    ) -> Result<Received, ReceiveError> {
+        let Some(index) = self.place(sock) else { return Err(ReceiveError::NotConnected) };
+        let Some(sock) = self.sock_mut(index) else { return Err(ReceiveError::NotConnected) };
+        let result = sock.read(net, sink, flags);
+        self.settle(net, index);
+        result
+    }
+
+    fn readiness(&self, sock: SockId) -> Readiness {
+        match self.place(sock).and_then(|index| self.sock(index)) {
+            Some(sock) => sock.poll(&self.settings),
+            None => Readiness::OUT | Readiness::WRNORM | Readiness::HUP,
+        }
+    }
+
+    fn local_name(&self, sock: SockId) -> SocketAddr {
+        match self.place(sock).and_then(|index| self.sock(index)) {
+            Some(sock) => sock.local_name(),
+            None => SocketAddr::new(close::unspecified(AddressFamily::Inet), 0),
+        }
+    }
+
+    fn peer_name(&self, sock: SockId) -> Option<SocketAddr> {
+        let sock = self.place(sock).and_then(|index| self.sock(index))?;
+        // `inet_getname`: there is no peer before and after the connection.
+        let connected = !matches!(sock.state, State::Closed | State::SynSent | State::Listen);
+        connected.then(|| SocketAddr::new(sock.tuple.remote, sock.tuple.remote_port))
+    }
+
+    fn options(&self, sock: SockId) -> Option<&SocketOptions> {
+        self.place(sock).and_then(|index| self.sock(index)).map(|sock| &sock.options)
+    }
+
+    fn options_mut(&mut self, sock: SockId) -> Option<&mut SocketOptions> {
+        self.place(sock).and_then(|index| self.sock_mut(index)).map(|sock| &mut sock.options)
+    }
+
+    fn set_option(&mut self, net: &mut Net<'_>, sock: SockId, option: &SetOption) -> Result<(), OptionError> {
+        let Some(index) = self.place(sock) else { return Err(OptionError::Invalid) };
+        self.change_option(net, index, option)
+    }
+
+    fn option(&self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
+        let sock = self.place(sock).and_then(|index| self.sock(index)).ok_or(OptionError::Invalid)?;
+        let settings = net.settings;
+        sock.read_option(settings, net, name)
+    }
+
+    fn take_error(&mut self, sock: SockId) -> Option<SocketFault> {
+        let index = self.place(sock)?;
+        self.sock_mut(index).and_then(|sock| sock.error.take())
+    }
+
+    fn queued_input(&self, sock: SockId) -> usize {
+        self.place(sock).and_then(|index| self.sock(index)).map_or(0, |sock| sock.queue.readable())
+    }
+
+    fn queued_output(&self, sock: SockId) -> usize {
+        let Some(sock) = self.place(sock).and_then(|index| self.sock(index)) else { return 0 };
+        sock.write_end().distance_from(sock.snd_una) as usize
+    }
+
+    fn unsent_output(&self, sock: SockId) -> usize {
+        self.place(sock).and_then(|index| self.sock(index)).map_or(0, |sock| sock.unsent() as usize)
+    }
+}
+
+impl Sock {
+    /// `tcp_recvmsg`.
+    fn read(
+        &mut self,
+        net: &mut Net<'_>,
+        sink: &mut dyn Sink,
+        flags: ReceiveFlags,
+    ) -> Result<Received, ReceiveError> {
+        if self.state == State::Listen {
+            return Err(ReceiveError::NotConnected);
+        }
+        if flags.contains(ReceiveFlags::OOB) {
+            // Nothing urgent is ever kept apart: it stays in the stream.
+            return Err(ReceiveError::Invalid);
+        }
+        let peek = flags.contains(ReceiveFlags::PEEK);
+        let most = sink.room();
+        let discard = flags.contains(ReceiveFlags::TRUNC);
+        let target = if discard { None } else { Some(sink) };
+        let length = self.queue.read(target, most, peek).map_err(|_| ReceiveError::Memory)?;
+        if length == 0 && most > 0 && !self.finished {
+            //= REF T-10
+            if let Some(fault) = self.error.take() {
+                return Err(ReceiveError::Fault(fault));
+            }
+            if !self.shutdown_read {
+                return Err(if self.state == State::Closed {
+                    ReceiveError::NotConnected
+                } else {
+                    ReceiveError::WouldBlock
+                });
+            }
+        }
+        if length > 0 && !peek {
+            self.copied_seq += u32::try_from(length).unwrap_or(0);
+            self.tune_receive_buffer(net.now, net.settings);
+        }
+        if !peek && !matches!(self.state, State::Closed | State::SynSent) {
+            self.check_ack_after_read(net.settings, length);
+        }
+        Ok(Received {
+            length,
+            from: None,
+            to: None,
+            truncated: false,
+            urgent: false,
+            ttl: 0,
+            tos: 0,
+            at: self.last_received,
+        })
+    }
+}

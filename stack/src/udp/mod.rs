@@ -1,0 +1,140 @@
+//! UDP (RFC 768) as Linux's sockets show it: bind and look-up rules in `ports.rs`, sending in `send.rs`, receiving
+//! and ICMP errors in `receive.rs`. What IP does with the datagrams is not seen here.
+
+mod ports;
+mod receive;
+mod send;
+mod switch;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use smallvec::SmallVec;
+
+use crate::socket::error::SocketFault;
+use crate::socket::options::SocketOptions;
+use crate::socket::protocol::{AddressFamily, SockId, SocketId};
+use crate::socket::table::Table;
+use crate::time::Instant;
+
+pub use self::receive::Disposition;
+pub(crate) use self::receive::deliver;
+pub(crate) use self::switch::{datagram_readiness, path_mtu};
+
+/// A datagram that waits to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagram {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: IpAddr,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    pub(crate) at: Instant,
+}
+
+/// What a datagram in a queue is charged with: payload and Linux's overhead for it, so that SO_RCVBUF holds as
+/// many datagrams as it does there (`skb->truesize`: a 232-byte sk_buff padded to 256, headers, and a 320-byte
+/// skb_shared_info, in a block of the allocator's next size).
+pub(crate) fn true_size(payload: usize) -> usize {
+    let block = payload.saturating_add(66 + 320);
+    let block = if block <= 4_096 { block.next_power_of_two().max(512) } else { block.saturating_add(4_095) & !4_095 };
+    block.saturating_add(256)
+}
+
+/// One UDP socket.
+#[derive(Debug)]
+pub(crate) struct UdpSock {
+    pub(crate) owner: SocketId,
+    pub(crate) family: AddressFamily,
+    pub(crate) options: SocketOptions,
+    /// Local address; unspecified while not bound to one.
+    pub(crate) local: IpAddr,
+    /// Local port; 0 while unbound.
+    pub(crate) port: u16,
+    /// The address was given to bind, not chosen by connect (SOCK_BINDADDR_LOCK).
+    address_bound: bool,
+    /// The port was given to bind (SOCK_BINDPORT_LOCK).
+    port_bound: bool,
+    pub(crate) peer: Option<SocketAddr>,
+    queue: VecDeque<Datagram>,
+    /// Charge of `queue` in bytes.
+    charge: usize,
+    fault: Option<SocketFault>,
+    shut_read: bool,
+    shut_write: bool,
+    /// Data kept back by MSG_MORE, and what it was to be sent with.
+    corked: Option<send::Corked>,
+    groups: SmallVec<[IpAddr; 2]>,
+    event_queued: bool,
+}
+
+/// All of UDP.
+#[derive(Debug, Default)]
+pub struct Udp {
+    socks: Table<UdpSock>,
+    /// Bound ports, the latest socket first.
+    ports: BTreeMap<u16, SmallVec<[SockId; 2]>>,
+    events: VecDeque<SockId>,
+    /// Ephemeral ports come from these ranges only; empty: from the whole range of the settings.
+    allowed: Vec<(u16, u16)>,
+}
+
+impl Udp {
+    /// No sockets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next socket whose readiness may have changed; each is queued at most once.
+    pub fn poll_event(&mut self) -> Option<SocketId> {
+        while let Some(id) = self.events.pop_front() {
+            if let Some(sock) = self.socks.find_mut(id) {
+                sock.event_queued = false;
+                return Some(sock.owner);
+            }
+        }
+        None
+    }
+
+    /// Whether any socket holds this port.
+    #[must_use]
+    pub fn is_port_used(&self, port: u16) -> bool {
+        self.ports.contains_key(&port)
+    }
+
+    /// Ephemeral ports come from these inclusive ranges only; none: from the whole range.
+    pub fn restrict_ports(&mut self, allowed: Vec<(u16, u16)>) {
+        self.allowed = allowed;
+    }
+
+    /// Bytes charged to receive queues.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.socks.iter::<SockId>().fold(0, |sum, (_, sock)| sum.saturating_add(sock.charge))
+    }
+
+    /// Whether there is no socket.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.socks.is_empty()
+    }
+
+    fn announce(&mut self, id: SockId) {
+        if let Some(sock) = self.socks.find_mut(id)
+            && !sock.event_queued
+        {
+            sock.event_queued = true;
+            self.events.push_back(id);
+        }
+    }
+}
+
+/// The unspecified address of a family.
+pub(crate) const fn unspecified(family: AddressFamily) -> IpAddr {
+    match family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}

@@ -1,0 +1,210 @@
+//! Sending datagrams (`udp_sendmsg`).
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use super::{Udp, UdpSock};
+use crate::frame::Purpose;
+use crate::io::Source;
+use crate::ip::output::{self, Header, OutputError};
+use crate::ip::{AddressKind, Route, RouteError, RouteKey};
+use crate::socket::error::{BindError, SendError, SocketFault};
+use crate::socket::options::SocketOptions;
+use crate::socket::protocol::{AddressFamily, Net, SendArguments, SendFlags, SockId};
+use crate::wire::udp as wire;
+
+/// IP_PMTUDISC_DONT: never set DF.
+const PMTUDISC_DONT: u8 = 0;
+/// IP_PMTUDISC_DO: set DF, and refuse what does not fit.
+const PMTUDISC_DO: u8 = 2;
+/// IP_PMTUDISC_PROBE: as DO, but the learnt path MTU is ignored.
+const PMTUDISC_PROBE: u8 = 3;
+/// Most bytes of payload: what IPv4 carries less both headers.
+const LONGEST_PAYLOAD: usize = 65_535 - 20 - wire::HEADER_LENGTH;
+
+/// Data kept back by MSG_MORE (a corked socket).
+#[derive(Clone, Debug)]
+pub(super) struct Corked {
+    bytes: Vec<u8>,
+    to: SocketAddr,
+}
+
+impl Udp {
+    /// Takes one datagram, or a part of one under MSG_MORE.
+    //= REF D-03
+    pub(super) fn send_datagram(
+        &mut self,
+        net: &mut Net<'_>,
+        id: SockId,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError> {
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
+        let length = source.remaining();
+        if length > usize::from(u16::MAX) {
+            return Err(SendError::MessageTooLong);
+        }
+        if arguments.flags.contains(SendFlags::OOB) {
+            return Err(SendError::NotSupported);
+        }
+        let to = match (&sock.corked, arguments.to, sock.peer) {
+            (Some(corked), _, _) => corked.to,
+            (None, Some(to), _) | (None, None, Some(to)) => to,
+            (None, None, None) => return Err(SendError::DestinationRequired),
+        };
+        // A peer with port 0, which connect allows, is sent to all the same.
+        if arguments.to.is_some() && to.port() == 0 {
+            return Err(SendError::Invalid);
+        }
+        check_family(sock, to.ip())?;
+        if let Some(fault) = sock.fault.take() {
+            return Err(SendError::Fault(fault));
+        }
+        if sock.shut_write {
+            return Err(SendError::BrokenPipe);
+        }
+        // `sock_alloc_send_skb`: what the socket has in flight may not exceed its send buffer.
+        if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {
+            net.counters.udp_sndbuf_errors += 1;
+            return Err(SendError::WouldBlock);
+        }
+        if sock.port == 0 {
+            self.autobind(net, id)?;
+        }
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
+        let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
+        let plan = plan(net, sock, to, arguments)?;
+        let before = sock.corked.as_ref().map_or(0, |corked| corked.bytes.len());
+        if before.saturating_add(length) > LONGEST_PAYLOAD {
+            return Err(SendError::MessageTooLong);
+        }
+        let mut datagram = match sock.corked.take() {
+            Some(corked) => corked.bytes,
+            None => Vec::with_capacity(length + wire::HEADER_LENGTH),
+        };
+        if datagram.is_empty() {
+            // Room for the header, which is written when the length is known.
+            datagram.resize(wire::HEADER_LENGTH, 0);
+        }
+        if source.append_to(&mut datagram, length).is_err() {
+            return Err(SendError::Memory);
+        }
+        if arguments.flags.contains(SendFlags::MORE) {
+            sock.corked = Some(Corked { bytes: datagram, to });
+            return Ok(length);
+        }
+        transmit(net, sock, &plan, to, datagram)?;
+        Ok(length)
+    }
+
+    /// Binds an unbound socket to an ephemeral port (`inet_autobind`: EAGAIN when there is none).
+    pub(super) fn autobind(&mut self, net: &mut Net<'_>, id: SockId) -> Result<(), SendError> {
+        let local = self.socks.find(id).ok_or(SendError::NotConnected)?.local;
+        match self.take_port(net, id, local, 0) {
+            Ok(_) => Ok(()),
+            Err(BindError::AddressInUse) => Err(SendError::NoPort),
+            Err(_) => Err(SendError::Invalid),
+        }
+    }
+}
+
+/// How one datagram goes.
+struct Plan {
+    route: Route,
+    source: IpAddr,
+    ttl: u8,
+    tos: u8,
+    dont_fragment: bool,
+    kind: AddressKind,
+}
+
+fn check_family(sock: &UdpSock, to: IpAddr) -> Result<(), SendError> {
+    match (sock.family, to) {
+        (AddressFamily::Inet, IpAddr::V6(_)) => Err(SendError::FamilyMismatch),
+        //= REF S-06: no IPv6 layer yet.
+        (AddressFamily::Inet6, IpAddr::V6(to)) if !to.is_unspecified() => Err(SendError::NetworkUnreachable),
+        // An AF_INET6 socket that takes no IPv4 does not reach it either (`udpv6_sendmsg`).
+        (AddressFamily::Inet6, IpAddr::V4(_)) if sock.options.v6_only => Err(SendError::NetworkUnreachable),
+        _ => Ok(()),
+    }
+}
+
+fn plan(net: &mut Net<'_>, sock: &UdpSock, to: SocketAddr, arguments: &SendArguments) -> Result<Plan, SendError> {
+    let kind = net.ip.address_kind(to.ip());
+    let bound = Some(sock.local).filter(|local| !local.is_unspecified() && !local.is_multicast());
+    let mut source = arguments.source.filter(|source| !source.is_unspecified()).or(bound);
+    if kind == AddressKind::Multicast && source.is_none() {
+        source = sock.options.multicast_interface.filter(|interface| !interface.is_unspecified());
+    }
+    if !net.ip.is_up() && kind != AddressKind::Local {
+        return Err(SendError::Fault(SocketFault::NetworkDown));
+    }
+    let on_link_only = sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE);
+    let key = RouteKey { destination: to.ip(), source, on_link_only };
+    let route = net.ip.route(&key).map_err(|error| match error {
+        RouteError::Unreachable => {
+            net.counters.ip_out_no_routes += 1;
+            SendError::NetworkUnreachable
+        }
+        RouteError::BadSource => SendError::Invalid,
+    })?;
+    //= REF C-07: broadcast only with SO_BROADCAST.
+    if route.broadcast && !sock.options.broadcast {
+        return Err(SendError::NotPermitted);
+    }
+    let options: &SocketOptions = &sock.options;
+    let default_ttl =
+        if route.multicast { options.multicast_ttl } else { options.ttl.unwrap_or(net.settings.ip_default_ttl) };
+    Ok(Plan {
+        source: source.unwrap_or(route.source),
+        ttl: arguments.ttl.unwrap_or(default_ttl),
+        tos: arguments.tos.unwrap_or(options.tos),
+        dont_fragment: matches!(options.mtu_discover, PMTUDISC_DO | PMTUDISC_PROBE),
+        kind,
+        route,
+    })
+}
+
+fn transmit(
+    net: &mut Net<'_>,
+    sock: &UdpSock,
+    plan: &Plan,
+    to: SocketAddr,
+    mut datagram: Vec<u8>,
+) -> Result<(), SendError> {
+    let header = wire::Udp { source: sock.port, destination: to.port(), length: datagram.len() };
+    let mut head = Vec::with_capacity(wire::HEADER_LENGTH);
+    header.emit(&mut head, 0);
+    if let Some(place) = datagram.get_mut(..wire::HEADER_LENGTH) {
+        place.copy_from_slice(&head);
+    }
+    let mut route = plan.route;
+    if sock.options.mtu_discover == PMTUDISC_PROBE
+        && let Some(interface) = net.ip.interface()
+        && plan.kind != AddressKind::Local
+    {
+        route.mtu = interface.capabilities.mtu;
+    }
+    // IP_PMTUDISC_WANT: DF on what fits, none on what must be cut up (`__ip_make_skb`).
+    let fits = datagram.len() + 20 <= usize::from(route.mtu);
+    let dont_fragment =
+        plan.dont_fragment || (fits && sock.options.mtu_discover != PMTUDISC_DONT && net.settings.ip_no_pmtu_disc == 0);
+    let ip = Header {
+        source: plan.source,
+        destination: to.ip(),
+        protocol: wire::PROTOCOL,
+        ttl: plan.ttl,
+        tos: plan.tos,
+        dont_fragment,
+        multicast_loop: sock.options.multicast_loop,
+        purpose: Purpose::Own,
+    };
+    match output::send(net, &route, &ip, datagram, sock.options.no_check) {
+        Ok(()) => {
+            net.counters.udp_out_datagrams += 1;
+            Ok(())
+        }
+        Err(OutputError::TooLong) => Err(SendError::MessageTooLong),
+        Err(OutputError::Version) => Err(SendError::NetworkUnreachable),
+    }
+}

@@ -1,0 +1,289 @@
+//! UDP's row of the protocol switch: what the socket layer calls (`struct proto udp_prot`).
+
+use core::net::{IpAddr, SocketAddr};
+
+use smallvec::SmallVec;
+
+use super::{Udp, UdpSock, unspecified};
+use crate::io::{Sink, Source};
+use crate::ip::{AddressKind, RouteError, RouteKey};
+use crate::socket::error::{
+    AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
+};
+use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use crate::socket::protocol::{
+    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId, SocketId,
+};
+use crate::socket::table::Table;
+
+impl Protocol for Udp {
+    fn create(
+        &mut self,
+        net: &mut Net<'_>,
+        owner: SocketId,
+        family: AddressFamily,
+        _protocol: u8,
+    ) -> Result<SockId, CreateError> {
+        let options = SocketOptions::new(net.settings.rmem_default, net.settings.wmem_default);
+        Table::insert_with(&mut self.socks, |_: SockId| UdpSock {
+            owner,
+            family,
+            options,
+            local: unspecified(family),
+            port: 0,
+            address_bound: false,
+            port_bound: false,
+            peer: None,
+            queue: alloc::collections::VecDeque::new(),
+            charge: 0,
+            fault: None,
+            shut_read: false,
+            shut_write: false,
+            corked: None,
+            groups: SmallVec::new(),
+            event_queued: false,
+        })
+        .ok_or(CreateError::NoMemory)
+    }
+
+    fn close(&mut self, net: &mut Net<'_>, sock: SockId) {
+        self.release_port(sock);
+        if let Some(sock) = self.socks.remove(sock) {
+            for group in sock.groups {
+                net.ip.leave_group(group);
+            }
+        }
+    }
+
+    fn bind(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), BindError> {
+        let sock = self.socks.find(id).ok_or(BindError::Invalid)?;
+        if sock.port != 0 || sock.peer.is_some() {
+            return Err(BindError::Invalid);
+        }
+        // IP_BIND_ADDRESS_NO_PORT is for TCP; UDP takes the port here as Linux does without an early demux user.
+        self.take_port(net, id, address.ip(), address.port())?;
+        if let Some(sock) = self.socks.find_mut(id) {
+            sock.local = address.ip();
+            sock.address_bound = !address.ip().is_unspecified();
+            sock.port_bound = address.port() != 0;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), ConnectError> {
+        let sock = self.socks.find(id).ok_or(ConnectError::Invalid)?;
+        match (sock.family, address.ip()) {
+            (AddressFamily::Inet, IpAddr::V6(_)) => return Err(ConnectError::FamilyMismatch),
+            (AddressFamily::Inet6, IpAddr::V6(to)) if !to.is_unspecified() => {
+                return Err(ConnectError::NetworkUnreachable);
+            }
+            (AddressFamily::Inet6, IpAddr::V4(_)) if sock.options.v6_only => {
+                return Err(ConnectError::NetworkUnreachable);
+            }
+            _ => {}
+        }
+        // `ip4_datagram_connect`: the old route is dropped; the local address stays if it was bound.
+        let bound = Some(sock.local).filter(|local| !local.is_unspecified() && sock.address_bound);
+        let mut source = bound.filter(|bound| !bound.is_multicast());
+        let destination = net.ip.resolve_unspecified(address.ip(), bound);
+        if net.ip.address_kind(destination) == AddressKind::Multicast && source.is_none() {
+            source = sock.options.multicast_interface.filter(|interface| !interface.is_unspecified());
+        }
+        let key = RouteKey { destination, source, on_link_only: sock.options.dont_route };
+        let route = net.ip.route(&key).map_err(|error| match error {
+            RouteError::Unreachable => {
+                net.counters.ip_out_no_routes += 1;
+                ConnectError::NetworkUnreachable
+            }
+            RouteError::BadSource => ConnectError::Invalid,
+        })?;
+        //= REF C-07
+        if route.broadcast && !sock.options.broadcast {
+            return Err(ConnectError::NotPermitted);
+        }
+        if sock.port == 0 {
+            self.autobind(net, id).map_err(|_| ConnectError::NoPort)?;
+        }
+        let sock = self.socks.find_mut(id).ok_or(ConnectError::Invalid)?;
+        if bound.is_none() {
+            sock.local = route.source;
+        }
+        sock.peer = Some(SocketAddr::new(destination, address.port()));
+        self.announce(id);
+        Ok(())
+    }
+
+    //= REF C-02
+    fn disconnect(&mut self, _net: &mut Net<'_>, id: SockId) {
+        let Some(sock) = self.socks.find_mut(id) else { return };
+        sock.peer = None;
+        // `__udp_disconnect`: what was not bound by the program is forgotten.
+        if !sock.address_bound {
+            sock.local = unspecified(sock.family);
+        }
+        if !sock.port_bound {
+            self.release_port(id);
+        }
+    }
+
+    fn listen(&mut self, _net: &mut Net<'_>, _sock: SockId, _backlog: u32) -> Result<(), ListenError> {
+        Err(ListenError::NotSupported)
+    }
+
+    fn accept(&mut self, _net: &mut Net<'_>, _sock: SockId) -> Result<SockId, AcceptError> {
+        Err(AcceptError::NotSupported)
+    }
+
+    fn adopt(&mut self, sock: SockId, owner: SocketId) {
+        if let Some(sock) = self.socks.find_mut(sock) {
+            sock.owner = owner;
+        }
+    }
+
+    //= REF C-21: even a fresh socket's waiters wake, though the caller gets ENOTCONN.
+    fn shutdown(&mut self, _net: &mut Net<'_>, id: SockId, how: Shutdown) {
+        let Some(sock) = self.socks.find_mut(id) else { return };
+        sock.shut_read |= how != Shutdown::Write;
+        sock.shut_write |= how != Shutdown::Read;
+        self.announce(id);
+    }
+
+    fn send(
+        &mut self,
+        net: &mut Net<'_>,
+        sock: SockId,
+        source: &mut dyn Source,
+        arguments: &SendArguments,
+    ) -> Result<usize, SendError> {
+        self.send_datagram(net, sock, source, arguments)
+    }
+
+    fn receive(
+        &mut self,
+        _net: &mut Net<'_>,
+        sock: SockId,
+        sink: &mut dyn Sink,
+        flags: ReceiveFlags,
+    ) -> Result<Received, ReceiveError> {
+        self.take_datagram(sock, sink, flags)
+    }
+
+    //= REF C-06
+    fn readiness(&self, sock: SockId) -> Readiness {
+        let Some(sock) = self.socks.find(sock) else {
+            return Readiness::IN | Readiness::OUT | Readiness::HUP;
+        };
+        datagram_readiness(sock.fault.is_some(), (sock.shut_read, sock.shut_write), !sock.queue.is_empty())
+    }
+
+    fn local_name(&self, sock: SockId) -> SocketAddr {
+        self.socks
+            .find(sock)
+            .map_or(SocketAddr::new(unspecified(AddressFamily::Inet), 0), |sock| SocketAddr::new(sock.local, sock.port))
+    }
+
+    fn peer_name(&self, sock: SockId) -> Option<SocketAddr> {
+        self.socks.find(sock)?.peer.filter(|peer| peer.port() != 0)
+    }
+
+    fn options(&self, sock: SockId) -> Option<&SocketOptions> {
+        self.socks.find(sock).map(|sock| &sock.options)
+    }
+
+    fn options_mut(&mut self, sock: SockId) -> Option<&mut SocketOptions> {
+        self.socks.find_mut(sock).map(|sock| &mut sock.options)
+    }
+
+    fn set_option(&mut self, net: &mut Net<'_>, id: SockId, option: &SetOption) -> Result<(), OptionError> {
+        match option {
+            SetOption::Membership(group, interface, join) => self.set_membership(net, id, (*group, *interface), *join),
+            _ => Err(OptionError::Unknown),
+        }
+    }
+
+    fn option(&self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
+        let sock = self.socks.find(sock).ok_or(OptionError::Unknown)?;
+        match name {
+            OptionName::Mtu => path_mtu(net, sock.peer, sock.local),
+            _ => Err(OptionError::Unknown),
+        }
+    }
+
+    fn take_error(&mut self, sock: SockId) -> Option<SocketFault> {
+        self.socks.find_mut(sock)?.fault.take()
+    }
+
+    fn queued_input(&self, sock: SockId) -> usize {
+        self.socks.find(sock).and_then(|sock| sock.queue.front()).map_or(0, |datagram| datagram.bytes.len())
+    }
+
+    fn queued_output(&self, _sock: SockId) -> usize {
+        0
+    }
+
+    fn unsent_output(&self, _sock: SockId) -> usize {
+        0
+    }
+}
+
+impl Udp {
+    fn set_membership(
+        &mut self,
+        net: &mut Net<'_>,
+        id: SockId,
+        group: (IpAddr, Option<IpAddr>),
+        join: bool,
+    ) -> Result<(), OptionError> {
+        let sock = self.socks.find_mut(id).ok_or(OptionError::Unknown)?;
+        let (group, interface) = group;
+        if !group.is_multicast() {
+            return Err(OptionError::Invalid);
+        }
+        let ours = net.ip.interface().map(|interface| interface.address);
+        if interface.is_some_and(|address| !address.is_unspecified() && Some(address) != ours) || ours.is_none() {
+            return Err(OptionError::NoDevice);
+        }
+        let place = sock.groups.iter().position(|joined| *joined == group);
+        match (join, place) {
+            (true, Some(_)) => Err(OptionError::AddressInUse),
+            (true, None) => {
+                sock.groups.push(group);
+                net.ip.join_group(group);
+                Ok(())
+            }
+            (false, Some(place)) => {
+                sock.groups.swap_remove(place);
+                net.ip.leave_group(group);
+                Ok(())
+            }
+            (false, None) => Err(OptionError::AddressNotAvailable),
+        }
+    }
+}
+
+/// IP_MTU of a connected socket.
+pub(crate) fn path_mtu(net: &Net<'_>, peer: Option<SocketAddr>, local: IpAddr) -> Result<OptionValue, OptionError> {
+    let destination = peer.ok_or(OptionError::NotConnected)?.ip();
+    let key = RouteKey { destination, source: Some(local), on_link_only: false };
+    let route = net.ip.route(&key).map_err(|_| OptionError::NotConnected)?;
+    Ok(OptionValue::Int(i32::from(route.mtu)))
+}
+
+/// The mask of `datagram_poll`.
+pub(crate) fn datagram_readiness(fault: bool, shut: (bool, bool), data: bool) -> Readiness {
+    let mut mask = Readiness::OUT | Readiness::WRNORM | Readiness::WRBAND;
+    let (shut_read, shut_write) = shut;
+    if fault {
+        mask |= Readiness::ERR;
+    }
+    if shut_read {
+        mask |= Readiness::RDHUP | Readiness::IN | Readiness::RDNORM;
+    }
+    if shut_read && shut_write {
+        mask |= Readiness::HUP;
+    }
+    if data {
+        mask |= Readiness::IN | Readiness::RDNORM;
+    }
+    mask
+}

@@ -1,0 +1,115 @@
+//! The UDP header (RFC 768).
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use super::{checksum, read_u16};
+use crate::frame::RxChecksum;
+
+/// Bytes of the header.
+pub const HEADER_LENGTH: usize = 8;
+/// Where the checksum stands in the header.
+pub const CHECKSUM_OFFSET: u16 = 6;
+/// IP protocol number.
+pub const PROTOCOL: u8 = 17;
+
+/// What is wrong with a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpError {
+    /// Shorter than the header.
+    Truncated,
+    /// A length below 8 or beyond what has arrived.
+    Length,
+    /// The checksum does not match.
+    Checksum,
+}
+
+/// A header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+    /// Bytes of header and payload; what has arrived beyond it is padding.
+    pub length: usize,
+}
+
+impl Udp {
+    /// Reads and verifies the header of `datagram` (`__udp4_lib_rcv`).
+    ///
+    /// # Errors
+    /// See [`UdpError`].
+    pub fn parse(datagram: &[u8], from: IpAddr, to: IpAddr, trust: RxChecksum) -> Result<Self, UdpError> {
+        let head = datagram.get(..HEADER_LENGTH).ok_or(UdpError::Truncated)?;
+        let word = |at| read_u16(head, at).ok_or(UdpError::Truncated);
+        let length = usize::from(word(4)?);
+        if length < HEADER_LENGTH {
+            return Err(UdpError::Length);
+        }
+        let whole = datagram.get(..length).ok_or(UdpError::Length)?;
+        //= RFC 768: a checksum of zero means that the sender made none.
+        if word(6)? != 0 && trust == RxChecksum::Unverified {
+            let mut sum = checksum::Accumulator::new(checksum::pseudo_header(from, to, PROTOCOL, length));
+            sum.add(whole);
+            if !sum.is_valid() {
+                return Err(UdpError::Checksum);
+            }
+        }
+        Ok(Self { source: word(0)?, destination: word(2)?, length })
+    }
+
+    /// Appends the header with the given checksum.
+    pub fn emit(&self, target: &mut Vec<u8>, sum: u16) {
+        let Self { source, destination, length } = self;
+        target.extend_from_slice(&source.to_be_bytes());
+        target.extend_from_slice(&destination.to_be_bytes());
+        // The sender has refused what does not fit (EMSGSIZE).
+        target.extend_from_slice(&u16::try_from(*length).unwrap_or(u16::MAX).to_be_bytes());
+        target.extend_from_slice(&sum.to_be_bytes());
+    }
+}
+
+/// The checksum as it goes out: zero stands for "none", so a computed zero is sent as all ones (RFC 768).
+#[must_use]
+pub const fn on_the_wire(sum: u16) -> u16 {
+    if sum == 0 { 0xffff } else { sum }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+
+    const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const TO: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+
+    fn datagram() -> Vec<u8> {
+        let header = Udp { source: 7, destination: 9, length: 11 };
+        let mut bytes = Vec::new();
+        header.emit(&mut bytes, 0);
+        bytes.extend_from_slice(b"abc");
+        let mut sum = checksum::Accumulator::new(checksum::pseudo_header(FROM, TO, PROTOCOL, 11));
+        sum.add(&bytes);
+        bytes[6..8].copy_from_slice(&on_the_wire(sum.finish()).to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        let good = datagram();
+        let parse = |bytes: &[u8]| Udp::parse(bytes, FROM, TO, RxChecksum::Unverified);
+        assert_eq!(parse(&good), Ok(Udp { source: 7, destination: 9, length: 11 }));
+        assert_eq!(parse(&good[..7]), Err(UdpError::Truncated));
+        assert_eq!(parse(&good[..10]), Err(UdpError::Length));
+        let mut bad = good.clone();
+        bad[5] = 7;
+        assert_eq!(parse(&bad), Err(UdpError::Length));
+        let mut bad = good.clone();
+        bad[9] ^= 1;
+        assert_eq!(parse(&bad), Err(UdpError::Checksum));
+        assert!(Udp::parse(&bad, FROM, TO, RxChecksum::Valid).is_ok());
+        bad[6..8].fill(0);
+        assert!(parse(&bad).is_ok(), "no checksum, nothing to verify");
+    }
+}
