@@ -119,7 +119,6 @@ bench_choose_rows() {
     done
     bench_chosen=()
     bench_cases=()
-    # shellcheck disable=SC2034  # rest takes the other columns
     while IFS=$'\t' read -r row case_name rest; do
         if [ -z "$bench_wanted" ] || [[ ",$bench_wanted," == *",$row,"* ]]; then
             bench_chosen+=("$row")
@@ -417,7 +416,7 @@ linux $(uname -r)
 processor $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)
 cpus $(bench_allowed_cpus | wc -l)
 pinning program on CPU $bench_our_cpu, peer on CPU $bench_peer_cpu; onecpu rows: both on CPU $bench_our_cpu
-load $load before the first run
+load $load
 pairs $bench_pairs
 seconds $bench_seconds
 mtu $LAB_MTU
@@ -453,6 +452,9 @@ bench_main() {
         bench_say "$done_cases of ${#bench_cases[@]}: $case_name"
         bench_measure "$case_name"
     done
+    local load rest
+    read -r load rest </proc/loadavg
+    printf 'load_after %s\n' "$load" >>"$bench_dir/circumstances"
     local -a json=()
     if [ -n "$bench_json" ]; then
         json=(--json "$bench_json")

@@ -177,7 +177,10 @@ def report(results, circumstances, errors):
     print(f"{other} against the kernel's own stack, {circumstances['date']}, commit {circumstances['commit']}")
     print(f"{circumstances['cpus']} CPUs ({circumstances['processor']}), Linux {circumstances['linux']}")
     print(f"pinning: {circumstances['pinning']}")
-    print(f"load average {circumstances['load']}; library: {circumstances['library']}")
+    print(
+        f"load average {circumstances['load']} before, {circumstances['load_after']} after;"
+        f" library: {circumstances['library']}"
+    )
     print(
         f"{circumstances['pairs']} pairs of runs, kernel first, {circumstances['seconds']} s a run,"
         f" MTU {circumstances['mtu']}; ratio = {other}/kernel of each pair: median, interval, min..max"

@@ -158,6 +158,35 @@ transfers() {
     done
 }
 
+# One send of 20010 bytes with UDP_SEGMENT (17, 103) is 21 datagrams, each of its own letter.
+cuts_datagrams() {
+    lab_start peer /usr/bin/python3 - "$T_PEER" >"$TAP_DIR/datagrams" <<'PYTHON'
+import socket, sys
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.bind((sys.argv[1], 9001))
+receiver.settimeout(20)
+for number in range(21):
+    datagram = receiver.recv(65536)
+    print(number, len(datagram), datagram == bytes([97 + number]) * len(datagram), flush=True)
+PYTHON
+    # shellcheck disable=SC2153  # lab.sh sets it
+    local receiver="$LAB_PID"
+    retry 10 lab_listens peer udp 9001
+    link_start --both delay=1ms
+    lab_ours /usr/bin/python3 - "$T_PEER" <<'PYTHON'
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(17, 103, 1000)
+sender.sendto(b"".join(bytes([97 + n]) * (1000 if n < 20 else 10) for n in range(21)), (sys.argv[1], 9001))
+PYTHON
+    lab_wait "$receiver" 20
+    link_stop
+    link_is_balanced
+    cat "$TAP_DIR/datagrams"
+    equal 21 "$(grep -c True "$TAP_DIR/datagrams")" "whole datagrams"
+    equal "1 21" "$(link_count a_to_b super_frames) $(link_count a_to_b packets)" "super-frames and packets"
+}
+
 transfers_in_disorder() {
     link_start --both delay=3ms,jitter=1ms,order=free,reorder=3%/2ms,duplicate=1%,loss=0.5% --seed 16
     fetch 3000000 73
@@ -290,6 +319,7 @@ ok "lost packets are just those that are counted" loses
 ok "a seed loses and repeats the same packets again" repeats_itself
 ok "copies arrive and are counted" duplicates
 ok "3 MB each way over 1 % loss, super-frames cut" transfers
+ok "a UDP super-frame becomes its datagrams" cuts_datagrams
 ok "3 MB each way in disorder" transfers_in_disorder
 ok "the receiver sees damage, and the data is whole" damages
 ok "a rate is not exceeded" keeps_the_rate

@@ -64,10 +64,7 @@ pub(crate) fn epoll_ctl(set: i32, operation: i32, fd: i32, event: User<libc::epo
             };
             traced(format_args!("epoll_ctl({set}, {name}, {fd})"), result.map(|()| 0))
         }
-        Some(Entry::Epoll(_)) if fdtable::is_ours(set) => {
-            note_nesting(set, operation, fd, event);
-            Outcome::PassThrough
-        }
+        Some(Entry::Epoll(_)) if fdtable::is_ours(set) => Outcome::Ours(nest(set, operation, fd, event).map(|()| 0)),
         _ => Outcome::PassThrough,
     }
 }
@@ -144,17 +141,19 @@ fn make_set(runtime: &Runtime, set: i32) -> Result<SetId, Errno> {
     Ok(made)
 }
 
-/// Remembers what the kernel is about to be told of one epoll descriptor inside another.
-fn note_nesting(outer: i32, operation: i32, inner: i32, event: User<libc::epoll_event>) {
+/// Tells the kernel of one epoll descriptor inside another, and remembers what it has agreed to.
+fn nest(outer: i32, operation: i32, inner: i32, event: User<libc::epoll_event>) -> Result<(), Errno> {
+    let deleted = operation == libc::EPOLL_CTL_DEL;
+    let mut told = if deleted { None } else { Some(event.read()?) };
+    call::epoll_ctl(Fd(outer), operation, Fd(inner), told.as_mut())?;
     let _hold = signal::hold();
     let mut nested = NESTED.lock().unwrap_or_else(PoisonError::into_inner);
     nested.retain(|one| (one.outer, one.inner) != (outer, inner));
-    if operation != libc::EPOLL_CTL_DEL
-        && let Ok(event) = event.read()
-    {
+    if let Some(event) = told {
         nested.push(Nested { outer, inner, events: event.events, data: event.u64 });
     }
     NESTED_COUNT.store(nested.len(), Ordering::Release);
+    Ok(())
 }
 
 /// Forgets an epoll descriptor that is closed.

@@ -68,6 +68,8 @@ pub(crate) fn until<R>(
             None => Err(Stop::Broken),
         };
     };
+    // As the kernel keeps the file of a call under way: a close by another thread does not end it.
+    let _held = Held::new(runtime, id);
     loop {
         let handled = signal::handled();
         match runtime.block_on(id, interest, deadline, &|| handled.any_since(), &mut attempt) {
@@ -80,6 +82,22 @@ pub(crate) fn until<R>(
                 }
             }
         }
+    }
+}
+
+/// One holder more of a description, for the length of a call.
+struct Held<'a>(&'a Runtime, DescriptionId);
+
+impl<'a> Held<'a> {
+    fn new(runtime: &'a Runtime, id: DescriptionId) -> Self {
+        runtime.hold(id);
+        Self(runtime, id)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.release(self.1);
     }
 }
 
@@ -362,8 +380,16 @@ pub(crate) fn write(fd: i32, buffer: User<u8>, size: usize) -> Outcome<isize> {
     write_from("write", fd, Buffer::single(buffer, size.min(MAX_BYTES)), 0)
 }
 
+/// 0 for a socket of ours.
+fn only_ours(fd: i32) -> Outcome<isize> {
+    only_sockets!(fd);
+    Outcome::Ours(Ok(0))
+}
+
 pub(crate) fn writev(fd: i32, list: User<libc::iovec>, count: i32) -> Outcome<isize> {
     match read_vectors(list, count) {
+        // do_iter_write: nothing is not sent, where write() of nothing is an empty datagram.
+        Ok(buffer) if buffer.left() == 0 => only_ours(fd),
         Ok(buffer) => write_from("writev", fd, buffer, 0),
         Err(errno) => Outcome::Ours(Err(errno)),
     }
@@ -389,6 +415,7 @@ pub(crate) fn pwritev2(fd: i32, list: User<libc::iovec>, count: i32, offset: i64
     }
     let wait = if flags & libc::RWF_NOWAIT == 0 { 0 } else { libc::MSG_DONTWAIT };
     match read_vectors(list, count) {
+        Ok(buffer) if buffer.left() == 0 => only_ours(fd),
         Ok(buffer) => write_from("pwritev2", fd, buffer, wait),
         Err(errno) => Outcome::Ours(Err(errno)),
     }

@@ -163,6 +163,8 @@ fn set_socket(name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
 fn set_ip(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
     Ok(match name {
         libc::IP_TTL => SetOption::Ttl(given.short_int()?),
+        // The ECN bits of a stream are the protocol's (`__ip_sock_set_tos`).
+        libc::IP_TOS if handle.is_stream() => SetOption::Tos(given.short_int()? & !3),
         libc::IP_TOS => SetOption::Tos(given.short_int()?),
         libc::IP_MTU_DISCOVER => SetOption::MtuDiscover(given.short_int()?),
         libc::IP_RECVERR => SetOption::ReceiveErrors(given.short_flag()?),
@@ -295,6 +297,8 @@ fn get(fd: i32, handle: Handle, runtime: &Runtime, level: i32, name: i32) -> Res
         libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => {
             own(fd, handle, runtime, OptionName::IcmpFilter)
         }
+        // ip_getsockopt; ipv6_getsockopt says ENOPROTOOPT.
+        _ if handle.family == AddressFamily::Inet => Err(Errno(libc::EOPNOTSUPP)),
         _ => Err(UNKNOWN),
     }
 }

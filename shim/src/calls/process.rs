@@ -4,9 +4,10 @@
 
 use std::cell::Cell;
 
-use remora_host::runtime::{self, ForkTicket};
+use remora_host::runtime::{self, DescriptionId, ForkTicket, Runtime};
 
 use crate::abi::Outcome;
+use crate::fdtable::{self, Entry};
 
 thread_local! {
     /// The fork of this thread that is under way.
@@ -52,7 +53,27 @@ fn finish_parent(child: Option<i32>) {
 fn finish_child() {
     if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {
         runtime.after_fork_child(ticket);
+        reconcile(runtime);
     }
+}
+
+/// Tells the runtime what this child really holds: other threads of the parent, which are not here, held what they were
+/// waiting on, and may have opened and closed descriptors meanwhile.
+fn reconcile(runtime: &Runtime) {
+    let mut sockets: Vec<DescriptionId> = fdtable::entries(0, i32::MAX)
+        .filter_map(|(_, entry)| match entry {
+            Entry::Socket(handle) => Some(handle.id),
+            _ => None,
+        })
+        .collect();
+    sockets.sort_unstable_by_key(|id| (id.index, id.generation));
+    let mut left = sockets.as_slice();
+    runtime.reconcile(&mut || {
+        let first = *left.first()?;
+        let count = left.iter().take_while(|id| **id == first).count();
+        left = left.get(count..).unwrap_or(&[]);
+        Some((first, count as u32))
+    });
 }
 
 /// fork(), _Fork() or vfork() by a hook. vfork is fork: its child may run hooks (python's subprocess closes

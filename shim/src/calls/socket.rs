@@ -94,14 +94,13 @@ fn create(
         0..=10 => return fail(libc::ESOCKTNOSUPPORT),
         _ => return fail(libc::EINVAL),
     };
-    // IPPROTO_MAX of inet_create is 256; MPTCP (262) is a protocol of its own, which a stream socket without it
-    // replaces: programs that ask for it fall back on EPROTONOSUPPORT.
-    if protocol < 0 {
+    // IPPROTO_MAX (inet_create). MPTCP (262) is a protocol of its own that the stack does not have; programs that ask
+    // for it fall back on TCP when they hear EPROTONOSUPPORT.
+    const PROTOCOLS: i32 = 263;
+    if !(0..PROTOCOLS).contains(&protocol) {
         return fail(libc::EINVAL);
     }
-    let Ok(protocol) = u8::try_from(protocol) else {
-        return fail(if protocol == 262 { libc::EPROTONOSUPPORT } else { libc::EINVAL });
-    };
+    let Ok(protocol) = u8::try_from(protocol) else { return fail(libc::EPROTONOSUPPORT) };
     let runtime = match runtime::start(settings.config()) {
         Ok(runtime) => runtime,
         Err(error) => {

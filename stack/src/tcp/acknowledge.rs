@@ -35,6 +35,7 @@ impl Sock {
         let header = incoming.header;
         let before = self.board.packets_out;
         let mut delivery = Delivery::default();
+        self.board.begin_ack();
         if header.ack.before(self.snd_una) {
             //= RFC 5961 §5.2: snd_una - max_window <= ack
             if header.ack.before(self.snd_una - self.max_window) {
@@ -79,8 +80,8 @@ impl Sock {
             let not_duplicate = advanced || window_moved || incoming.length > 0 || delivery.duplicate;
             let kind = AckKind { advanced, not_duplicate, before };
             self.after_ack(net.now, net.counters, kind, &delivery);
-            net.counters.tcp_delivered += u64::from(delivery.acked - delivery.acked_sacked.min(delivery.acked))
-                + u64::from(delivery.sacked);
+            net.counters.tcp_delivered +=
+                u64::from(delivery.acked - delivery.acked_sacked.min(delivery.acked)) + u64::from(delivery.sacked);
             if delivery.acked > 0 {
                 //= RFC 6298 (5.3)
                 self.restart_timer(net.now);

@@ -99,9 +99,10 @@ impl SendBuffer {
         let mut slices: [&[u8]; MAX_PAYLOAD_SLICES] = [&[]; MAX_PAYLOAD_SLICES];
         let place = self.start + from as u64;
         let first = self.chunks.partition_point(|chunk| chunk.offset <= place).saturating_sub(1);
-        let mut skip = self.chunks.get(first).map_or(0, |chunk| {
-            usize::try_from(place.saturating_sub(chunk.offset)).unwrap_or(usize::MAX)
-        });
+        let mut skip = self
+            .chunks
+            .get(first)
+            .map_or(0, |chunk| usize::try_from(place.saturating_sub(chunk.offset)).unwrap_or(usize::MAX));
         let mut total = 0;
         for (slot, chunk) in slices.iter_mut().zip(self.chunks.range(first.min(self.chunks.len())..)) {
             let Some(rest) = chunk.bytes.get(skip..) else { break };

@@ -89,10 +89,9 @@ impl Sock {
         self.rtt = super::rto::RoundTrip::default();
         self.window = super::congestion::Window::default();
         self.phase = super::recovery::Phase::Open;
-        self.algorithm = super::congestion::Algorithm::by_name(super::congestion::CongestionControl::name(
-            &self.algorithm,
-        ))
-        .unwrap_or_else(|| super::congestion::Algorithm::from_setting(&net.settings.tcp_congestion_control));
+        self.algorithm =
+            super::congestion::Algorithm::by_name(super::congestion::CongestionControl::name(&self.algorithm))
+                .unwrap_or_else(|| super::congestion::Algorithm::from_setting(&net.settings.tcp_congestion_control));
         self.max_packets_out = 0;
         self.retransmits = 0;
         self.total_retransmits = 0;

@@ -35,8 +35,7 @@ impl Tcp {
         let source = (!bound.is_unspecified()).then_some(bound);
         let route = find_route(net, &RouteKey { destination, source, on_link_only })?;
         let local = if bound.is_unspecified() { route.source } else { bound };
-        let mut tuple =
-            Tuple { local, local_port: port, remote: destination, remote_port: address.port() };
+        let mut tuple = Tuple { local, local_port: port, remote: destination, remote_port: address.port() };
         if port == 0 {
             tuple.local_port = self.choose_port(net, &tuple).ok_or(ConnectError::NoPort)?;
         } else if !self.is_tuple_free(net, &tuple) {

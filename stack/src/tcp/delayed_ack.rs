@@ -191,9 +191,7 @@ impl Sock {
         if self.ack.scheduled {
             let emptied = self.queue.readable() == 0;
             due = self.rcv_nxt.distance_from(self.rcv_wup) > u32::from(self.ack.rcv_mss)
-                || (copied > 0
-                    && emptied
-                    && (self.ack.pushed_twice || (self.ack.pushed && !self.ack.pingpong)));
+                || (copied > 0 && emptied && (self.ack.pushed_twice || (self.ack.pushed && !self.ack.pingpong)));
         }
         //= RFC 9293 §3.8.6.2.2: a window that has at least doubled is told.
         if copied > 0 && !due && !self.shutdown_read {

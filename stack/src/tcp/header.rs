@@ -326,10 +326,7 @@ mod tests {
     #[test]
     fn syn_options_are_laid_out_as_linux_does() {
         let bytes = syn().emit();
-        assert_eq!(
-            &bytes.as_slice()[20..],
-            &[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 5, 0, 0, 0, 0, 1, 3, 3, 7]
-        );
+        assert_eq!(&bytes.as_slice()[20..], &[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 5, 0, 0, 0, 0, 1, 3, 3, 7]);
         let parsed = Header::parse(bytes.as_slice()).expect("own header");
         assert_eq!(parsed.header, syn());
         assert_eq!(parsed.length, 40);

@@ -62,7 +62,10 @@ impl Sock {
         out.put32(16, u32::from(self.last_mss));
         out.put32(20, u32::from(self.ack.rcv_mss));
         let listening = self.listen.as_ref();
-        out.put32(24, listening.map_or(self.board.packets_out, |listen| u32::try_from(listen.accept.len()).unwrap_or(0)));
+        out.put32(
+            24,
+            listening.map_or(self.board.packets_out, |listen| u32::try_from(listen.accept.len()).unwrap_or(0)),
+        );
         out.put32(28, listening.map_or(self.board.sacked_out, |listen| listen.backlog));
         out.put32(32, self.board.lost_out);
         out.put32(36, self.board.repeated_out);

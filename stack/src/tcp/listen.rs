@@ -1,6 +1,6 @@
 //! Passive open (RFC 9293 §3.10.7.2, `tcp_conn_request`, `tcp_check_req`): half-open requests, small and bounded, and
-//! the queue of connections that wait for accept, kept apart. SYN cookies are not part of it: a full half-open queue
-//! drops the SYN.
+//! the queue of connections that wait for accept, kept apart. There are no SYN cookies: a full half-open queue drops
+//! the SYN.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -19,6 +19,7 @@ use super::window::Initial;
 use super::{Reply, Shared, Tcp, Tuple, rto};
 use crate::frame::Purpose;
 use crate::ip::{AddressKind, Route, RouteKey};
+use crate::settings::Settings;
 use crate::socket::error::{AcceptError, ListenError};
 use crate::socket::protocol::{AddressFamily, Net, SockId};
 use crate::time::Instant;
@@ -86,10 +87,7 @@ impl Request {
     }
 
     fn stamp(&self, now: Instant) -> Timestamps {
-        Timestamps {
-            value: isn::timestamp_clock(now).wrapping_add(self.timestamp_offset),
-            echo: self.ts_recent,
-        }
+        Timestamps { value: isn::timestamp_clock(now).wrapping_add(self.timestamp_offset), echo: self.ts_recent }
     }
 
     fn acknowledgment(&self, now: Instant) -> Reply {
@@ -139,12 +137,7 @@ impl Shared {
 
 impl Tcp {
     /// `inet_csk_listen_start`.
-    pub(super) fn start_listening(
-        &mut self,
-        net: &mut Net<'_>,
-        index: u32,
-        backlog: u32,
-    ) -> Result<(), ListenError> {
+    pub(super) fn start_listening(&mut self, net: &mut Net<'_>, index: u32, backlog: u32) -> Result<(), ListenError> {
         let backlog = backlog.min(net.settings.somaxconn);
         let Some(sock) = self.sock_mut(index) else { return Err(ListenError::Invalid) };
         match sock.state {
@@ -227,27 +220,17 @@ impl Tcp {
         if incoming.has(Flags::ACK) {
             return Verdict::Reset;
         }
-        if incoming.has(Flags::SYN)
-            && !incoming.has(Flags::FIN)
-            && incoming.info.kind == AddressKind::Local
-        {
+        if incoming.has(Flags::SYN) && !incoming.has(Flags::FIN) && incoming.info.kind == AddressKind::Local {
             self.take_syn(net, index, tuple, incoming, isn);
         }
         Verdict::Done
     }
 
     /// `tcp_conn_request`.
-    fn take_syn(
-        &mut self,
-        net: &mut Net<'_>,
-        index: u32,
-        tuple: &Tuple,
-        incoming: &Incoming<'_>,
-        isn: Option<Seq>,
-    ) {
+    fn take_syn(&mut self, net: &mut Net<'_>, index: u32, tuple: &Tuple, incoming: &Incoming<'_>, isn: Option<Seq>) {
         let Some(sock) = self.sock(index) else { return };
         let Some(listen) = &sock.listen else { return };
-        if listen.half_open > listen.backlog || listen.half_open >= net.settings.tcp_max_syn_backlog {
+        if listen.half_open >= most_requests(listen, net.settings) {
             net.counters.tcp_req_q_full_drop += 1;
             net.counters.listen_drops += 1;
             return;
@@ -391,7 +374,8 @@ impl Tcp {
     fn complete_request(&mut self, net: &mut Net<'_>, place: u32, incoming: Incoming<'_>) -> Verdict {
         let Some(request) = self.shared.requests.get(place as usize) else { return Verdict::Done };
         let listener = request.listener.index;
-        let Some(sock) = self.socks.get(listener as usize).filter(|sock| sock.generation == request.listener.generation)
+        let Some(sock) =
+            self.socks.get(listener as usize).filter(|sock| sock.generation == request.listener.generation)
         else {
             self.drop_request(place);
             return Verdict::Reset;
@@ -470,7 +454,8 @@ impl Tcp {
         child.high_seq = child.snd_una;
         child.irs = request.irs;
         child.snd_wl1 = request.irs;
-        let window = Initial { shift: if request.shift.is_some() { request.window.shift } else { 0 }, ..request.window };
+        let window =
+            Initial { shift: if request.shift.is_some() { request.window.shift } else { 0 }, ..request.window };
         child.begin_window(window, request.irs + 1);
         child.total_retransmits = request.retransmits;
         if request.retransmits == 0 {
@@ -568,6 +553,12 @@ impl Tcp {
             }
         }
     }
+}
+
+/// How many half-open requests a listener may have (`inet_csk_reqsk_queue_is_full`). Where Linux would go on with SYN
+/// cookies, a request is kept instead, up to tcp_max_syn_backlog.
+fn most_requests(listen: &Listen, settings: &Settings) -> u32 {
+    if settings.tcp_syncookies == 0 { listen.backlog } else { listen.backlog.max(settings.tcp_max_syn_backlog) }
 }
 
 /// Repeated segments of a half-open connection are answered only so often (tcp_invalid_ratelimit).

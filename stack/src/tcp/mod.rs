@@ -388,15 +388,18 @@ impl Tcp {
         }
         net.counters.tcp_out_segs += 1;
         net.counters.tcp_out_rsts += 1;
-        self.shared.reply(net, Reply {
-            source: answer.source,
-            destination: answer.destination,
-            route: None,
-            ttl: None,
-            tos: 0,
-            header: answer.header.emit(),
-            purpose,
-        });
+        self.shared.reply(
+            net,
+            Reply {
+                source: answer.source,
+                destination: answer.destination,
+                route: None,
+                ttl: None,
+                tos: 0,
+                header: answer.header.emit(),
+                purpose,
+            },
+        );
     }
 
     /// An ICMP error or a failed neighbour concerns one of our segments.
@@ -505,11 +508,8 @@ impl Tcp {
         let Self { socks, plan, .. } = self;
         let plan = plan.as_ref()?;
         let sock = socks.get(index as usize)?;
-        let payload = if plan.length == 0 {
-            [&[][..]; MAX_PAYLOAD_SLICES]
-        } else {
-            sock.buffer.gather(plan.from, plan.length).0
-        };
+        let payload =
+            if plan.length == 0 { [&[][..]; MAX_PAYLOAD_SLICES] } else { sock.buffer.gather(plan.from, plan.length).0 };
         Some(Segment {
             source: sock.tuple.local,
             destination: sock.tuple.remote,

@@ -168,7 +168,12 @@ impl Sock {
         let _ = net;
     }
 
-    pub(super) fn read_option(&self, settings: &Settings, net: &mut Net<'_>, name: OptionName) -> Result<OptionValue, OptionError> {
+    pub(super) fn read_option(
+        &self,
+        settings: &Settings,
+        net: &mut Net<'_>,
+        name: OptionName,
+    ) -> Result<OptionValue, OptionError> {
         let int = |value: u32| OptionValue::Int(i32::try_from(value).unwrap_or(i32::MAX));
         Ok(match name {
             OptionName::NoDelay => int(u32::from(self.tcp.no_delay)),

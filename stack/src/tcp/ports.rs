@@ -103,9 +103,7 @@ fn candidates(first: u32, count: u32, offset: u32, odd_first: bool) -> impl Iter
     let even = if count > 1 { count & !1 } else { count };
     let start = (offset % even.max(1)) & !1;
     let half = even.div_ceil(2);
-    let pass = move |odd: u32| {
-        (0..half).map(move |step| first + (start + step * 2) % even.max(1) + odd)
-    };
+    let pass = move |odd: u32| (0..half).map(move |step| first + (start + step * 2) % even.max(1) + odd);
     let (one, two) = if odd_first { (1, 0) } else { (0, 1) };
     let last = first + count - 1;
     pass(one).chain(pass(two)).filter(move |port| *port <= last).filter_map(|port| u16::try_from(port).ok())
@@ -175,9 +173,8 @@ impl Tcp {
         let (first, count) = ephemeral(net.settings);
         let offset = net.random.below(count);
         for relax in [false, true] {
-            let found = candidates(first, count, offset, true).find(|port| {
-                self.shared.ports.is_allowed(*port) && !self.conflicts(index, local, *port, relax)
-            });
+            let found = candidates(first, count, offset, true)
+                .find(|port| self.shared.ports.is_allowed(*port) && !self.conflicts(index, local, *port, relax));
             if found.is_some() {
                 return found;
             }

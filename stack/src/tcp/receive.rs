@@ -116,10 +116,7 @@ impl Sock {
     }
 
     const fn is_closing(&self) -> bool {
-        matches!(
-            self.state,
-            State::FinWait1 | State::FinWait2 | State::CloseWait | State::Closing | State::LastAck
-        )
+        matches!(self.state, State::FinWait1 | State::FinWait2 | State::CloseWait | State::Closing | State::LastAck)
     }
 
     /// Sequence number, RST and SYN (`tcp_validate_incoming`).
@@ -483,8 +480,7 @@ impl Sock {
 
     /// SYN-RECEIVED becomes ESTABLISHED (simultaneous open; the passive one goes through a request).
     fn finish_opening(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: &Incoming<'_>) {
-        self.snd_wnd = u32::from(incoming.header.window)
-            << if incoming.has(Flags::SYN) { 0 } else { self.snd_wscale };
+        self.snd_wnd = u32::from(incoming.header.window) << if incoming.has(Flags::SYN) { 0 } else { self.snd_wscale };
         self.max_window = self.max_window.max(self.snd_wnd);
         self.snd_wl1 = incoming.header.seq;
         self.begin_transfer(net);

@@ -120,9 +120,9 @@ impl Sock {
 
     fn is_past_user_timeout(&self, now: Instant) -> bool {
         self.tcp.user_timeout > 0
-            && self.retransmit_since.is_some_and(|since| {
-                now.since(since) >= Duration::from_millis(u64::from(self.tcp.user_timeout))
-            })
+            && self
+                .retransmit_since
+                .is_some_and(|since| now.since(since) >= Duration::from_millis(u64::from(self.tcp.user_timeout)))
     }
 
     /// `tcp_orphan_retries`.

@@ -37,16 +37,7 @@ pub struct RoundTrip {
 
 impl Default for RoundTrip {
     fn default() -> Self {
-        Self {
-            srtt: 0,
-            mdev: 0,
-            mdev_max: 0,
-            rttvar: 0,
-            rtt_seq: Seq(0),
-            base: INITIAL,
-            backoff: 0,
-            least: u32::MAX,
-        }
+        Self { srtt: 0, mdev: 0, mdev_max: 0, rttvar: 0, rtt_seq: Seq(0), base: INITIAL, backoff: 0, least: u32::MAX }
     }
 }
 

@@ -91,6 +91,8 @@ pub struct Scoreboard {
     /// How many segments late one may be without being lost.
     pub reordering: u32,
     highest_sacked: Option<Seq>,
+    /// `highest_sacked` before the ACK that is being digested.
+    prior_highest: Option<Seq>,
     /// Nothing before this is lost and waits for its repetition.
     search_from: Option<Seq>,
 }
@@ -105,6 +107,7 @@ impl Default for Scoreboard {
             repeated_out: 0,
             reordering: LEAST_REORDERING,
             highest_sacked: None,
+            prior_highest: None,
             search_from: None,
         }
     }
@@ -127,6 +130,11 @@ impl Scoreboard {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.ranges.capacity() * size_of::<Range>()
+    }
+
+    /// An ACK begins to be digested.
+    pub const fn begin_ack(&mut self) {
+        self.prior_highest = self.highest_sacked;
     }
 
     fn enlist(&mut self, range: &Range) {
@@ -254,7 +262,7 @@ impl Scoreboard {
 
     /// A range sent once arrived after something sent later: the network reorders (`tcp_check_sack_reordering`).
     fn note_reordering(&mut self, range: &Range) {
-        if let Some(highest) = self.highest_sacked
+        if let Some(highest) = self.prior_highest
             && range.end.before(highest)
         {
             let distance = highest.distance_from(range.start) / u32::from(range.mss.max(1));
@@ -270,9 +278,7 @@ impl Scoreboard {
                 continue;
             }
             let inside_next = place == 0
-                && blocks
-                    .get(1)
-                    .is_some_and(|next| !block.start.before(next.start) && !block.end.after(next.end));
+                && blocks.get(1).is_some_and(|next| !block.start.before(next.start) && !block.end.after(next.end));
             if place == 0 && (block.start.before(una) || inside_next) {
                 //= RFC 2883 §4: the first block reports a duplicate.
                 delivery.duplicate = true;
@@ -537,6 +543,21 @@ mod tests {
         assert_eq!(delivery.acked, 4);
         assert_eq!(board.packets_out, 6);
         assert_eq!(delivery.rtt, Some(Duration::from_millis(7)));
+    }
+
+    #[test]
+    fn a_hole_and_its_report_in_one_ack_are_no_reordering() {
+        let mut board = board(10);
+        board.begin_ack();
+        report(&mut board, 300, &[(400, 1_000)]);
+        let mut delivery = Delivery::default();
+        board.acknowledge(Seq(300), Instant::ZERO, &mut delivery);
+        assert_eq!(board.reordering, LEAST_REORDERING);
+        assert!(board.mark_lost());
+        // What arrives late without having been repeated was reordered.
+        board.begin_ack();
+        report(&mut board, 300, &[(300, 400)]);
+        assert_eq!(board.reordering, 7);
     }
 
     #[test]

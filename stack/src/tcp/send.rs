@@ -72,11 +72,8 @@ impl Sock {
 
     /// TCP_NOTSENT_LOWAT (`__sk_stream_memory_free`).
     fn is_below_low_water(&self, settings: &Settings) -> bool {
-        let limit = if self.tcp.not_sent_low_water > 0 {
-            self.tcp.not_sent_low_water
-        } else {
-            settings.tcp_notsent_lowat
-        };
+        let limit =
+            if self.tcp.not_sent_low_water > 0 { self.tcp.not_sent_low_water } else { settings.tcp_notsent_lowat };
         self.unsent() < limit
     }
 
@@ -146,8 +143,8 @@ impl Sock {
         }
         header.options.sack_permitted = self.sack;
         header.options.window_scale = self.window_scaling.then_some(self.rcv_wscale);
-        let repeated = self.board.head().is_some_and(|head| head.mark.contains(Mark::AMBIGUOUS))
-            || self.retransmits > 0;
+        let repeated =
+            self.board.head().is_some_and(|head| head.mark.contains(Mark::AMBIGUOUS)) || self.retransmits > 0;
         if repeated {
             net.counters.tcp_retrans_segs += 1;
             self.total_retransmits += 1;

@@ -307,11 +307,6 @@ impl Sock {
         if self.fin_acked { self.snd_una } else { self.data_end() + u32::from(self.fin_queued) }
     }
 
-    /// Nothing that was written is unacknowledged.
-    pub fn is_all_acked(&self) -> bool {
-        self.snd_una == self.write_end()
-    }
-
     /// Bytes and FIN that were never sent.
     pub fn unsent(&self) -> u32 {
         self.write_end().distance_from(self.snd_nxt)
@@ -436,15 +431,18 @@ impl Sock {
         }
         header.options = self.common_options(net.now, false);
         net.counters.tcp_out_rsts += 1;
-        shared.reply(net, Reply {
-            source: self.tuple.local,
-            destination: self.tuple.remote,
-            route: self.route,
-            ttl: self.options.ttl,
-            tos: self.options.tos,
-            header: header.emit(),
-            purpose: Purpose::Own,
-        });
+        shared.reply(
+            net,
+            Reply {
+                source: self.tuple.local,
+                destination: self.tuple.remote,
+                route: self.route,
+                ttl: self.options.ttl,
+                tos: self.options.tos,
+                header: header.emit(),
+                purpose: Purpose::Own,
+            },
+        );
     }
 
     /// What getsockname shows.

@@ -73,19 +73,13 @@ impl State {
     /// A RST must tell the peer when the connection is thrown away (`tcp_need_reset`).
     #[must_use]
     pub const fn needs_reset(self) -> bool {
-        matches!(
-            self,
-            Self::Established | Self::CloseWait | Self::FinWait1 | Self::FinWait2 | Self::SynReceived
-        )
+        matches!(self, Self::Established | Self::CloseWait | Self::FinWait1 | Self::FinWait2 | Self::SynReceived)
     }
 
     /// Data or FIN may go out.
     #[must_use]
     pub const fn may_send(self) -> bool {
-        matches!(
-            self,
-            Self::Established | Self::CloseWait | Self::FinWait1 | Self::Closing | Self::LastAck
-        )
+        matches!(self, Self::Established | Self::CloseWait | Self::FinWait1 | Self::Closing | Self::LastAck)
     }
 
     const fn is_current(self) -> bool {

@@ -197,12 +197,7 @@ impl Protocol for Tcp {
 
 impl Sock {
     /// `tcp_recvmsg`.
-    fn read(
-        &mut self,
-        net: &mut Net<'_>,
-        sink: &mut dyn Sink,
-        flags: ReceiveFlags,
-    ) -> Result<Received, ReceiveError> {
+    fn read(&mut self, net: &mut Net<'_>, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
         if self.state == State::Listen {
             return Err(ReceiveError::NotConnected);
         }

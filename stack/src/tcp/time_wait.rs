@@ -78,9 +78,12 @@ impl TimeWait {
     }
 
     fn is_too_old(&self, incoming: &Incoming<'_>) -> bool {
-        incoming.header.options.timestamps.is_some_and(|timestamps| {
-            self.timestamps && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) > 0
-        }) && !incoming.has(Flags::RST)
+        incoming
+            .header
+            .options
+            .timestamps
+            .is_some_and(|timestamps| self.timestamps && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) > 0)
+            && !incoming.has(Flags::RST)
     }
 
     fn note_timestamp(&mut self, now: Instant, incoming: &Incoming<'_>) {
@@ -251,15 +254,18 @@ impl Sock {
         header.window = window;
         header.options = self.common_options(net.now, true);
         self.ack.sent();
-        shared.reply(net, Reply {
-            source: self.tuple.local,
-            destination: self.tuple.remote,
-            route: self.route,
-            ttl: self.options.ttl,
-            tos: self.options.tos,
-            header: header.emit(),
-            purpose: Purpose::Own,
-        });
+        shared.reply(
+            net,
+            Reply {
+                source: self.tuple.local,
+                destination: self.tuple.remote,
+                route: self.route,
+                ttl: self.options.ttl,
+                tos: self.options.tos,
+                header: header.emit(),
+                purpose: Purpose::Own,
+            },
+        );
     }
 }
 

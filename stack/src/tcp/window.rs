@@ -168,8 +168,7 @@ impl Sock {
                 let buffer = u32::try_from(wanted.saturating_mul(2)).unwrap_or(u32::MAX).min(most);
                 if buffer > self.options.receive_buffer {
                     self.options.receive_buffer = buffer;
-                    self.window_clamp =
-                        window_from_space(settings, buffer).min(u32::from(u16::MAX) << self.rcv_wscale);
+                    self.window_clamp = window_from_space(settings, buffer).min(u32::from(u16::MAX) << self.rcv_wscale);
                 }
             }
             self.space = copied;

@@ -106,7 +106,9 @@ impl End {
 
     fn open_here(name: &str) -> Result<Self, String> {
         let interface = call::interface(name).map_err(|errno| match errno.0 {
-            libc::ENODEV | libc::ENXIO => format!("there is no interface {name:?} here; `ip link` lists those there are"),
+            libc::ENODEV | libc::ENXIO => {
+                format!("there is no interface {name:?} here; `ip link` lists those there are")
+            }
             _ => format!("interface {name:?}: {errno}"),
         })?;
         if !matches!(interface.hardware, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK) {
@@ -130,9 +132,8 @@ impl End {
     }
 
     fn set_up(fd: Fd, index: i32) -> Result<Self, (&'static str, Errno)> {
-        let option = |what, level, name, value| {
-            call::set_option_int(fd, level, name, value).map_err(|errno| (what, errno))
-        };
+        let option =
+            |what, level, name, value| call::set_option_int(fd, level, name, value).map_err(|errno| (what, errno));
         option("unfinished work (PACKET_VNET_HDR)", libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
         option("auxiliary data (PACKET_AUXDATA)", libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
         // What the other direction sends here must not come back as an arrival.

@@ -158,8 +158,11 @@ impl Link {
     /// Sleeps until a frame, a signal, or the end of `wait`.
     fn wait(&self, wait: Duration, readable: &mut [bool; 2]) -> std::io::Result<Wishes> {
         let [one, other] = &self.ends;
-        let mut set = [one.fd(), other.fd(), self.signals]
-            .map(|fd| libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 });
+        let mut set = [one.fd(), other.fd(), self.signals].map(|fd| libc::pollfd {
+            fd: fd.raw(),
+            events: libc::POLLIN,
+            revents: 0,
+        });
         match call::ppoll(&mut set, Some(wait), None) {
             Ok(_) => {}
             Err(errno) if errno.is_transient() => return Ok(Wishes::default()),

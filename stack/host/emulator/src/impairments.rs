@@ -130,9 +130,11 @@ impl Impairments {
             "duplicate" => self.duplicate = units::chance(value)?,
             "corrupt" => self.corrupt = units::chance(value)?,
             _ => {
-                return Err("no such setting; there are rate, overhead, limit, ecn, delay, jitter, order, loss, burst, \
+                return Err(
+                    "no such setting; there are rate, overhead, limit, ecn, delay, jitter, order, loss, burst, \
                             reorder, duplicate and corrupt"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
         }
         Ok(())

@@ -37,7 +37,10 @@ impl fmt::Display for BringUpError {
             Self::NotConfigured => write!(formatter, "{}", crate::config::NO_ADDRESS),
             Self::Device(error) => error.fmt(formatter),
             Self::NoPorts => {
-                write!(formatter, "other programs under remora hold all port blocks of this address; use another address")
+                write!(
+                    formatter,
+                    "other programs under remora hold all port blocks of this address; use another address"
+                )
             }
             Self::Busy => write!(formatter, "another process is still opening the device"),
             Self::Broken => write!(formatter, "a process of this family died inside the stack"),
@@ -270,8 +273,8 @@ impl Runtime {
     pub(super) fn prepare_for_fork(&self) {
         self.prepare();
         let open = self.family.open();
-        let needed = open.device_state.load() == NONE
-            && self.enter(|core, _| core.descriptions.len() > 0).unwrap_or(false);
+        let needed =
+            open.device_state.load() == NONE && self.enter(|core, _| core.descriptions.len() > 0).unwrap_or(false);
         if needed {
             // Without a device the child will find the same reason at its own first use.
             let _ = self.bring_up(false);
@@ -284,6 +287,7 @@ impl Runtime {
         let slot = self.slot();
         let alone = self.enter(|core, now| {
             core.drop_member(now, slot);
+            core.ring_keeper();
             !core.keeper_is_there() && core.device.is_some() && core.member_count() == 0
         });
         if alone == Ok(true) {

@@ -194,7 +194,11 @@ impl Open {
 
     /// The keeper that members have to know, 0 for none.
     pub(super) fn keeper_generation(&self) -> u32 {
-        if self.keeper_state.load() == 2 && self.keeper_line.state() != Life::Died { self.keeper_count.load() } else { 0 }
+        if self.keeper_state.load() == 2 && self.keeper_line.state() != Life::Died {
+            self.keeper_count.load()
+        } else {
+            0
+        }
     }
 
     /// Makes doorbells and the channel; returns a mask of the doorbells made.
@@ -336,8 +340,11 @@ fn make(config: &Config, instead: bool) -> Result<&'static Runtime, StartError> 
     let config: &'static Config = Box::leak(Box::new(config.clone()));
     let arena = Arena::map(DEFAULT_RESERVE).map_err(StartError::Arena)?;
     let shared = || (Open::new(), Core::new(config, secret));
-    let family =
-        if instead { Shared::install_instead(arena, shared) } else { Shared::install(arena, shared).map_err(StartError::Arena)? };
+    let family = if instead {
+        Shared::install_instead(arena, shared)
+    } else {
+        Shared::install(arena, shared).map_err(StartError::Arena)?
+    };
     FAMILY.store(family);
     let runtime: &'static Runtime = Box::leak(Box::new(Runtime {
         family,

@@ -32,6 +32,10 @@ const TICKS_TO_REST: u32 = 4;
 /// How long a keeper waits for the first member.
 const FIRST_MEMBER: Duration = Duration::from_secs(2);
 
+/// When to look again without any lifeline: what is left then is short-lived, and a member whose lifeline did not arrive
+/// is known by its pid only.
+const WITHOUT_MEMBERS_LOOK: Duration = Duration::from_secs(1);
+
 /// When to look at claims that wait for the end of a TIME_WAIT.
 const LINGER_LOOK: Duration = Duration::from_secs(1);
 
@@ -247,11 +251,20 @@ impl Keeper {
         let plan = self.enter(|core, now| {
             core.rung &= !(1 << KEEPER_BELL);
             let waiting_for_first = !seen && now.since(started) < FIRST_MEMBER;
-            if without_members && !waiting_for_first && core.is_over() {
-                core.keeper_phase = Phase::Absent;
-                return Plan { packet: None, until: None, over: true };
+            if without_members && core.keeper_phase == Phase::Polling {
+                // What arrives may be the last thing waited for, so it comes before the question whether all is over.
+                core.pump_as_keeper(open, now);
+                core.settle(open, now);
             }
-            let first_look = (without_members && waiting_for_first).then(|| started + FIRST_MEMBER);
+            if without_members && !waiting_for_first {
+                core.drop_dead_members(now);
+                if core.is_over() {
+                    core.keeper_phase = Phase::Absent;
+                    return Plan { packet: None, until: None, over: true };
+                }
+            }
+            let first_look = without_members
+                .then(|| if waiting_for_first { started + FIRST_MEMBER } else { now + WITHOUT_MEMBERS_LOOK });
             release_lingering(core);
             let lingers = core.registry.lingering().next().is_some().then(|| now + LINGER_LOOK);
             if core.keeper_phase != Phase::Polling {
@@ -327,8 +340,7 @@ impl Keeper {
     fn take_messages(&mut self, channel: Fd) {
         let mut bytes = [0u8; MESSAGE];
         let mut passed = [Fd::NONE; call::MAX_PASSED];
-        while let Ok((length, count)) =
-            call::receive_descriptors(channel, &mut bytes, &mut passed, libc::MSG_DONTWAIT)
+        while let Ok((length, count)) = call::receive_descriptors(channel, &mut bytes, &mut passed, libc::MSG_DONTWAIT)
         {
             if length == 0 && count == 0 {
                 return;

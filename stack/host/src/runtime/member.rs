@@ -5,7 +5,7 @@
 
 use super::keeper::{Message, send_to_keeper};
 use super::{Core, DescriptionId, Runtime, SetId};
-use crate::sys::{Fd, call};
+use crate::sys::{Errno, Fd, call};
 use remora_stack::time::Instant;
 
 /// Most processes of one family at a time.
@@ -95,6 +95,19 @@ impl Core {
         }
     }
 
+    /// Gives up what processes held that are gone by their pid, where no lifeline tells of them.
+    pub(super) fn drop_dead_members(&mut self, now: Instant) {
+        let dead: Vec<SlotId> = (0u16..)
+            .zip(&self.members)
+            .filter(|(_, member)| member.taken && member.pid > 0)
+            .filter(|(_, member)| call::kill(member.pid, 0) == Err(Errno(libc::ESRCH)))
+            .map(|(index, member)| SlotId { index, generation: member.generation })
+            .collect();
+        for slot in dead {
+            self.drop_member(now, slot);
+        }
+    }
+
     /// A process has gone: what it alone held is closed, its sleepers are forgotten, its slot is free.
     pub(super) fn drop_member(&mut self, now: Instant, slot: SlotId) {
         if !self.is_member(slot) {
@@ -106,9 +119,7 @@ impl Core {
             .descriptions
             .names()
             .filter(|id| {
-                self.descriptions.find_mut(*id).is_some_and(|it| {
-                    it.holders.count(slot) > 0 && it.holders.set(slot, 0)
-                })
+                self.descriptions.find_mut(*id).is_some_and(|it| it.holders.count(slot) > 0 && it.holders.set(slot, 0))
             })
             .collect();
         for id in gone {
@@ -116,8 +127,7 @@ impl Core {
         }
         for index in 0..self.sets.places() {
             let Some(id) = self.sets.name_at::<SetId>(index) else { continue };
-            let gone =
-                self.sets.find_mut(id).is_some_and(|it| it.holders.count(slot) > 0 && it.holders.set(slot, 0));
+            let gone = self.sets.find_mut(id).is_some_and(|it| it.holders.count(slot) > 0 && it.holders.set(slot, 0));
             if gone {
                 self.destroy_set(id);
             }
@@ -213,9 +223,10 @@ impl Runtime {
             }
             for id in core.descriptions.names() {
                 let count = listed.iter().find(|(name, _)| *name == id).map_or(0, |(_, count)| *count);
-                let gone = core.descriptions.find_mut(id).is_some_and(|it| {
-                    it.holders.count(slot) != count && it.holders.set(slot, count)
-                });
+                let gone = core
+                    .descriptions
+                    .find_mut(id)
+                    .is_some_and(|it| it.holders.count(slot) != count && it.holders.set(slot, count));
                 if gone {
                     core.destroy(now, id);
                 }

@@ -431,14 +431,7 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`SetError`].
-    pub fn set_add(
-        &self,
-        set: SetId,
-        fd: i32,
-        id: DescriptionId,
-        events: u32,
-        data: u64,
-    ) -> Result<(), SetError> {
+    pub fn set_add(&self, set: SetId, fd: i32, id: DescriptionId, events: u32, data: u64) -> Result<(), SetError> {
         self.enter(|core, _| core.set_add(set, fd, id, events, data)).unwrap_or(Err(SetError::NotFound))
     }
 
@@ -446,14 +439,7 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`SetError`].
-    pub fn set_modify(
-        &self,
-        set: SetId,
-        fd: i32,
-        id: DescriptionId,
-        events: u32,
-        data: u64,
-    ) -> Result<(), SetError> {
+    pub fn set_modify(&self, set: SetId, fd: i32, id: DescriptionId, events: u32, data: u64) -> Result<(), SetError> {
         self.enter(|core, _| core.set_modify(set, fd, id, events, data)).unwrap_or(Err(SetError::NotFound))
     }
 
@@ -474,10 +460,8 @@ impl Runtime {
     /// Whether a collect would give something, after feeding in waiting frames when it would not.
     #[must_use]
     pub fn set_is_ready(&self, set: SetId) -> bool {
-        self.enter(|core, now| {
-            core.set_is_ready(set) || (core.pump(self.family.open(), now) && core.set_is_ready(set))
-        })
-        .unwrap_or(false)
+        self.enter(|core, now| core.set_is_ready(set) || (core.pump(self.family.open(), now) && core.set_is_ready(set)))
+            .unwrap_or(false)
     }
 
     /// Visits a description's registrations in a set: number, events, data. `visit` runs under the lock and must not
@@ -516,9 +500,7 @@ impl Runtime {
         }
         // With a keeper, the claims are its own.
         let slot = self.slot();
-        fd > 2
-            && open.keeper_generation() == 0
-            && self.enter(|core, _| core.registry.has_fd(slot, fd)).unwrap_or(false)
+        fd > 2 && open.keeper_generation() == 0 && self.enter(|core, _| core.registry.has_fd(slot, fd)).unwrap_or(false)
     }
 
     fn lifeline_fd(&self) -> Fd {

@@ -146,14 +146,7 @@ fn is_name_taken(name: &str) -> bool {
 
 impl Registry {
     pub(super) fn new(ephemeral: (u16, u16)) -> Self {
-        Self {
-            prefix: None,
-            ephemeral,
-            held: Vec::new(),
-            answerer: true,
-            answerer_tried: None,
-            remembered: Vec::new(),
-        }
+        Self { prefix: None, ephemeral, held: Vec::new(), answerer: true, answerer_tried: None, remembered: Vec::new() }
     }
 
     /// Says where the family is: on this interface with this address.
@@ -254,8 +247,7 @@ impl Registry {
             Purpose::Own | Purpose::Neighbour => true,
             Purpose::Address => self.prefix.is_none() || self.try_to_answer(slot, now),
             Purpose::ClosedPort { protocol, port } => {
-                self.prefix.is_none()
-                    || (self.try_to_answer(slot, now) && !self.is_held_by_others(protocol, port, now))
+                self.prefix.is_none() || (self.try_to_answer(slot, now) && !self.is_held_by_others(protocol, port, now))
             }
         }
     }
@@ -494,5 +486,89 @@ pub(super) fn random_word() -> u32 {
     match call::random_bytes(&mut bytes) {
         Ok(()) => u32::from_ne_bytes(bytes),
         Err(_) => call::now().nanos() as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const HERE: SlotId = SlotId::KEEPER;
+
+    fn registry(test: &str) -> Registry {
+        let mut registry = Registry::new((32_768, 60_999));
+        registry.locate(&format!("{test}-{}", call::getpid()), IpAddr::V4(Ipv4Addr::new(10, 99, 1, 1)));
+        registry
+    }
+
+    fn port(port: u16) -> PortKey {
+        PortKey { protocol: libc::IPPROTO_TCP as u8, port }
+    }
+
+    #[test]
+    fn claims_survive_the_channel_as_words() {
+        let all = [Claim::Answerer, Claim::Block(238), Claim::Port(port(80)), Claim::Lingering(port(60_999))];
+        for claim in all {
+            assert_eq!(Claim::unpack(claim.pack()), claim);
+        }
+    }
+
+    #[test]
+    fn port_of_one_family_is_taken_for_another_until_it_is_given_up() {
+        let (mut one, mut other) = (registry("ports"), registry("ports"));
+        let claim = Claim::Port(port(80));
+        assert_eq!(one.claim(claim, HERE), Ok(()));
+        // A second bound socket of the same family (SO_REUSEPORT) uses the claim once more.
+        assert_eq!(one.claim(claim, HERE), Ok(()));
+        assert_eq!(other.claim(claim, HERE), Err(ClaimError::Taken));
+        let udp = PortKey { protocol: libc::IPPROTO_UDP as u8, port: 80 };
+        assert_eq!(other.claim(Claim::Port(udp), HERE), Ok(()));
+        one.drop_claim(claim, HERE);
+        assert_eq!(other.claim(claim, HERE), Err(ClaimError::Taken));
+        one.drop_claim(claim, HERE);
+        assert_eq!(other.claim(claim, HERE), Ok(()));
+    }
+
+    #[test]
+    fn families_choose_from_different_blocks_within_the_range() {
+        let (mut one, mut other) = (registry("blocks"), registry("blocks"));
+        for registry in [&mut one, &mut other] {
+            for _ in 0..3 {
+                assert_eq!(registry.claim_any_block(u32::MAX - 1, HERE), Ok(()));
+            }
+        }
+        let (first, second) = (one.ranges(), other.ranges());
+        assert_eq!((first.len(), second.len()), (3, 3));
+        assert!(first.iter().all(|range| !second.contains(range)));
+        let inside = |(low, high): &(u16, u16)| *low >= 32_768 && *high <= 60_999 && low <= high;
+        assert!(first.iter().chain(&second).all(inside), "{first:?} {second:?}");
+    }
+
+    #[test]
+    fn only_the_answerer_answers_and_never_for_a_port_of_another() {
+        let (mut one, mut other) = (registry("answers"), registry("answers"));
+        let now = Instant::from_millis(1);
+        let closed = |port| Purpose::ClosedPort { protocol: libc::IPPROTO_TCP as u8, port };
+        assert!(one.permits(Purpose::Address, HERE, now));
+        assert!(!other.permits(Purpose::Address, HERE, now));
+        assert!(!other.permits(closed(9), HERE, now));
+        assert!(other.permits(Purpose::Own, HERE, now) && other.permits(Purpose::Neighbour, HERE, now));
+        assert_eq!(other.claim(Claim::Port(port(80)), HERE), Ok(()));
+        assert_eq!(other.claim(Claim::Block(200), HERE), Ok(()));
+        assert!(one.permits(closed(9), HERE, now));
+        assert!(!one.permits(closed(80), HERE, now) && !one.permits(closed(200 * BLOCK + 7), HERE, now));
+        // The answerer goes: another becomes it, but does not look more than once a second.
+        one.drop_claim(Claim::Answerer, HERE);
+        assert!(!other.permits(Purpose::Address, HERE, now + Duration::from_millis(999)));
+        assert!(other.permits(Purpose::Address, HERE, now + ANSWERER_RETRY));
+    }
+
+    #[test]
+    fn family_on_a_link_of_its_own_needs_no_names() {
+        let mut registry = Registry::new((32_768, 60_999));
+        assert!(registry.is_private() && registry.permits(Purpose::Address, HERE, Instant::ZERO));
+        assert_eq!(registry.claim(Claim::Port(port(80)), HERE), Ok(()));
+        assert!(registry.in_process(HERE).next().is_none());
     }
 }

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::{Cidr, DeviceKind, Source, UnixLink, Value};
-use crate::sys::testing::{in_child, reap, spawn_child};
+use crate::sys::testing::{alarm_in, alarm_rang, in_child, reap, spawn_child};
 use remora_stack::io::{Fault, Sink};
 use remora_stack::socket::error::{AcceptError, ConnectError, ReceiveError, SendError};
 use remora_stack::socket::protocol::{Readiness, ReceiveFlags, SendArguments, Shutdown};
@@ -92,7 +92,12 @@ fn send_to(runtime: &Runtime, id: DescriptionId, to: SocketAddr, bytes: &[u8]) -
         .expect("the description is there")
 }
 
-fn receive(runtime: &Runtime, id: DescriptionId, buffer: &mut Buffer, deadline: Option<Instant>) -> Result<Option<SocketAddr>, WaitEnd> {
+fn receive(
+    runtime: &Runtime,
+    id: DescriptionId,
+    buffer: &mut Buffer,
+    deadline: Option<Instant>,
+) -> Result<Option<SocketAddr>, WaitEnd> {
     buffer.length = 0;
     let got = runtime.block_on(id, Readiness::IN, deadline, &quiet, |stack, socket, now| {
         match stack.receive(now, socket, buffer, ReceiveFlags::empty()) {
@@ -119,7 +124,8 @@ fn eventually(mut condition: impl FnMut() -> bool) -> bool {
 fn ask(runtime: &Runtime, id: DescriptionId, to: SocketAddr, question: &[u8], buffer: &mut Buffer) -> bool {
     eventually(|| {
         let _ = send_to(runtime, id, to, question);
-        matches!(receive(runtime, id, buffer, Some(call::now() + Duration::from_millis(50))), Ok(Some(_)))
+        // A late answer of another is no answer of this one.
+        receive(runtime, id, buffer, Some(call::now() + Duration::from_millis(50))) == Ok(Some(to))
     })
 }
 
@@ -127,6 +133,17 @@ fn echo_once(runtime: &Runtime, id: DescriptionId, buffer: &mut Buffer) -> bool 
     let Ok(Some(from)) = receive(runtime, id, buffer, soon()) else { return false };
     let reply = buffer.filled().to_vec();
     send_to(runtime, id, from, &reply).is_ok()
+}
+
+/// Answers until nothing has been heard for a while. An end that goes right after its answer takes the link with it: once
+/// the other's send is refused, the kernel drops what that one has not read yet (`unix_dgram_disconnected`).
+fn echo_until_quiet(runtime: &Runtime, id: DescriptionId, buffer: &mut Buffer) -> bool {
+    const QUIET: Duration = Duration::from_millis(300);
+    let mut good = echo_once(runtime, id, buffer);
+    while good && let Ok(Some(from)) = receive(runtime, id, buffer, Some(call::now() + QUIET)) {
+        good = send_to(runtime, id, from, buffer.filled()).is_ok();
+    }
+    good
 }
 
 /// Runs both ends in children and expects both to end well.
@@ -145,7 +162,7 @@ fn datagrams_pass_between_two_families_and_blocked_callers_drive() {
             let runtime = family(link, 1);
             let id = udp(runtime, 7);
             let mut buffer = Buffer::new();
-            if echo_once(runtime, id, &mut buffer) { 0 } else { 1 }
+            if echo_until_quiet(runtime, id, &mut buffer) { 0 } else { 1 }
         },
         |link| {
             let runtime = family(link, 2);
@@ -169,11 +186,12 @@ fn wait_ends_at_its_deadline_and_at_an_interruption() {
         if ended != Err(WaitEnd::TimedOut) || took < Duration::from_millis(30) {
             return 1;
         }
-        let looks = Cell::new(0);
-        let interrupted = || looks.replace(looks.get() + 1) > 0;
-        let ended = runtime.block_on(id, Readiness::IN, soon(), &interrupted, |_, _, _| None::<()>);
+        // A real signal, which has to end the sleep itself.
+        alarm_in(1);
+        let ended = runtime.block_on(id, Readiness::IN, soon(), &alarm_rang, |_, _, _| None::<()>);
+        let took = call::now().since(began);
         let statistics = runtime.family_statistics();
-        i32::from(ended != Err(WaitEnd::Interrupted) || statistics.sleeps == 0)
+        i32::from(ended != Err(WaitEnd::Interrupted) || statistics.sleeps == 0 || took > Duration::from_secs(3)) * 2
     });
     assert_eq!(status, 0);
 }
@@ -211,7 +229,7 @@ fn kernel_descriptors_and_sockets_are_waited_for_together() {
                 return 4;
             }
             let mut buffer = Buffer::new();
-            if echo_once(runtime, id, &mut buffer) { 0 } else { 5 }
+            if echo_until_quiet(runtime, id, &mut buffer) { 0 } else { 5 }
         },
         |link| {
             let runtime = family(link, 2);
@@ -235,7 +253,7 @@ fn driver_hands_over_to_the_thread_that_still_sleeps() {
                     .map(|id| {
                         std::thread::Builder::new()
                             .stack_size(1 << 20)
-                            .spawn_scoped(scope, move || echo_once(runtime, id, &mut Buffer::new()))
+                            .spawn_scoped(scope, move || echo_until_quiet(runtime, id, &mut Buffer::new()))
                             .expect("a thread")
                     })
                     .collect();
@@ -280,7 +298,7 @@ fn parent_and_child_use_one_socket_in_turns() {
             if !runtime.exists(id) {
                 return 3;
             }
-            i32::from(!echo_once(runtime, id, &mut buffer)) * 4
+            i32::from(!echo_until_quiet(runtime, id, &mut buffer)) * 4
         },
         |link| {
             let runtime = family(link, 2);
@@ -465,7 +483,7 @@ fn family_goes_on_when_its_first_process_has_gone() {
                 }
                 runtime.after_fork_child(ticket);
             }
-            let good = echo_once(runtime, id, &mut Buffer::new());
+            let good = echo_until_quiet(runtime, id, &mut Buffer::new());
             runtime.leave();
             call::exit_group(i32::from(!good));
         },
@@ -608,6 +626,61 @@ fn pattern(index: usize) -> u8 {
     (index.wrapping_mul(2_654_435_761) >> 13) as u8
 }
 
+/// Says whether the family's keeper goes away.
+fn keeper_ends(runtime: &Runtime) -> bool {
+    let keeper = runtime.family.open().keeper_pid.load(Ordering::Relaxed);
+    keeper > 0 && eventually(|| call::kill(keeper, 0).is_err() || is_zombie(keeper))
+}
+
+#[test]
+fn keeper_ends_after_the_last_thing_that_only_it_could_finish() {
+    both(
+        "finish",
+        |link| {
+            let runtime = family(link, 1);
+            let listener = runtime.open(AddressFamily::Inet, SocketType::Stream, 0, false).expect("a socket");
+            if runtime.bring_up(true).is_err() || runtime.bind(listener, at(1, 80)).is_err() {
+                return 1;
+            }
+            let listening = runtime.with_socket(listener, |stack, socket, now| stack.listen(now, socket, 5));
+            let accepted = runtime.block_on(listener, Readiness::IN, soon(), &quiet, |stack, socket, now| match stack
+                .accept(now, socket)
+            {
+                Err(AcceptError::WouldBlock) => None,
+                other => Some(other),
+            });
+            if listening != Some(Ok(())) || !matches!(accepted, Ok(Ok(_))) {
+                return 2;
+            }
+            let Ok(Ok((socket, _))) = accepted else { return 3 };
+            let Some(id) = runtime.adopt(listener, socket, false) else { return 4 };
+            // The peer closes first: our end is LAST-ACK, over with its final ACK and without any TIME_WAIT.
+            let ended = runtime.block_on(id, Readiness::IN, soon(), &quiet, |stack, socket, now| {
+                match stack.receive(now, socket, &mut Buffer::new(), ReceiveFlags::empty()) {
+                    Err(ReceiveError::WouldBlock) => None,
+                    other => Some(other.is_ok_and(|received| received.length == 0)),
+                }
+            });
+            if ended != Ok(true) {
+                return 5;
+            }
+            runtime.leave();
+            let lifeline = Fd(runtime.lifeline.swap(u32::MAX) as i32);
+            let _ = call::close(lifeline);
+            i32::from(!keeper_ends(runtime)) * 6
+        },
+        |link| {
+            let runtime = family(link, 2);
+            let Some(id) = connected(runtime) else { return 1 };
+            runtime.release(id);
+            // Stays for the other's FIN.
+            std::thread::sleep(Duration::from_millis(500));
+            runtime.leave();
+            0
+        },
+    );
+}
+
 #[test]
 fn a_megabyte_passes_over_tcp_between_two_processes() {
     both("megabyte", serve_a_megabyte, fetch_a_megabyte);
@@ -648,30 +721,30 @@ fn serve_a_megabyte(link: &str) -> i32 {
     0
 }
 
-fn fetch_a_megabyte(link: &str) -> i32 {
-    let runtime = family(link, 2);
-    let connection = |runtime: &Runtime| {
+/// A connection to 10.99.0.1:80, which may not listen yet.
+fn connected(runtime: &Runtime) -> Option<DescriptionId> {
+    let mut found = None;
+    eventually(|| {
         let id = runtime.open(AddressFamily::Inet, SocketType::Stream, 0, false).expect("a socket");
         runtime.bring_up(true).expect("a device");
         let begun = runtime.with_socket(id, |stack, socket, now| stack.connect(now, socket, at(1, 80)));
-        let connected = begun == Some(Err(ConnectError::InProgress))
-            && runtime.block_on(id, Readiness::OUT, soon(), &quiet, |stack, socket, now| {
-                stack.finish_connect(now, socket)
-            }) == Ok(Ok(()));
-        if !connected {
+        let done = begun == Some(Err(ConnectError::InProgress))
+            && runtime
+                .block_on(id, Readiness::OUT, soon(), &quiet, |stack, socket, now| stack.finish_connect(now, socket))
+                == Ok(Ok(()));
+        if done {
+            found = Some(id);
+        } else {
             runtime.release(id);
         }
-        connected.then_some(id)
-    };
-    let mut found = None;
-    // The server may not listen yet.
-    if !eventually(|| {
-        found = connection(runtime);
-        found.is_some()
-    }) {
-        return 1;
-    }
-    let Some(id) = found else { return 1 };
+        done
+    });
+    found
+}
+
+fn fetch_a_megabyte(link: &str) -> i32 {
+    let runtime = family(link, 2);
+    let Some(id) = connected(runtime) else { return 1 };
     let mut count = 0;
     let mut buffer = Buffer::new();
     loop {

@@ -68,6 +68,26 @@ pub(crate) fn fork() -> i32 {
     unsafe { libc::fork() }
 }
 
+static ALARM: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+extern "C" fn note_alarm(_: i32) {
+    ALARM.store(true, std::sync::atomic::Ordering::Release);
+}
+
+/// Has SIGALRM handled after `seconds`, for tests of interrupted sleeps; in a child only.
+pub(crate) fn alarm_in(seconds: u32) {
+    let handler = note_alarm as extern "C" fn(i32) as libc::sighandler_t;
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { libc::signal(libc::SIGALRM, handler) };
+    // SAFETY: no memory is passed.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// Whether the alarm's handler has run.
+pub(crate) fn alarm_rang() -> bool {
+    ALARM.load(std::sync::atomic::Ordering::Acquire)
+}
+
 #[test]
 fn panic_in_a_child_is_no_success() {
     assert_eq!(in_child(|| panic!("expected by this test")), PANICKED);
