@@ -86,7 +86,7 @@ static_program() {
 
 # Owned by another user, so that the loader really would ignore LD_PRELOAD.
 setuid_program() {
-    cp "$(command -v true)" "$TAP_DIR/setuid"
+    cp "$(type -P true)" "$TAP_DIR/setuid"
     chown nobody "$TAP_DIR/setuid"
     chmod 4755 "$TAP_DIR/setuid"
     refuses setuid -- --iface "$REMORA_IFACE" --addr "$REMORA_ADDR" -- "$TAP_DIR/setuid"
@@ -94,7 +94,7 @@ setuid_program() {
 
 prints_config() {
     lab_bare "$REMORA_BIN" config >"$TAP_DIR/config"
-    says "iface.*$REMORA_IFACE" "$TAP_DIR/config"
+    says "REMORA_IFACE.*$REMORA_IFACE" "$TAP_DIR/config"
     says "$T_LOCAL" "$TAP_DIR/config"
     says 'tcp_timestamps|tcp_sack' "$TAP_DIR/config"
     # Every value with its source.

@@ -36,8 +36,8 @@ parallel_over() {
 # wired HOST: the settings of one end of the wire, an abstract AF_UNIX name that ends with
 # its holders.
 wired() {
-    export REMORA_DEVICE=unix REMORA_IFACE="unix:@remora-wire-$$" REMORA_ADDR="$WIRED.$1/24"
-    unset REMORA_GATEWAY
+    export REMORA_DEVICE="unix:@remora-wire-$$" REMORA_ADDR="$WIRED.$1/24"
+    unset REMORA_GATEWAY REMORA_IFACE
 }
 
 start_wired_server() {

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use super::congestion::INFINITE;
 use super::sock::Sock;
-use crate::settings::Settings;
 use crate::time::Instant;
 
 /// Length of the structure up to and including tcpi_snd_wnd.
@@ -36,7 +35,7 @@ impl Writer {
 
 impl Sock {
     //= REF T-11
-    pub(super) fn info(&self, now: Instant, settings: &Settings) -> Vec<u8> {
+    pub(super) fn info(&self, now: Instant) -> Vec<u8> {
         let mut out = Writer(alloc::vec![0; LENGTH]);
         let since = |then: Instant| u32::try_from(now.since(then).as_millis()).unwrap_or(u32::MAX);
         let micros = |span: core::time::Duration| u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
@@ -92,7 +91,6 @@ impl Sock {
         out.put64(200, self.bytes_sent);
         out.put32(224, u32::try_from(self.queue.held()).unwrap_or(u32::MAX));
         out.put32(228, self.snd_wnd);
-        let _ = settings;
         out.0
     }
 }

@@ -106,7 +106,7 @@ impl Sock {
             }
             SetOption::DeferAccept(value) => self.tcp.defer_accept = value.max(&0).unsigned_abs(),
             SetOption::WindowClamp(value) => self.clamp_window(*value)?,
-            SetOption::QuickAck(value) => self.set_quick_ack(net, *value),
+            SetOption::QuickAck(value) => self.set_quick_ack(*value),
             SetOption::Congestion(name) => {
                 self.algorithm = Algorithm::by_name(name).ok_or(OptionError::NotFound)?;
             }
@@ -153,7 +153,7 @@ impl Sock {
     }
 
     /// `__tcp_sock_set_quickack`.
-    fn set_quick_ack(&mut self, net: &Net<'_>, value: i32) {
+    fn set_quick_ack(&mut self, value: i32) {
         if value == 0 {
             self.ack.set_quick_option(false);
             return;
@@ -165,7 +165,6 @@ impl Sock {
         if value & 1 == 0 {
             self.ack.set_quick_option(false);
         }
-        let _ = net;
     }
 
     pub(super) fn read_option(
@@ -211,7 +210,7 @@ impl Sock {
             OptionName::NotSentLowWater => OptionValue::Int(self.tcp.not_sent_low_water.cast_signed()),
             OptionName::FastOpen => OptionValue::Int(self.tcp.fast_open),
             OptionName::FastOpenConnect => int(u32::from(self.tcp.fast_open_connect)),
-            OptionName::Info => OptionValue::Bytes(self.info(net.now, settings)),
+            OptionName::Info => OptionValue::Bytes(self.info(net.now)),
             OptionName::Mtu => match self.route {
                 Some(route) if !matches!(self.state, State::Closed | State::Listen) => int(u32::from(route.mtu)),
                 _ => return Err(OptionError::NotConnected),

@@ -220,14 +220,14 @@ impl Tcp {
                 .shared
                 .waits
                 .get(*index as usize)
-                .is_some_and(|wait| wait.may_be_reused(net.now, net.settings, self.is_loopback(net, tuple))),
+                .is_some_and(|wait| wait.may_be_reused(net.now, net.settings, is_loopback(tuple))),
             Some(_) => false,
         }
     }
+}
 
-    fn is_loopback(&self, _net: &Net<'_>, tuple: &Tuple) -> bool {
-        tuple.remote.is_loopback() || tuple.local == tuple.remote
-    }
+fn is_loopback(tuple: &Tuple) -> bool {
+    tuple.remote.is_loopback() || tuple.local == tuple.remote
 }
 
 /// Start of the search, from the destination, and which hint moves it (RFC 6056's F and G).

@@ -260,7 +260,7 @@ impl Sock {
         if let Some(timestamps) = incoming.header.options.timestamps
             && self.timestamps
             && !incoming.header.seq.after(self.rcv_wup)
-            && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) <= 1
+            && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) <= 0
         {
             self.ts_recent = timestamps.value;
             self.ts_recent_at = now;
@@ -334,7 +334,8 @@ impl Sock {
             self.ack_out_of_window();
             return;
         }
-        if !seq.before(self.rcv_nxt + self.receive_window()) && !(fin && length == 0 && seq == self.rcv_nxt) {
+        let fin_alone = fin && length == 0 && seq == self.rcv_nxt;
+        if !seq.before(self.rcv_nxt + self.receive_window()) && !fin_alone {
             if self.receive_window() == 0 {
                 net.counters.tcp_zero_window_drop += 1;
             }

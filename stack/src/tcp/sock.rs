@@ -142,6 +142,8 @@ pub struct Sock {
     pub space: u32,
     pub rcv_rtt: Option<Duration>,
     pub rcv_rtt_seq: Seq,
+    /// Echo that was measured last: the same says nothing new.
+    pub rcv_rtt_echo: u32,
     pub rcv_rtt_since: Instant,
     pub last_received: Instant,
     pub last_ack_received: Instant,
@@ -258,6 +260,7 @@ impl Sock {
             space: 0,
             rcv_rtt: None,
             rcv_rtt_seq: Seq(0),
+            rcv_rtt_echo: 0,
             rcv_rtt_since: now,
             last_received: now,
             last_ack_received: now,

@@ -127,6 +127,10 @@ impl Sock {
     pub(super) fn measure_receive_rtt(&mut self, now: Instant, echo: Option<u32>) {
         let sample = match echo {
             Some(echo) if echo != 0 => {
+                if echo == self.rcv_rtt_echo {
+                    return;
+                }
+                self.rcv_rtt_echo = echo;
                 let millis = self.timestamp(now).wrapping_sub(echo);
                 if millis > 10_000 {
                     return;

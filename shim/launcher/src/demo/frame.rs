@@ -79,8 +79,20 @@ impl Decoder {
             let _ = write!(text, " len {payload}");
         }
         let _ = write!(text, " win {window}{}", option_names(options));
+        if let Some(words) = segment.get(header..).and_then(first_line) {
+            let _ = write!(text, " \"{words}\"");
+        }
         Some(text)
     }
+}
+
+/// The first line of a payload that begins as text does, cut to what fits beside a frame.
+fn first_line(payload: &[u8]) -> Option<&str> {
+    const LONGEST: usize = 24;
+    let line = payload.split(|byte| *byte == b'\r' || *byte == b'\n').next()?;
+    let shown = line.get(..line.len().min(LONGEST))?;
+    let is_text = shown.len() > 2 && shown.iter().all(|byte| (b' '..=b'~').contains(byte));
+    is_text.then(|| core::str::from_utf8(shown).ok()).flatten()
 }
 
 const SYN: u8 = 0x02;

@@ -157,8 +157,8 @@ struct Variable {
 
 /// All variables but `REMORA_CONFIG` and `REMORA_SYSCTL`, which hold several values.
 const VARIABLES: &[Variable] = &[
-    Variable { name: "REMORA_IFACE", key: "interface", take: take_interface },
-    Variable { name: "REMORA_ADDR", key: "address", take: take_address },
+    Variable { name: "REMORA_IFACE", key: "iface", take: take_interface },
+    Variable { name: "REMORA_ADDR", key: "addr", take: take_address },
     Variable { name: "REMORA_GATEWAY", key: "gateway", take: take_gateway },
     Variable { name: "REMORA_MAC", key: "mac", take: take_mac },
     Variable { name: "REMORA_MTU", key: "mtu", take: take_mtu },

@@ -91,7 +91,7 @@ impl Config {
             return Ok(None);
         };
         (system.interface)(&name.value).map(Some).map_err(|_| ConfigError::InterfaceMissing {
-            origin: Origin::of(&name.source, "REMORA_IFACE", "interface"),
+            origin: Origin::of(&name.source, "REMORA_IFACE", "iface"),
             interface: name.value.clone(),
             candidates: (system.candidates)(),
         })

@@ -201,8 +201,8 @@ fn sysctl_overrides_are_checked_one_by_one() {
 fn the_file_knows_every_key() {
     let config = file(
         r#"
-        interface = "eth0"
-        address = "10.0.0.2/24"
+        iface = "eth0"
+        addr = "10.0.0.2/24"
         gateway = "10.0.0.1"
         mac = "02:00:00:00:00:07"
         mtu = 1400
@@ -239,7 +239,7 @@ fn faults_of_the_file_name_the_file_and_the_key() {
     assert_eq!(line("mtu = 5"), "/etc/remora.toml: mtu = 5: allowed is a number of bytes from 68 to 65535");
     assert_eq!(
         line("interfce = 'x'"),
-        "/etc/remora.toml: interfce: no such key: allowed are interface, address, gateway, mac, mtu, device, loopback, \
+        "/etc/remora.toml: interfce: no such key: allowed are iface, addr, gateway, mac, mtu, device, loopback, \
          log, log_file, pcap, strict, sysctl"
     );
     assert!(line("mtu = 1.5").contains("mtu = 1.5: allowed is a string"));
@@ -260,7 +260,7 @@ fn faults_of_the_file_name_the_file_and_the_key() {
 #[test]
 fn a_variable_wins_over_the_file() {
     let path = std::env::temp_dir().join(format!("remora-config-{}.toml", std::process::id()));
-    std::fs::write(&path, "mtu = 1300\nlog = 'info'\naddress = 'iface'\n[sysctl]\nnet.ipv4.tcp_sack = 0\n").unwrap();
+    std::fs::write(&path, "mtu = 1300\nlog = 'info'\naddr = 'iface'\n[sysctl]\nnet.ipv4.tcp_sack = 0\n").unwrap();
     let text = path.to_str().unwrap();
     let config = parse(&[
         ("REMORA_CONFIG", text),

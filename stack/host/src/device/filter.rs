@@ -65,11 +65,14 @@ fn arp(link: u32, addresses: &[LocalAddress]) -> Program {
     section.push(LOAD_WORD, PACKET_TYPE);
     section.0.push(libc::sock_filter { code: JUMP_EQUAL as u16, jt: 1, jf: 0, k: OUTGOING });
     section.push(RETURN, ACCEPT);
-    // From a neighbour on this host: about one of our addresses, as target or (a conflict, RFC 5227) as sender.
-    for field in [24, 14] {
-        section.push(LOAD_WORD, link + field);
-        section.accept_any(own(addresses));
+    // From a neighbour on this host. One that speaks for our own address is another family on that address, which is
+    // no conflict (RFC 5227 is about strangers); others may ask for us.
+    section.push(LOAD_WORD, link + 14);
+    for address in own(addresses) {
+        section.return_if(address.to_bits(), 0);
     }
+    section.push(LOAD_WORD, link + 24);
+    section.accept_any(own(addresses));
     section.push(RETURN, 0);
     section
 }
@@ -176,7 +179,8 @@ mod tests {
         assert!(passes(&arp_about([10, 7, 0, 1], [10, 7, 0, 77]), HOST));
         assert!(!passes(&arp_about([10, 7, 0, 1], [10, 7, 0, 77]), OUTGOING));
         assert!(passes(&arp_about([10, 7, 0, 1], [10, 7, 0, 5]), OUTGOING));
-        assert!(passes(&arp_about([10, 7, 0, 5], [10, 7, 0, 5]), OUTGOING));
+        assert!(!passes(&arp_about([10, 7, 0, 5], [10, 7, 0, 5]), OUTGOING));
+        assert!(!passes(&arp_about([10, 7, 0, 5], [10, 7, 0, 9]), OUTGOING));
         let mut ipv6 = ip_to([10, 7, 0, 5]);
         ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
         assert!(!passes(&ipv6, HOST));

@@ -246,10 +246,20 @@ impl Registry {
         match purpose {
             Purpose::Own | Purpose::Neighbour => true,
             Purpose::Address => self.prefix.is_none() || self.try_to_answer(slot, now),
+            // A port that is ours, by itself or by its block, is for us to refuse; one that nobody has, for the answerer.
             Purpose::ClosedPort { protocol, port } => {
-                self.prefix.is_none() || (self.try_to_answer(slot, now) && !self.is_held_by_others(protocol, port, now))
+                self.prefix.is_none()
+                    || self.is_held_by_us(protocol, port)
+                    || (self.try_to_answer(slot, now) && !self.is_held_by_others(protocol, port, now))
             }
         }
+    }
+
+    /// Whether this family has the port, by itself or by its block.
+    fn is_held_by_us(&mut self, protocol: u8, port: u16) -> bool {
+        let block = Claim::Block((port / BLOCK) as u8);
+        (self.is_ephemeral(port) && self.find(block).is_some())
+            || self.find(Claim::Port(PortKey { protocol, port })).is_some()
     }
 
     /// Whether another family has the port, by itself or by its block.
