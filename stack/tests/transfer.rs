@@ -199,3 +199,55 @@ fn rate_limited_link_is_filled() {
     let taken = carries(11, link, 10 * MEGABYTE, Duration::from_secs(60));
     assert!(taken < Duration::from_millis(1_700), "{taken:?}");
 }
+
+/// Blocks of the long transfer; each begins with its place in the stream.
+const BLOCK: usize = 1_000;
+
+#[test]
+fn stream_stays_whole_beyond_two_gigabytes() {
+    // Sequence numbers pass 2^31 from their start: whatever is still compared with the start turns over.
+    const TOTAL: usize = (1 << 31) + 50 * MEGABYTE / BLOCK * BLOCK;
+    let mut network = two_hosts(12, Conditions::default(), true);
+    let (client, server) = connected(&mut network);
+    let mut piece = vec![0; 60 * BLOCK];
+    let (mut written, mut read, mut rest) = (0_usize, 0_usize, Vec::new());
+    let total = TOTAL / BLOCK * BLOCK;
+    let done = network.run_until(Duration::from_secs(3_600), |network| {
+        let now = network.now;
+        while written < total {
+            // A write may be cut anywhere: the piece begins at the block that `written` lies in.
+            let start = written / BLOCK * BLOCK;
+            for (number, block) in piece.chunks_exact_mut(BLOCK).enumerate() {
+                block[..8].copy_from_slice(&(start + number * BLOCK).to_le_bytes());
+            }
+            let mut source = &piece[written - start..piece.len().min(total - start)];
+            match network.stack(0).send(now, client, &mut source, &SendArguments::default()) {
+                Ok(count) => written += count,
+                Err(error) => {
+                    assert_eq!(error, SendError::WouldBlock);
+                    break;
+                }
+            }
+        }
+        loop {
+            let mut sink = Collect::new(1 << 18);
+            match network.stack(1).receive(now, server, &mut sink, ReceiveFlags::empty()) {
+                Ok(_) => {
+                    rest.extend_from_slice(&sink.bytes);
+                    let whole = rest.len() / BLOCK * BLOCK;
+                    for block in rest[..whole].chunks_exact(BLOCK) {
+                        assert_eq!(block[..8], read.to_le_bytes(), "block at {read}");
+                        read += BLOCK;
+                    }
+                    rest.drain(..whole);
+                }
+                Err(error) => {
+                    assert_eq!(error, ReceiveError::WouldBlock);
+                    break;
+                }
+            }
+        }
+        read == total
+    });
+    assert!(done, "{read} of {total} bytes, {written} written");
+}

@@ -15,6 +15,11 @@ const FRAGMENTATION_NEEDED: u8 = 4;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
 
+/// ICMP messages that wait for MSG_ERRQUEUE at most; each attempt to connect leaves one.
+const MOST_REPORTS: usize = 16;
+/// Bytes kept of a quoted segment.
+const MOST_QUOTED: usize = 64;
+
 /// `icmp_err_convert`.
 pub fn fault_of(kind: u8, code: u8) -> Option<SocketFault> {
     Some(match (kind, code) {
@@ -79,6 +84,10 @@ impl Sock {
         //= REF C-05
         if matches!(self.state, State::SynSent | State::SynReceived) || self.options.receive_errors {
             self.error = Some(fault);
+            // `ip_icmp_error`: the message waits for MSG_ERRQUEUE, and POLLERR stays until it is read.
+            if self.reports.len() < MOST_REPORTS {
+                self.reports.push(error.transport.get(..MOST_QUOTED).unwrap_or(error.transport).to_vec());
+            }
             if matches!(self.state, State::SynSent | State::SynReceived) {
                 self.done(shared, net.counters);
             } else {

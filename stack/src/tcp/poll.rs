@@ -32,7 +32,7 @@ impl Sock {
                 mask |= writable;
             }
         }
-        if self.error.is_some() {
+        if self.error.is_some() || !self.reports.is_empty() {
             mask |= Readiness::ERR;
         }
         mask

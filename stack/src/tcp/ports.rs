@@ -82,6 +82,24 @@ impl Ports {
         self.allowed.is_empty() || self.allowed.iter().any(|(first, last)| (*first..=*last).contains(&port))
     }
 
+    /// Where a search begins, as an offset into the range: at any port that may be had, each as likely as the others. (A
+    /// start outside of a small allowed range would always lead to that range's first port.)
+    fn random_start(&self, random: &mut Random, first: u32, count: u32) -> u32 {
+        let sizes = || self.allowed.iter().map(|(low, high)| (u32::from(*low), u32::from(high.saturating_sub(*low)) + 1));
+        let total: u32 = sizes().map(|(_, size)| size).sum();
+        if total == 0 {
+            return random.below(count);
+        }
+        let mut left = random.below(total);
+        for (low, size) in sizes() {
+            if left < size {
+                return (low + left).saturating_sub(first);
+            }
+            left -= size;
+        }
+        0
+    }
+
     /// Whether a connect that looks for a port may share this one, if its 4-tuple is free.
     fn is_sharable(&self, port: u16) -> bool {
         self.buckets.get(&port).is_none_or(|bucket| !bucket.explicit)
@@ -171,7 +189,7 @@ impl Tcp {
     /// `inet_csk_find_open_port`: a random start, odd ports first so that connects find even ones.
     fn find_free_port(&self, net: &mut Net<'_>, index: u32, local: IpAddr) -> Option<u16> {
         let (first, count) = ephemeral(net.settings);
-        let offset = net.random.below(count);
+        let offset = self.shared.ports.random_start(net.random, first, count);
         for relax in [false, true] {
             let found = candidates(first, count, offset, true)
                 .find(|port| self.shared.ports.is_allowed(*port) && !self.conflicts(index, local, *port, relax));

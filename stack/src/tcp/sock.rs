@@ -2,6 +2,7 @@
 //! `struct tcp_sock`. What is done with them stands in the files of the topics.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -74,6 +75,8 @@ pub struct Sock {
     pub route: Option<Route>,
     pub error: Option<SocketFault>,
     pub soft_error: Option<SocketFault>,
+    /// What ICMP quoted of our segments, for MSG_ERRQUEUE (`sk_error_queue`).
+    pub reports: Vec<Vec<u8>>,
     pub shutdown_read: bool,
     pub shutdown_write: bool,
     /// The peer's FIN has been taken (SOCK_DONE).
@@ -211,6 +214,7 @@ impl Sock {
             route: None,
             error: None,
             soft_error: None,
+            reports: Vec::new(),
             shutdown_read: false,
             shutdown_write: false,
             finished: false,
@@ -297,7 +301,9 @@ impl Sock {
 
     /// Sequence number of the first byte in the send buffer.
     pub fn data_start(&self) -> Seq {
-        self.snd_una.later(self.iss + 1)
+        let opening = matches!(self.state, State::Closed | State::Listen | State::SynSent | State::SynReceived);
+        // The SYN takes one number. `iss` says nothing any more once the connection has gone 2^31 bytes beyond it.
+        if opening && self.snd_una == self.iss { self.iss + 1 } else { self.snd_una }
     }
 
     /// Sequence number after the last byte written.

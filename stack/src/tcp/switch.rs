@@ -196,8 +196,21 @@ impl Protocol for Tcp {
 }
 
 impl Sock {
+    /// `inet_recv_error`: the oldest ICMP message, as far as there is room.
+    fn read_report(&mut self, sink: &mut dyn Sink) -> Result<Received, ReceiveError> {
+        let Some(report) = self.reports.first() else { return Err(ReceiveError::WouldBlock) };
+        let shown = report.get(..sink.room()).unwrap_or(report);
+        let (length, truncated) = (shown.len(), shown.len() < report.len());
+        sink.put(shown).map_err(|_| ReceiveError::Memory)?;
+        self.reports.remove(0);
+        Ok(Received { length, truncated, ..Received::nothing(None) })
+    }
+
     /// `tcp_recvmsg`.
     fn read(&mut self, net: &mut Net<'_>, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
+        if flags.contains(ReceiveFlags::ERRQUEUE) {
+            return self.read_report(sink);
+        }
         if self.state == State::Listen {
             return Err(ReceiveError::NotConnected);
         }

@@ -111,6 +111,8 @@ fn icmp_in_syn_sent_ends_the_attempt_with_the_mapped_error() {
         pair.path_error(true, &syn, code, 0);
         assert_eq!(pair.state(true, client), State::Closed);
         assert_eq!(pair.left.tcp.take_error(client), Some(fault), "code {code}");
+        // The message waits for MSG_ERRQUEUE, so the mask keeps its ERR.
+        assert!(pair.left.tcp.readiness(client).contains(Readiness::ERR), "code {code}");
     }
 }
 
