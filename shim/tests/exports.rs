@@ -8,11 +8,21 @@ use std::process::Command;
 /// What is exported beside the table: the variadic entries that are written in assembler.
 const BESIDE: [&str; 2] = ["dprintf", "__dprintf_chk"];
 
-/// The library that was built with this test: beside or above it in the target directory.
+/// The library of this test's own profile. Cargo builds a cdylib for nobody who does not ask, so this asks; the test's
+/// place in the target directory (`deps`) tells where.
 fn library() -> PathBuf {
     let test = std::env::current_exe().expect("the test has a path");
-    let found = test.ancestors().skip(1).take(2).map(|directory| directory.join("libremora.so")).find(|it| it.exists());
-    found.expect("cargo builds the library before its tests")
+    let profile = test.ancestors().nth(2).expect("the test stands in deps");
+    let target = profile.parent().expect("a profile stands in the target directory");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--lib", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .arg("--target-dir")
+        .arg(target)
+        .status();
+    assert!(status.expect("cargo runs").success(), "the library builds");
+    let library = target.join("debug").join("libremora.so");
+    assert!(library.exists(), "{}", library.display());
+    library
 }
 
 /// Names of the table: `fn name(...) -> type | alias | alias;` in the invocation of `hooks!`.
