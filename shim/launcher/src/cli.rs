@@ -83,43 +83,43 @@ pub enum Command {
 /// Flags that stand for `REMORA_*` variables.
 #[derive(Args, Debug, Clone, Default)]
 pub struct Network {
-    /// Network interface [REMORA_IFACE]
+    /// Network interface (REMORA_IFACE)
     #[arg(long, value_name = "NAME")]
     pub iface: Option<String>,
-    /// Our address with its prefix length, or `iface` for the interface's own [REMORA_ADDR]
+    /// Our address with its prefix length, or `iface` for the interface's own (REMORA_ADDR)
     #[arg(long, value_name = "A.B.C.D/LEN")]
     pub addr: Option<String>,
-    /// Default gateway [REMORA_GATEWAY]
+    /// Default gateway (REMORA_GATEWAY)
     #[arg(long, value_name = "A.B.C.D")]
     pub gateway: Option<String>,
-    /// Our link-layer address [REMORA_MAC]
+    /// Our link-layer address (REMORA_MAC)
     #[arg(long, value_name = "AA:BB:CC:DD:EE:FF")]
     pub mac: Option<String>,
-    /// Largest IP packet in bytes [REMORA_MTU]
+    /// Largest IP packet in bytes (REMORA_MTU)
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
-    /// packet, portable, unix:PATH, unix:@NAME or unix:fd:N [REMORA_DEVICE]
+    /// packet, portable, unix:PATH, unix:@NAME or unix:fd:N (REMORA_DEVICE)
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
-    /// Write every frame to this file, in pcapng [REMORA_PCAP]
+    /// Write every frame to this file, in pcapng (REMORA_PCAP)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub pcap: Option<PathBuf>,
-    /// off, error, warn, info, debug or trace [REMORA_LOG]
+    /// off, error, warn, info, debug or trace (REMORA_LOG)
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,
-    /// Append the log to this file instead of stderr [REMORA_LOG_FILE]
+    /// Append the log to this file instead of stderr (REMORA_LOG_FILE)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log_file: Option<PathBuf>,
-    /// Who serves 127.0.0.0/8: kernel or stack [REMORA_LOOPBACK]
+    /// Who serves 127.0.0.0/8: kernel or stack (REMORA_LOOPBACK)
     #[arg(long, value_name = "WHO")]
     pub loopback: Option<String>,
-    /// Set a sysctl of the stack; may be repeated [REMORA_SYSCTL]
+    /// Set a sysctl of the stack; may be repeated (REMORA_SYSCTL)
     #[arg(long, value_name = "NAME=VALUE")]
     pub sysctl: Vec<String>,
-    /// TOML file; flags and variables win over it [REMORA_CONFIG]
+    /// TOML file; flags and variables win over it (REMORA_CONFIG)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// Sockets fail when there is no stack, instead of being the kernel's [REMORA_STRICT=1]
+    /// Sockets fail when there is no stack, instead of being the kernel's (REMORA_STRICT=1)
     #[arg(long)]
     pub strict: bool,
 }

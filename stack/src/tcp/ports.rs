@@ -85,7 +85,8 @@ impl Ports {
     /// Where a search begins, as an offset into the range: at any port that may be had, each as likely as the others. (A
     /// start outside of a small allowed range would always lead to that range's first port.)
     fn random_start(&self, random: &mut Random, first: u32, count: u32) -> u32 {
-        let sizes = || self.allowed.iter().map(|(low, high)| (u32::from(*low), u32::from(high.saturating_sub(*low)) + 1));
+        let sizes =
+            || self.allowed.iter().map(|(low, high)| (u32::from(*low), u32::from(high.saturating_sub(*low)) + 1));
         let total: u32 = sizes().map(|(_, size)| size).sum();
         if total == 0 {
             return random.below(count);
