@@ -28,6 +28,14 @@ int main(void)
     MUST(t_bind(fd, "127.0.0.1", 0));
     CHECK_ERRNO(t_connect(fd, T_PEER, PORT_ECHO), EINVAL, "from 127.0.0.1 to another network: EINVAL");
     close(fd);
+    fd = MUST(t_udp(0));
+    MUST(t_bind(fd, "127.0.0.1", 0));
+    struct sockaddr_in peer = t_address(T_PEER, PORT_UDP_ECHO);
+    CHECK_ERRNO(sendto(fd, "l", 1, 0, (struct sockaddr *)&peer, sizeof peer), EINVAL, "a datagram from there: EINVAL");
+    CHECK_ERRNO(t_connect(fd, T_PEER, PORT_UDP_ECHO), EINVAL, "nor can it be connected: EINVAL");
+    struct sockaddr_in own = t_sockname(fd);
+    CHECK_EQ(sendto(fd, "l", 1, 0, (struct sockaddr *)&own, sizeof own), 1, "to itself it goes");
+    close(fd);
 
     int listener = MUST(t_tcp(0));
     MUST(t_bind(listener, T_LOCAL, 0));

@@ -71,6 +71,7 @@ prepare_peer() {
 
 start_peer() {
     local log="$results/peer.log" waited=0
+    : >"$log"
     # Its life is bounded even when this script is killed.
     ip netns exec "$LAB_PEER" "$OUT/peer" 1800 >"$log" 2>&1 &
     peer_pid=$!

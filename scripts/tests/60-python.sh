@@ -43,6 +43,13 @@ parallel_fetches() {
     done
 }
 
+# The kernel's own curl in our namespace, which has its loopback.
+fetched_on_loopback() {
+    lab_bare curl -sS -m 30 -o "$TAP_DIR/loopback" "http://127.0.0.1:$1/large"
+    same_data "$TAP_DIR/site/large" "$TAP_DIR/loopback"
+    says "^(::ffff:)?127.0.0.1 - - .*GET /large" "$TAP_DIR/server.log"
+}
+
 not_found() {
     equal 404 "$(kernel_fetch -o /dev/null -w '%{http_code}' "http://$T_LOCAL:$1/nothing")" status
 }
@@ -175,6 +182,7 @@ ok "three fetches of 5 MB" several_fetches 8081
 ok "ten fetches of 5 MB in parallel" parallel_fetches 8081
 ok "an error of the server" not_found 8081
 ok "it sees the peer's address" logged_the_peer
+ok "a kernel curl beside it is served on 127.0.0.1" fetched_on_loopback 8081
 ok "the server still runs" kill -0 "$SERVER"
 lab_stop "$SERVER"
 ok "its listener ends with it" listener_is_gone 8081
@@ -183,6 +191,7 @@ serve 8082
 ok "http.server on :: is fetched" first_fetch 8082
 ok "ten fetches in parallel over ::" parallel_fetches 8082
 ok "it sees the peer's mapped address" logged_the_mapped_peer
+ok "and a server on :: too" fetched_on_loopback 8082
 lab_stop "$SERVER"
 
 serve 8083 --bind "$T_LOCAL"

@@ -23,6 +23,17 @@ pub(crate) enum Entry {
     Epoll(Epoll),
     /// A kernel socket of AF_INET or AF_INET6, made while no address is configured: its first use is worth a warning.
     Watched,
+    /// A kernel socket that bound to 127.0.0.0/8: from there nothing leaves the machine.
+    Loopback(Loopback),
+}
+
+/// A kernel socket bound to the loopback network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Loopback {
+    /// The family that its addresses come in.
+    pub(crate) family: AddressFamily,
+    /// Whether it is a byte stream.
+    pub(crate) is_stream: bool,
 }
 
 /// A socket of the stack.
@@ -57,6 +68,7 @@ const SOCKET: u8 = 1;
 const EPOLL_PLAIN: u8 = 2;
 const EPOLL_MIXED: u8 = 3;
 const WATCHED: u8 = 4;
+const LOOPBACK: u8 = 5;
 const TAG: u8 = 0x07;
 const INET6: u8 = 0x08;
 const DATAGRAM: u8 = 0x10;
@@ -94,6 +106,10 @@ fn decode(kind: u8, value: u64) -> Option<Entry> {
         EPOLL_PLAIN => Some(Entry::Epoll(Epoll::Plain(value))),
         EPOLL_MIXED => Some(Entry::Epoll(Epoll::Mixed(SetId { index, generation }))),
         WATCHED => Some(Entry::Watched),
+        LOOPBACK => Some(Entry::Loopback(Loopback {
+            family: if kind & INET6 == 0 { AddressFamily::Inet } else { AddressFamily::Inet6 },
+            is_stream: kind & DATAGRAM == 0,
+        })),
         _ => None,
     }
 }
@@ -113,6 +129,10 @@ fn encode(entry: Entry) -> (u8, u64) {
         Entry::Epoll(Epoll::Plain(serial)) => (EPOLL_PLAIN, serial),
         Entry::Epoll(Epoll::Mixed(set)) => (EPOLL_MIXED, pair(set.index, set.generation)),
         Entry::Watched => (WATCHED, 0),
+        Entry::Loopback(Loopback { family, is_stream }) => {
+            let family = if family == AddressFamily::Inet { 0 } else { INET6 };
+            (LOOPBACK | family | if is_stream { 0 } else { DATAGRAM }, 0)
+        }
     }
 }
 
@@ -210,6 +230,8 @@ mod tests {
             Entry::Epoll(Epoll::Plain(12)),
             Entry::Epoll(Epoll::Mixed(SetId { index: 3, generation: 4 })),
             Entry::Watched,
+            Entry::Loopback(Loopback { family: AddressFamily::Inet6, is_stream: false }),
+            Entry::Loopback(Loopback { family: AddressFamily::Inet, is_stream: true }),
         ];
         for entry in all {
             let (kind, value) = encode(entry);

@@ -260,6 +260,7 @@ hooks! {
         fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int;
         fn fileno(file: *mut FILE) -> c_int | fileno_unlocked;
 
+        fn pthread_cancel(thread: usize) -> c_int;
         fn _exit(status: c_int) -> () | _Exit;
         fn quick_exit(status: c_int) -> ();
 

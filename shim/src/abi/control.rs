@@ -18,6 +18,14 @@ pub(crate) fn ioctl(fd: i32, request: usize, word: usize) -> Result<i32, Errno> 
     if result < 0 { Err(Errno(super::errno())) } else { Ok(result) }
 }
 
+/// accept4() on a kernel socket of the library's, for the program: the kernel stores the name where the program wants it.
+pub(crate) fn accept(fd: i32, name: User<libc::sockaddr>, length: User<u32>, flags: i32) -> Result<i32, Errno> {
+    let (name, length) = (name.address() as *mut libc::sockaddr, length.address() as *mut u32);
+    // SAFETY: the original, with the pointers that the program passed for this use; the kernel checks them.
+    let number = unsafe { (real::accept4.get())(fd, name, length, flags) };
+    if number < 0 { Err(Errno(super::errno())) } else { Ok(number) }
+}
+
 /// The position of an open file; ESPIPE for what has none.
 pub(crate) fn position(fd: i32) -> Result<i64, Errno> {
     // SAFETY: no memory is passed.

@@ -1,8 +1,9 @@
 //! The program's memory: reads and writes that answer EFAULT where the kernel would, instead of dying.
 //!
-//! Small structures go through process_vm_readv/writev on ourselves, which is exact. Data buffers are copied plainly
-//! once their first and last page have been seen to be accessible; each thread remembers the pages that it saw last.
-//! A page that is unmapped after that faults, as it does in any library function that touches it.
+//! Structures and data buffers are copied plainly once their pages have been seen to be accessible (of a long buffer, the
+//! first and the last); each thread remembers the pages that it saw last, so that a call costs no system call for this.
+//! A page that is unmapped after that faults, as it does in any library function that touches it. Long arrays go through
+//! process_vm_readv/writev on ourselves, which is exact.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -143,18 +144,33 @@ const fn in_range(address: usize, length: usize) -> bool {
     address >= LOWEST && address < HIGHEST && length <= HIGHEST - address
 }
 
-/// Copies between user memory and ours; the kernel does it, so that a bad page is an error.
+/// Copies between user memory and ours. A bad page is an error.
 fn copy(user: usize, ours: usize, length: usize, direction: Direction) -> Result<(), Errno> {
     if !in_range(user, length) {
         return Err(EFAULT);
     }
-    if is_on_own_stack(user, length) || REFUSED.load(Ordering::Relaxed) {
-        let (from, to) = if direction == Direction::In { (user, ours) } else { (ours, user) };
-        // SAFETY: `ours` is a value or reserved room of `length` bytes of the caller's. `user` is live stack of this
-        // thread, or memory that the program vouches for where the kernel cannot be asked.
-        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, length) };
-        return Ok(());
+    if !is_on_own_stack(user, length) && !REFUSED.load(Ordering::Relaxed) {
+        if length > SEVERAL_PAGES {
+            return copy_by_kernel(user, ours, length, direction);
+        }
+        let first = user & !(PAGE - 1);
+        if !(first..user + length).step_by(PAGE).all(|page| is_accessible(page, direction)) {
+            return Err(EFAULT);
+        }
     }
+    let (from, to) = if direction == Direction::In { (user, ours) } else { (ours, user) };
+    // SAFETY: `ours` is a value or reserved room of `length` bytes of the caller's. `user` is live stack of this thread,
+    // memory whose pages were seen to be accessible, or memory that the program vouches for where the kernel cannot be
+    // asked.
+    unsafe { std::ptr::copy(from as *const u8, to as *mut u8, length) };
+    Ok(())
+}
+
+/// What is longer is not worth a look at each page.
+const SEVERAL_PAGES: usize = 4 * PAGE;
+
+/// Has the kernel copy, exactly.
+fn copy_by_kernel(user: usize, ours: usize, length: usize, direction: Direction) -> Result<(), Errno> {
     let local = libc::iovec { iov_base: ours as *mut libc::c_void, iov_len: length };
     let remote = libc::iovec { iov_base: user as *mut libc::c_void, iov_len: length };
     let pid = call::getpid();
@@ -247,7 +263,7 @@ fn ask(page: usize, direction: Direction) -> bool {
         // The same for reading, or Linux before 5.14: see whether it can be read.
         _ => {
             let mut byte = 0u8;
-            copy(page, (&raw mut byte) as usize, 1, Direction::In).is_ok()
+            copy_by_kernel(page, (&raw mut byte) as usize, 1, Direction::In).is_ok()
         }
     }
 }

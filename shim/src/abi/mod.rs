@@ -65,9 +65,19 @@ impl CReturn for () {
     const FAILED: Self = ();
 }
 
+/// Where a thread stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// In the program.
+    Outside,
+    /// In a call of ours: what the library itself calls of libc is libc's.
+    Inside,
+    /// In a signal handler that interrupted a call of ours, or somewhere that it has left to by siglongjmp.
+    Interrupted,
+}
+
 thread_local! {
-    /// This thread is inside a call of ours: what the library itself calls of libc is libc's.
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    static STANDING: Cell<Standing> = const { Cell::new(Standing::Outside) };
 }
 
 /// This thread's errno.
@@ -87,25 +97,42 @@ pub(crate) fn set_errno(value: i32) {
 }
 
 /// Leaves the inside of a call for the length of a signal handler; the program's handler may use its sockets.
-pub(crate) fn step_outside() -> bool {
-    INSIDE.replace(false)
+pub(crate) fn step_outside() -> Standing {
+    let before = STANDING.get();
+    if before == Standing::Inside {
+        STANDING.set(Standing::Interrupted);
+    }
+    before
 }
 
 /// Back to what [`step_outside`] said.
-pub(crate) fn step_back(inside: bool) {
-    INSIDE.set(inside);
+pub(crate) fn step_back(before: Standing) {
+    STANDING.set(before);
 }
 
 /// Runs a call of ours, or libc's when it is not ours. The original runs outside of `catch_unwind`: thread
 /// cancellation unwinds through it and must not meet Rust's catch.
-pub(crate) fn enter<T: CReturn>(ours: impl FnOnce() -> Outcome<T>, real: impl FnOnce() -> T) -> T {
-    if INSIDE.get() {
+pub(crate) fn enter<T: CReturn>(ours: impl Fn() -> Outcome<T>, real: impl FnOnce() -> T) -> T {
+    let mut standing = STANDING.get();
+    if standing == Standing::Inside {
         return real();
     }
     let before = errno();
-    INSIDE.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(ours));
-    INSIDE.set(false);
+    let outcome = loop {
+        STANDING.set(Standing::Inside);
+        if standing == Standing::Interrupted {
+            crate::calls::abandon();
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(&ours));
+        STANDING.set(Standing::Outside);
+        if !matches!(outcome, Ok(Outcome::Ours(Err(Errno(libc::EINTR))))) || !process::take_cancel() {
+            break outcome;
+        }
+        // Everything of ours is given back: here a cancelled thread may end. One that has disabled it goes on.
+        drop(outcome);
+        process::test_cancel();
+        standing = Standing::Outside;
+    };
     match outcome {
         Ok(Outcome::PassThrough) => {
             set_errno(before);

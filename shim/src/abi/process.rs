@@ -1,6 +1,64 @@
 //! Processes: fork handlers, the end of the program, and signals raised by a call.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use remora_host::runtime;
+
 use crate::calls::process as ours;
+use crate::hooks::real;
+
+/// Threads that were cancelled and have not heard of it in a call of ours; 0 is nobody.
+static CANCELLED: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
+/// How many there are.
+static CANCELS: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C-unwind" {
+    /// Ends the thread by unwinding, if it is cancelled; declared here for that.
+    fn pthread_testcancel();
+}
+
+/// pthread_cancel(): libc's own ends a thread inside its blocking calls only. One that sleeps in a call of ours is woken;
+/// it leaves the call first, so that nothing of ours stays taken.
+pub(crate) fn cancel(thread: usize) -> i32 {
+    // SAFETY: the original, with the program's argument.
+    let result = unsafe { (real::pthread_cancel.get())(thread) };
+    let Some(runtime) = runtime::current().filter(|_| result == 0) else { return result };
+    let free =
+        CANCELLED.iter().find(|place| place.compare_exchange(0, thread, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+    if free.is_some() {
+        CANCELS.fetch_add(1, Ordering::AcqRel);
+        runtime.wake_sleepers();
+    }
+    result
+}
+
+fn own_cancel() -> Option<&'static AtomicUsize> {
+    if CANCELS.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    // SAFETY: takes no argument and always succeeds.
+    let own = unsafe { libc::pthread_self() } as usize;
+    CANCELLED.iter().find(|place| place.load(Ordering::Acquire) == own)
+}
+
+/// Whether this thread has been cancelled and is yet to be told.
+pub(crate) fn is_cancelled() -> bool {
+    own_cancel().is_some()
+}
+
+/// The same, once.
+pub(crate) fn take_cancel() -> bool {
+    let Some(place) = own_cancel() else { return false };
+    place.store(0, Ordering::Release);
+    CANCELS.fetch_sub(1, Ordering::AcqRel);
+    true
+}
+
+/// Ends the calling thread if it is cancelled and has not disabled that.
+pub(crate) fn test_cancel() {
+    // SAFETY: takes no argument; it may unwind, and no frame from here to the program's has anything to drop.
+    unsafe { pthread_testcancel() };
+}
 
 unsafe extern "C" fn prepare() {
     ours::before_fork();

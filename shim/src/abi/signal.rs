@@ -39,14 +39,14 @@ pub(crate) struct Handled {
 }
 
 impl Handled {
-    /// Whether any handler has run in this thread since.
+    /// Whether any handler has run in this thread since, or it has been cancelled.
     pub(crate) fn any_since(self) -> bool {
-        HANDLED.get().all != self.all
+        HANDLED.get().all != self.all || super::process::is_cancelled()
     }
 
-    /// Whether a handler without SA_RESTART has run in this thread since.
+    /// Whether a handler without SA_RESTART has run in this thread since, or it has been cancelled.
     pub(crate) fn without_restart_since(self) -> bool {
-        HANDLED.get().without_restart != self.without_restart
+        HANDLED.get().without_restart != self.without_restart || super::process::is_cancelled()
     }
 }
 

@@ -10,7 +10,7 @@ use remora_stack::time::Instant;
 use smallvec::SmallVec;
 
 use super::ready::{deadline_of_millis, deadline_of_timespec, read_mask};
-use super::traced;
+use super::{companion, traced};
 use crate::abi::{Outcome, User, signal};
 use crate::fdtable::{self, Entry, Epoll};
 
@@ -90,12 +90,15 @@ fn control(
         Some(_) => return Err(Errno(libc::EINVAL)),
         None => adopt(runtime, set, fd)?,
     };
-    match operation {
+    let result = match operation {
         libc::EPOLL_CTL_ADD => runtime.set_add(mixed, fd, id, events, data),
         libc::EPOLL_CTL_MOD => runtime.set_modify(mixed, fd, id, events, data),
         _ => runtime.set_delete(mixed, fd, id),
+    };
+    if result.is_ok() {
+        companion::follow_epoll(set, operation, id, events, data);
     }
-    .map_err(|error| {
+    result.map_err(|error| {
         Errno(match error {
             SetError::Exists => libc::EEXIST,
             SetError::NotFound => libc::ENOENT,
@@ -255,6 +258,9 @@ impl Wait<'_> {
             let events = self.collect()?;
             if !events.is_empty() {
                 return Ok(events);
+            }
+            if deadline.is_none_or(|deadline| call::now() < deadline) {
+                super::sweep();
             }
             let spec = WaitSpec { descriptions: &[], sets: &sets, deadline, sigmask: mask, interrupted: &interrupted };
             let end = self.runtime.wait(&spec, &mut kernel, &mut |view| sets.iter().any(|set| view.set_is_ready(*set)));

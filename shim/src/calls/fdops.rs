@@ -1,25 +1,34 @@
 //! Descriptor numbers: close, dup and their kin, fcntl and ioctl.
 
-use remora_host::runtime;
-use remora_host::sys::{Errno, Fd, call};
+use std::time::Duration;
 
-use super::{epoll, gone, socket_of, traced};
-use crate::abi::{Outcome, User, control};
+use remora_host::runtime::{self, WaitEnd};
+use remora_host::sys::{Errno, Fd, call};
+use remora_stack::socket::options::{OptionName, OptionValue};
+use remora_stack::socket::protocol::{Readiness, Shutdown, SocketId};
+use remora_stack::stack::Stack;
+use remora_stack::time::Instant;
+
+use super::{companion, epoll, gone, socket_of, traced};
+use crate::abi::{Outcome, User, control, signal};
 use crate::fdtable::{self, Entry, Epoll};
 
 /// Gives up what an entry held.
 pub(super) fn release_entry(entry: Entry) {
     let Some(runtime) = runtime::current() else { return };
     match entry {
-        Entry::Socket(handle) => runtime.release(handle.id),
+        Entry::Socket(handle) => {
+            companion::end_with_last(handle.id);
+            runtime.release(handle.id);
+        }
         Entry::Epoll(Epoll::Mixed(set)) => runtime.set_release(set),
-        Entry::Epoll(Epoll::Plain(_)) | Entry::Watched => {}
+        Entry::Epoll(Epoll::Plain(_)) | Entry::Watched | Entry::Loopback(_) => {}
     }
 }
 
 /// Whether a number is the library's own, which the program never opened.
-fn is_private(fd: i32) -> bool {
-    runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd))
+pub(super) fn is_private(fd: i32) -> bool {
+    companion::is_companion(fd) || runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd))
 }
 
 /// Makes `number`, a new copy of a descriptor with this entry, stand for the same.
@@ -32,7 +41,7 @@ fn copy_entry(entry: Entry, number: i32) -> Result<i32, Errno> {
         match entry {
             Entry::Socket(handle) => runtime.hold(handle.id),
             Entry::Epoll(Epoll::Mixed(set)) => runtime.set_hold(set),
-            Entry::Epoll(Epoll::Plain(_)) | Entry::Watched => {}
+            Entry::Epoll(Epoll::Plain(_)) | Entry::Watched | Entry::Loopback(_) => {}
         }
     }
     if let Some(stale) = fdtable::insert(number, entry) {
@@ -48,10 +57,72 @@ pub(crate) fn close(fd: i32) -> Outcome<i32> {
     if matches!(entry, Entry::Epoll(_)) {
         epoll::forget_nesting(fd);
     }
-    release_entry(entry);
+    // The number is free at once, however long the rest takes.
     let result = call::close(Fd(fd)).map(|()| 0);
+    linger(entry);
+    release_entry(entry);
     if matches!(entry, Entry::Socket(_)) { traced(format_args!("close({fd})"), result) } else { Outcome::Ours(result) }
 }
+
+/// SO_LINGER with a time: the last close of a connection waits until the peer has acknowledged data and FIN, or the time
+/// has passed, or a signal comes (`tcp_close`, `sk_stream_wait_close`). O_NONBLOCK makes no difference.
+//= REF T-10
+fn linger(entry: Entry) {
+    let Entry::Socket(handle) = entry else { return };
+    let Some(runtime) = runtime::current().filter(|_| handle.is_stream()) else { return };
+    let span = runtime.with_socket(handle.id, |stack, socket, now| {
+        let span = stack.options(socket)?.linger.filter(|span| !span.is_zero())?;
+        // What was not read is thrown away with a reset, which waits for nothing.
+        let leaves = stack.queued_input(socket) == 0 && is_connection(tcp_state(stack, socket, now)?);
+        leaves.then_some(span)
+    });
+    let Some(span) = span.flatten().filter(|_| runtime.holders(handle.id) == 1) else { return };
+    let _ = runtime.with_socket(handle.id, |stack, socket, now| stack.shutdown(now, socket, Shutdown::Write));
+    let end = call::now() + span;
+    let handled = signal::handled();
+    loop {
+        // Not every acknowledgement is an event to sleepers: looked for again after a while.
+        let until = end.min(call::now() + LINGER_LOOK);
+        let left = runtime.block_on(
+            handle.id,
+            Readiness::empty(),
+            Some(until),
+            &|| handled.any_since(),
+            |stack, socket, now| (!tcp_state(stack, socket, now).is_some_and(is_closing)).then_some(()),
+        );
+        if left != Err(WaitEnd::TimedOut) || call::now() >= end {
+            return;
+        }
+    }
+}
+
+/// When to look again how a close stands, while it waits.
+const LINGER_LOOK: Duration = Duration::from_millis(20);
+
+/// The state in struct tcp_info's first byte.
+fn tcp_state(stack: &mut Stack, socket: SocketId, now: Instant) -> Option<u8> {
+    match stack.option(now, socket, OptionName::Info) {
+        Ok(OptionValue::Bytes(bytes)) => bytes.first().copied(),
+        _ => None,
+    }
+}
+
+/// Whether the state has a peer that is still to be told of the close.
+fn is_connection(state: u8) -> bool {
+    matches!(state, TCP_ESTABLISHED | TCP_CLOSE_WAIT) || is_closing(state)
+}
+
+/// Whether a FIN is on its way and not acknowledged (`closing`).
+fn is_closing(state: u8) -> bool {
+    matches!(state, TCP_FIN_WAIT1 | TCP_CLOSING | TCP_LAST_ACK)
+}
+
+/// States as <netinet/tcp.h> numbers them.
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_FIN_WAIT1: u8 = 4;
+const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_LAST_ACK: u8 = 9;
+const TCP_CLOSING: u8 = 11;
 
 /// Where numbers of ours end; private ones sit below (they go to the top of the limit, which is capped).
 const PRIVATE_END: u32 = 1 << 16;
@@ -149,6 +220,7 @@ fn replace(fd: i32, target: i32, flags: i32) -> Outcome<i32> {
             if matches!(old, Entry::Epoll(_)) {
                 epoll::forget_nesting(number);
             }
+            linger(old);
             release_entry(old);
         }
         match entry {

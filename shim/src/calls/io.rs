@@ -86,18 +86,38 @@ pub(crate) fn until<R>(
 }
 
 /// One holder more of a description, for the length of a call.
-struct Held<'a>(&'a Runtime, DescriptionId);
+pub(super) struct Held<'a>(&'a Runtime, u64);
+
+thread_local! {
+    /// What this thread's call holds, with the number of the hold. A call inside a signal handler takes it away from the
+    /// one that was interrupted, so one place is enough.
+    static HOLD: Cell<Option<(DescriptionId, u64)>> = const { Cell::new(None) };
+    static HOLDS: Cell<u64> = const { Cell::new(0) };
+}
 
 impl<'a> Held<'a> {
-    fn new(runtime: &'a Runtime, id: DescriptionId) -> Self {
+    pub(super) fn new(runtime: &'a Runtime, id: DescriptionId) -> Self {
+        let number = HOLDS.get().wrapping_add(1);
+        HOLDS.set(number);
         runtime.hold(id);
-        Self(runtime, id)
+        HOLD.set(Some((id, number)));
+        Self(runtime, number)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.release(self.1);
+        // Gone when a handler's call has given it up.
+        if HOLD.get().is_some_and(|(_, number)| number == self.1) {
+            abandon_hold(self.0);
+        }
+    }
+}
+
+/// Gives up what a call of this thread holds.
+pub(super) fn abandon_hold(runtime: &Runtime) {
+    if let Some((id, _)) = HOLD.take() {
+        runtime.release(id);
     }
 }
 
@@ -434,7 +454,11 @@ pub(crate) fn sendto(
     length: u32,
 ) -> Outcome<isize> {
     let Some((handle, runtime)) = socket_of(fd) else {
-        return if address.is_null() { Outcome::PassThrough } else { policy::watched_use(fd) };
+        return if address.is_null() {
+            Outcome::PassThrough
+        } else {
+            policy::kernel_use(fd, address, length, Purpose::Send)
+        };
     };
     let mut buffer = Buffer::single(buffer, size.min(MAX_BYTES));
     let to = match destination(handle, runtime, address, length, flags) {

@@ -8,7 +8,7 @@ use remora_host::sys::{Errno, call};
 use remora_stack::socket::protocol::{AddressFamily, Received};
 
 use super::io::{Extras, Gathered, destination, receive, send_to};
-use super::policy::Side;
+use super::policy::{Purpose, Side};
 use super::{policy, socket_of, traced};
 use crate::abi::memory::User;
 use crate::abi::message::{ControlWriter, Header, controls};
@@ -31,8 +31,16 @@ const MULTI_SIZE: usize = size_of::<libc::mmsghdr>();
 /// Where msg_len stands in it.
 const MULTI_LENGTH: usize = size_of::<libc::msghdr>();
 
+/// A message on a kernel socket: its destination, if it has one, may be of interest.
+fn kernel_message<T>(fd: i32, message: User<libc::msghdr>) -> Outcome<T> {
+    match Header::read(message).ok().and_then(|header| header.name()) {
+        Some((name, length)) => policy::kernel_use(fd, name, length, Purpose::Send),
+        None => policy::watched_use(fd),
+    }
+}
+
 pub(crate) fn sendmsg(fd: i32, message: User<libc::msghdr>, flags: i32) -> Outcome<isize> {
-    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    let Some((handle, runtime)) = socket_of(fd) else { return kernel_message(fd, message) };
     match send_one(fd, handle, runtime, message, flags) {
         Ok(Side::Kernel) => Outcome::PassThrough,
         Ok(Side::Stack) => Outcome::PassThrough,
@@ -105,7 +113,7 @@ fn extras(handle: Handle, control: &[u8]) -> Result<Extras, Errno> {
 }
 
 pub(crate) fn sendmmsg(fd: i32, messages: User<libc::mmsghdr>, count: u32, flags: i32) -> Outcome<i32> {
-    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    let Some((handle, runtime)) = socket_of(fd) else { return kernel_message(fd, messages.cast()) };
     // UIO_MAXIOV caps the number without an error.
     let count = count.min(1024) as usize;
     let mut done = 0i32;

@@ -4,6 +4,7 @@
 //! `process` sees to fork and exit.
 #![forbid(unsafe_code)]
 
+mod companion;
 mod epoll;
 mod fdops;
 mod io;
@@ -17,6 +18,7 @@ mod socket;
 mod transfer;
 
 use std::fmt;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use remora_host::runtime::{self, DescriptionId, Runtime};
 use remora_host::sys::Errno;
@@ -31,14 +33,14 @@ pub(crate) use io::*;
 pub(crate) use message::*;
 pub(crate) use names::*;
 pub(crate) use options::*;
-pub(crate) use process::{_exit, quick_exit};
+pub(crate) use process::{_exit, pthread_cancel, quick_exit};
 pub(crate) use ready::*;
 pub(crate) use socket::*;
 pub(crate) use transfer::*;
 
 use crate::abi::User;
 use crate::abi::signal::set_handler;
-use crate::fdtable::{self, Handle};
+use crate::fdtable::{self, Entry, Epoll, Handle};
 use crate::hooks::real;
 
 /// The log target of the call trace.
@@ -53,10 +55,41 @@ fn check_fresh(fd: i32) -> Result<(), Errno> {
         return Ok(());
     }
     if let Some(entry) = fdtable::remove(fd) {
-        log::warn!(target: "remora::shim", "descriptor {fd} was closed unseen and is another file's now");
+        log::info!(target: "remora::shim", "descriptor {fd} was closed unseen");
         release_entry(entry);
     }
     Err(STALE)
+}
+
+/// To be called before a sleep on several descriptors: looks at a few numbers of the table, each time at others, and
+/// gives up those that were closed unseen, so that their sockets end.
+fn sweep() {
+    /// A look costs a system call.
+    const AT_A_TIME: usize = 4;
+    static NEXT: AtomicI32 = AtomicI32::new(0);
+    let start = NEXT.load(Ordering::Relaxed);
+    let mut looked = 0;
+    let mut next = 0;
+    for (fd, entry) in fdtable::entries(start, i32::MAX).chain(fdtable::entries(0, start - 1)) {
+        if looked == AT_A_TIME {
+            next = fd;
+            break;
+        }
+        if matches!(entry, Entry::Socket(_) | Entry::Epoll(Epoll::Mixed(_))) {
+            looked += 1;
+            let _ = check_fresh(fd);
+        }
+    }
+    NEXT.store(next, Ordering::Relaxed);
+}
+
+/// A call begins while another of this thread, which a signal handler interrupted, has not ended and may never do so
+/// (siglongjmp): what that one had is given up. Should it go on, it takes it anew.
+pub(crate) fn abandon() {
+    if let Some(runtime) = runtime::current() {
+        runtime.abandon_waits();
+        abandon_hold(runtime);
+    }
 }
 
 /// Ends a call on a socket of ours: one line of trace when that is on.

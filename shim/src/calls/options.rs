@@ -10,7 +10,7 @@ use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SocketOp
 use remora_stack::socket::protocol::{AddressFamily, SocketType};
 use smallvec::SmallVec;
 
-use super::{gone, socket_of, traced};
+use super::{companion, gone, socket_of, traced};
 use crate::abi::{Outcome, User};
 use crate::errno;
 use crate::fdtable::Handle;
@@ -110,6 +110,13 @@ pub(crate) fn setsockopt(fd: i32, level: i32, name: i32, value: User<std::ffi::c
                 .and_then(|result| result.map_err(errno::option)),
         })
     };
+    if result.is_ok()
+        && handle.is_stream()
+        && !companion::of(handle.id).is_empty()
+        && let Ok(bytes) = value.cast::<u8>().read_many((length as usize).min(LONGEST))
+    {
+        companion::follow_option(handle.id, level, name, &bytes);
+    }
     traced(format_args!("setsockopt({fd}, {level}, {name})"), result.map(|()| 0))
 }
 
@@ -431,8 +438,11 @@ fn get_ip(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes
     let number = |pick: fn(&SocketOptions) -> i32| common(fd, handle, runtime, pick).map(int);
     match name {
         libc::IP_TTL => {
-            let default = 64;
-            common(fd, handle, runtime, |options| options.ttl).map(|ttl| int(ttl.map_or(default, i32::from)))
+            let ttl = runtime.with_socket(handle.id, |stack, socket, _| {
+                let default = stack.settings().ip_default_ttl;
+                stack.options(socket).map(|options| options.ttl.unwrap_or(default))
+            });
+            ttl.flatten().map(|ttl| int(ttl.into())).ok_or_else(|| gone(fd, handle.id))
         }
         libc::IP_TOS => number(|options| options.tos.into()),
         libc::IP_MTU_DISCOVER => number(|options| options.mtu_discover.into()),

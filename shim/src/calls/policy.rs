@@ -12,9 +12,10 @@ use remora_host::runtime::SetId;
 use smallvec::SmallVec;
 
 use super::running;
-use crate::abi::{Outcome, address};
+use crate::abi::address::RawName;
+use crate::abi::{Outcome, User, address};
 use crate::config;
-use crate::fdtable::{self, Entry, Epoll, Handle};
+use crate::fdtable::{self, Entry, Epoll, Handle, Loopback};
 
 /// What needs the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,60 @@ pub(crate) fn watched_use<T>(fd: i32) -> Outcome<T> {
     }
     fdtable::remove(fd);
     if config::warn_unconfigured() { Outcome::fail(libc::ENETDOWN) } else { Outcome::PassThrough }
+}
+
+/// A call that names a destination on a kernel socket. One that is bound to the loopback network reaches this machine
+/// only; the kernel cannot say so (EINVAL, `__mkroute_output`) where the route to elsewhere is the stack's alone.
+//= REF C-07
+pub(crate) fn kernel_use<A, T>(fd: i32, address: User<A>, length: u32, purpose: Purpose) -> Outcome<T> {
+    let Some(Entry::Loopback(socket)) = fdtable::lookup(fd) else { return watched_use(fd) };
+    if !fdtable::is_fresh(fd) {
+        fdtable::remove(fd);
+        return Outcome::PassThrough;
+    }
+    // A stream takes a destination from connect alone, and only while it is closed.
+    if socket.is_stream && (purpose != Purpose::Connect || !is_closed_stream(fd)) {
+        return Outcome::PassThrough;
+    }
+    let Ok(raw) = RawName::read(address, length) else { return Outcome::PassThrough };
+    match raw.for_connect(socket.family, socket.is_stream) {
+        Ok(to) if leaves_the_machine(to.ip()) => Outcome::fail(libc::EINVAL),
+        _ => Outcome::PassThrough,
+    }
+}
+
+/// Whether a kernel socket is a TCP socket in CLOSE. (The state is the first byte of struct tcp_info.)
+fn is_closed_stream(fd: i32) -> bool {
+    const TCP_CLOSE: u8 = 7;
+    let mut state = [0u8; 1];
+    call::option(Fd(fd), libc::IPPROTO_TCP, libc::TCP_INFO, &mut state).is_ok() && state == [TCP_CLOSE]
+}
+
+/// Whether a destination is neither loopback nor an address of the kernel's own. Groups and broadcasts are left to the
+/// kernel's judgement.
+fn leaves_the_machine(ip: IpAddr) -> bool {
+    let IpAddr::V4(v4) = ip else { return false };
+    if v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() {
+        return false;
+    }
+    // Only an address of its own can be bound.
+    let Ok(probe) = call::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) else { return false };
+    let (bytes, length) = address::encode(SocketAddr::new(ip, 0), AddressFamily::Inet);
+    let result = call::bind(probe, bytes.get(..length).unwrap_or(&[]));
+    let _ = call::close(probe);
+    result == Err(Errno(libc::EADDRNOTAVAIL))
+}
+
+/// Binds a socket that has gone to the kernel, and marks it when the address is of the loopback network.
+pub(crate) fn bind_in_kernel(fd: i32, handle: Handle, raw: &RawName, name: SocketAddr) -> Result<(), Errno> {
+    call::bind(Fd(fd), raw.bytes())?;
+    if matches!(name.ip(), IpAddr::V4(v4) if v4.is_loopback()) {
+        let mark = Loopback { family: handle.family, is_stream: handle.is_stream() };
+        if let Some(stale) = fdtable::insert(fd, Entry::Loopback(mark)) {
+            super::release_entry(stale);
+        }
+    }
+    Ok(())
 }
 
 /// IPV6_V6ONLY of the socket.
@@ -171,15 +226,15 @@ fn materialise(fd: i32, handle: Handle, standing: Standing, reason: &str) -> Res
 
 /// One watch of an epoll descriptor of this process.
 #[derive(Clone, Copy, Debug, Default)]
-struct Registration {
-    set_fd: i32,
-    fd: i32,
-    events: u32,
-    data: u64,
+pub(super) struct Registration {
+    pub(super) set_fd: i32,
+    pub(super) fd: i32,
+    pub(super) events: u32,
+    pub(super) data: u64,
 }
 
 /// Every registration of the description in an epoll set of this process. (They end with the description.)
-fn registrations(runtime: &Runtime, handle: Handle) -> SmallVec<[Registration; 8]> {
+pub(super) fn registrations(runtime: &Runtime, handle: Handle) -> SmallVec<[Registration; 8]> {
     let mut found = SmallVec::new();
     let mut seen: SmallVec<[SetId; 4]> = SmallVec::new();
     for (set_fd, entry) in fdtable::entries(0, i32::MAX) {

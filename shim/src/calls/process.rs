@@ -1,12 +1,14 @@
 //! Fork and exit: the runtime hears of each exactly once. fork() and its kin are hooks, which know the child's number;
 //! fork handlers catch the forks inside libc (daemon, forkpty). exec needs nothing: the keeper sees the image go, and
-//! an exec that fails leaves everything as it was.
+//! an exec that fails leaves everything as it was. In a new image a socket that was kept over exec is its placeholder, an
+//! AF_UNIX socket that is not connected: calls on it fail cleanly, and the connection ends if no other process holds it.
 
 use std::cell::Cell;
 
 use remora_host::runtime::{self, DescriptionId, ForkTicket, Runtime};
 
 use crate::abi::Outcome;
+use crate::abi::process::cancel;
 use crate::fdtable::{self, Entry};
 
 thread_local! {
@@ -95,6 +97,11 @@ pub(crate) fn leave() {
     if let Some(runtime) = runtime::current() {
         runtime.leave();
     }
+}
+
+pub(crate) fn pthread_cancel(thread: usize) -> Outcome<i32> {
+    // The result is the error itself; errno is left alone.
+    Outcome::Ours(Ok(cancel(thread)))
 }
 
 pub(crate) fn _exit(_status: i32) -> Outcome<()> {

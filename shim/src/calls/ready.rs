@@ -8,6 +8,7 @@ use remora_stack::socket::protocol::Readiness;
 use remora_stack::time::Instant;
 use smallvec::SmallVec;
 
+use super::companion;
 use crate::abi::{Outcome, User, signal};
 use crate::fdtable::{self, Entry, Epoll};
 
@@ -29,8 +30,8 @@ enum Place {
     Kernel(usize),
     /// An epoll descriptor: the kernel's answer at this index, or what is ready in our set.
     Set(usize, SetId),
-    /// One of our sockets.
-    Ours(DescriptionId, u32),
+    /// One of our sockets; from this index on the kernel answers for so many companions of it.
+    Ours(DescriptionId, u32, usize, usize),
 }
 
 /// The bits of events that poll has; ERR and HUP always count.
@@ -49,7 +50,11 @@ impl Sorted {
                     Some(Entry::Socket(handle)) => {
                         let wanted = wanted(entry.events);
                         sorted.descriptions.push((handle.id, Readiness::from_bits_truncate(wanted)));
-                        Place::Ours(handle.id, wanted)
+                        let start = sorted.kernel.len();
+                        for fd in companion::of(handle.id) {
+                            sorted.add_kernel(&libc::pollfd { fd: fd.raw(), events: entry.events, revents: 0 });
+                        }
+                        Place::Ours(handle.id, wanted, start, sorted.kernel.len() - start)
                     }
                     Some(Entry::Epoll(Epoll::Mixed(set))) => {
                         sorted.sets.push(set);
@@ -86,9 +91,10 @@ impl Sorted {
                         if runtime.set_is_ready(set) { entry.events & (libc::POLLIN | libc::POLLRDNORM) } else { 0 };
                     kernel(index) | ours
                 }
-                Place::Ours(id, wanted) => {
+                Place::Ours(id, wanted, start, count) => {
                     if runtime.exists(id) {
-                        (runtime.readiness(id).bits() & wanted) as i16
+                        let companions = (start..start + count).fold(0, |all, index| all | kernel(index));
+                        (runtime.readiness(id).bits() & wanted) as i16 | companions & !libc::POLLNVAL
                     } else {
                         // The family has broken: as after a reset.
                         (wanted & (Readiness::IN | Readiness::OUT | Readiness::ERR | Readiness::HUP).bits()) as i16
@@ -101,6 +107,25 @@ impl Sorted {
     }
 }
 
+/// Whether one of ours is known to be ready, without a look at the device.
+fn is_ready(runtime: &Runtime, sorted: &Sorted) -> bool {
+    sorted.descriptions.iter().any(|(id, wanted)| {
+        runtime.with_socket(*id, |stack, socket, _| stack.readiness(socket)).is_none_or(|now| now.intersects(*wanted))
+    })
+}
+
+/// Before a sleep: whether some of the numbers were closed unseen. Of a large set only the first few are looked at, and
+/// the table in turns.
+fn notice_closed(entries: &[libc::pollfd]) -> bool {
+    const MOST: usize = 16;
+    let ours = entries.iter().filter(|entry| fdtable::socket(entry.fd).is_some());
+    let closed = ours.take(MOST).filter(|entry| super::check_fresh(entry.fd).is_err()).count();
+    if entries.len() > MOST {
+        super::sweep();
+    }
+    closed > 0
+}
+
 /// Sleeps until one of the entries is ready. `None`: all of them are the kernel's.
 fn wait(
     entries: &mut [libc::pollfd],
@@ -111,6 +136,13 @@ fn wait(
     let mut sorted = Sorted::new(entries);
     if sorted.is_foreign() {
         return None;
+    }
+    let sleeps = deadline.is_none_or(|deadline| call::now() < deadline);
+    if sleeps && !is_ready(runtime, &sorted) && notice_closed(entries) {
+        sorted = Sorted::new(entries);
+        if sorted.is_foreign() {
+            return None;
+        }
     }
     let handled = signal::handled();
     let interrupted = || handled.any_since();
@@ -335,14 +367,37 @@ fn select_all(
     deadline: Option<Instant>,
     mask: Option<&libc::sigset_t>,
 ) -> Outcome<i32> {
-    let result = match wait(&mut entries, deadline, mask) {
-        None => return Outcome::PassThrough,
-        Some(result) => result,
-    };
-    if entries.iter().any(|entry| entry.revents & libc::POLLNVAL != 0) {
-        return Outcome::fail(libc::EBADF);
+    loop {
+        let result = match wait(&mut entries, deadline, mask) {
+            None => return Outcome::PassThrough,
+            Some(result) => result,
+        };
+        let is_closed = |entry: &libc::pollfd| entry.revents & libc::POLLNVAL != 0;
+        if !entries.iter().any(is_closed) {
+            return Outcome::Ours(result.and_then(|_| bits.write(&entries)));
+        }
+        // What lies beyond the kernel's table takes no part (core_sys_select).
+        let size = table_size();
+        if entries.iter().any(|entry| is_closed(entry) && entry.fd < size) {
+            return Outcome::fail(libc::EBADF);
+        }
+        entries.retain(|entry| !is_closed(entry));
     }
-    Outcome::Ours(result.and_then(|_| bits.write(&entries)))
+}
+
+/// How large the kernel's table of this process would be without the library's own numbers, which lie above the
+/// program's: it grows from 64 by `alloc_fdtable`'s steps. Slow, for a select that fails.
+fn table_size() -> i32 {
+    const FIRST: i32 = 64;
+    const STEP: i32 = 128;
+    let Ok(list) = std::fs::read_dir("/proc/self/fd") else { return i32::MAX };
+    let numbers = list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let highest = numbers.filter(|fd: &i32| !super::fdops::is_private(*fd)).max().unwrap_or(0);
+    if highest < FIRST {
+        return FIRST;
+    }
+    let steps = (highest / STEP + 1) as u32;
+    i32::try_from(steps.next_power_of_two()).map_or(i32::MAX, |steps| steps.saturating_mul(STEP))
 }
 
 pub(crate) fn select(

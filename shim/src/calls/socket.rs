@@ -2,17 +2,20 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use remora_host::runtime;
+use remora_host::runtime::{self, WaitEnd, WaitSpec};
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::error::{AcceptError, ConnectError};
 use remora_stack::socket::protocol::{AddressFamily, Readiness, Shutdown, SocketType};
+use remora_stack::time::Instant;
+use smallvec::SmallVec;
 
-use super::io::{Patience, Stop, until};
+use super::io::{Held, Patience, Stop, until};
 use super::policy::{self, Purpose, Side};
-use super::{gone, socket_of, traced};
+use super::{companion, gone, socket_of, traced};
 use crate::abi::address::{self, RawName};
-use crate::abi::{Outcome, User};
+use crate::abi::{Outcome, User, signal};
 use crate::fdtable::{self, Entry, Handle};
 use crate::{config, errno};
 
@@ -147,12 +150,13 @@ fn place(handle: Handle, flags: i32) -> Result<i32, Errno> {
 
 pub(crate) fn bind(fd: i32, address: User<libc::sockaddr>, length: u32) -> Outcome<i32> {
     let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
-    let name = match RawName::read(address, length).and_then(|raw| raw.for_bind(handle.family)) {
-        Ok(name) => name,
+    let given = RawName::read(address, length).and_then(|raw| Ok((raw, raw.for_bind(handle.family)?)));
+    let (raw, name) = match given {
+        Ok(given) => given,
         Err(errno) => return traced(format_args!("bind({fd}, ?)"), Err(errno)),
     };
     let result = match policy::settle(fd, handle, Some(name), Purpose::Bind) {
-        Ok(Side::Kernel) => return Outcome::PassThrough,
+        Ok(Side::Kernel) => policy::bind_in_kernel(fd, handle, &raw, name),
         Ok(Side::Stack) => runtime.bind(handle.id, name).map_err(errno::bind),
         Err(errno) => Err(errno),
     };
@@ -161,7 +165,9 @@ pub(crate) fn bind(fd: i32, address: User<libc::sockaddr>, length: u32) -> Outco
 
 //= REF C-01
 pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Outcome<i32> {
-    let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
+    let Some((handle, runtime)) = socket_of(fd) else {
+        return policy::kernel_use(fd, address, length, Purpose::Connect);
+    };
     let raw = match RawName::read(address, length) {
         Ok(raw) => raw,
         Err(errno) => return traced(format_args!("connect({fd}, ?)"), Err(errno)),
@@ -175,6 +181,9 @@ pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Ou
             .with_socket(handle.id, |stack, socket, now| stack.disconnect(now, socket))
             .ok_or_else(|| gone(fd, handle.id))
             .and_then(|result| result.map_err(errno::connect));
+        if result.is_ok() {
+            companion::end(handle.id);
+        }
         return traced(format_args!("connect({fd}, AF_UNSPEC)"), result.map(|()| 0));
     }
     let name = match raw.for_connect(handle.family, handle.is_stream()) {
@@ -262,6 +271,9 @@ pub(crate) fn listen(fd: i32, backlog: i32) -> Outcome<i32> {
             .and_then(|result| result.map_err(errno::listen)),
         Err(errno) => Err(errno),
     };
+    if result.is_ok() {
+        companion::follow_listen(runtime, handle, backlog);
+    }
     traced(format_args!("listen({fd}, {backlog})"), result.map(|()| 0))
 }
 
@@ -273,17 +285,99 @@ pub(crate) fn accept(fd: i32, address: User<libc::sockaddr>, length: User<u32>) 
 pub(crate) fn accept4(fd: i32, address: User<libc::sockaddr>, length: User<u32>, flags: i32) -> Outcome<i32> {
     let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
     let mut peer = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
-    let result = take(fd, handle, runtime, flags, &mut peer).and_then(|new| {
+    let result = take_either(fd, handle, runtime, flags, (address, length), &mut peer);
+    traced(format_args!("accept({fd}, {peer})"), result)
+}
+
+/// Where the program wants the name of the peer.
+type NameTarget = (User<libc::sockaddr>, User<u32>);
+
+/// Takes a connection from the stack's queue or from the kernel's loopback, whichever has one. Neither starves the
+/// other: they take turns in going first.
+fn take_either(
+    fd: i32,
+    handle: Handle,
+    runtime: &'static runtime::Runtime,
+    flags: i32,
+    (address, length): NameTarget,
+    peer: &mut SocketAddr,
+) -> Result<i32, Errno> {
+    static KERNEL_FIRST: AtomicBool = AtomicBool::new(false);
+    if flags & !TYPE_FLAGS != 0 {
+        return Err(Errno(libc::EINVAL));
+    }
+    let patience = accept_patience(handle, runtime);
+    let mut from_stack = |patience| {
+        let new = take(fd, handle, runtime, flags, patience, peer)?;
         if !address.is_null() {
             // do_accept: the number is given back when the name cannot be stored.
-            if let Err(errno) = address::write(peer, handle.family, address, length) {
+            if let Err(errno) = address::write(*peer, handle.family, address, length) {
                 let _ = super::close(new);
                 return Err(errno);
             }
         }
         Ok(new)
-    });
-    traced(format_args!("accept({fd}, {peer})"), result)
+    };
+    loop {
+        // Asked each time: the listener may be closed meanwhile.
+        let companions = companion::of(handle.id);
+        if companions.is_empty() {
+            return from_stack(patience);
+        }
+        let kernel_first = KERNEL_FIRST.fetch_not(Ordering::Relaxed);
+        let from_kernel = || companion::accept(&companions, flags, address, length);
+        if kernel_first && let Some(result) = from_kernel() {
+            return result;
+        }
+        match from_stack(Patience::Never) {
+            Err(Errno(libc::EAGAIN)) => {}
+            result => return result,
+        }
+        if !kernel_first && let Some(result) = from_kernel() {
+            return result;
+        }
+        let Patience::Until(deadline) = patience else { return Err(Errno(libc::EAGAIN)) };
+        wait_for_either(handle, runtime, &companions, deadline)?;
+    }
+}
+
+/// Sleeps until the stack or the kernel's loopback has a connection.
+fn wait_for_either(
+    handle: Handle,
+    runtime: &'static runtime::Runtime,
+    companions: &[Fd],
+    deadline: Option<Instant>,
+) -> Result<(), Errno> {
+    let _held = Held::new(runtime, handle.id);
+    let mut kernel: SmallVec<[libc::pollfd; 2]> =
+        companions.iter().map(|fd| libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 }).collect();
+    let wanted = Readiness::IN | Readiness::ERR | Readiness::HUP;
+    let handled = signal::handled();
+    let spec = WaitSpec {
+        descriptions: &[(handle.id, wanted)],
+        sets: &[],
+        deadline,
+        sigmask: None,
+        interrupted: &|| handled.any_since(),
+    };
+    match runtime.wait(&spec, &mut kernel, &mut |view| view.readiness(handle.id).intersects(wanted)) {
+        Ok(()) => Ok(()),
+        Err(WaitEnd::TimedOut) => Err(Errno(libc::EAGAIN)),
+        Err(WaitEnd::Interrupted) if deadline.is_some() || handled.without_restart_since() => Err(Errno(libc::EINTR)),
+        // Restarted, or the stack's side says what has become of it.
+        Err(WaitEnd::Interrupted | WaitEnd::Broken) => Ok(()),
+    }
+}
+
+/// How long accept waits.
+fn accept_patience(handle: Handle, runtime: &runtime::Runtime) -> Patience {
+    if runtime.nonblocking(handle.id) {
+        return Patience::Never;
+    }
+    let timeout = runtime
+        .with_socket(handle.id, |stack, socket, _| stack.options(socket).and_then(|options| options.receive_timeout))
+        .flatten();
+    Patience::blocking(timeout)
 }
 
 fn take(
@@ -291,11 +385,9 @@ fn take(
     handle: Handle,
     runtime: &'static runtime::Runtime,
     flags: i32,
+    patience: Patience,
     peer: &mut SocketAddr,
 ) -> Result<i32, Errno> {
-    if flags & !TYPE_FLAGS != 0 {
-        return Err(Errno(libc::EINVAL));
-    }
     // The number comes first, as in the kernel: without one the connection stays in the queue.
     let kind = if handle.is_stream() { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
     let number = call::socket(libc::AF_UNIX, kind | flags, 0)?;
@@ -304,7 +396,7 @@ fn take(
         return Err(Errno(libc::EMFILE));
     }
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
-    let result = next_connection(fd, handle, runtime, nonblocking);
+    let result = next_connection(fd, handle, runtime, patience, nonblocking);
     match result {
         Ok((id, name)) => {
             *peer = name;
@@ -325,18 +417,9 @@ fn next_connection(
     fd: i32,
     handle: Handle,
     runtime: &'static runtime::Runtime,
+    patience: Patience,
     nonblocking: bool,
 ) -> Result<(runtime::DescriptionId, SocketAddr), Errno> {
-    let patience = if runtime.nonblocking(handle.id) {
-        Patience::Never
-    } else {
-        let timeout = runtime
-            .with_socket(handle.id, |stack, socket, _| {
-                stack.options(socket).and_then(|options| options.receive_timeout)
-            })
-            .flatten();
-        Patience::blocking(timeout)
-    };
     let nothing = Cell::new(0);
     let accepted = until(runtime, handle.id, Readiness::IN, patience, &nothing, |stack, socket, now| {
         match stack.accept(now, socket) {
@@ -370,6 +453,10 @@ pub(crate) fn shutdown(fd: i32, how: i32) -> Outcome<i32> {
             .ok_or_else(|| gone(fd, handle.id))
             .and_then(|result| result.map_err(errno::shutdown))
     });
+    // A listener that is shut down for reading listens no more (`inet_shutdown`).
+    if result.is_ok() && how != libc::SHUT_WR {
+        companion::end(handle.id);
+    }
     let name = match how {
         libc::SHUT_RD => "SHUT_RD",
         libc::SHUT_WR => "SHUT_WR",

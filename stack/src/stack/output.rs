@@ -314,7 +314,12 @@ fn assemble(
         0 => 1,
         size => u16::try_from(payload.div_ceil(size)).unwrap_or(u16::MAX),
     };
-    let id = net.ip.next_id(net.random, (segment.source, segment.destination, PROTOCOL_TCP), segments);
+    //= RFC 6864 §4.1: the identification of an unfragmentable packet means nothing.
+    let id = if segment.identified || !segment.dont_fragment {
+        net.ip.next_id(net.random, (segment.source, segment.destination, PROTOCOL_TCP), segments)
+    } else {
+        0
+    };
     net.counters.ip_out_requests += 1;
     let header = Ipv4 {
         header: ipv4::HEADER_LENGTH,

@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use super::Shared;
+use super::congestion::{CongestionControl, Round};
 use super::header::Flags;
 use super::receive::Incoming;
 use super::recovery::AckKind;
@@ -35,7 +36,7 @@ impl Sock {
         let header = incoming.header;
         let before = self.board.packets_out;
         let mut delivery = Delivery::default();
-        self.board.begin_ack();
+        self.board.begin_ack(Duration::from_micros(u64::from(self.rtt.least)));
         if header.ack.before(self.snd_una) {
             //= RFC 5961 §5.2: snd_una - max_window <= ack
             if header.ack.before(self.snd_una - self.max_window) {
@@ -77,7 +78,12 @@ impl Sock {
         if before > 0 {
             self.board.acknowledge(self.snd_una, net.now, &mut delivery);
             self.sample_round_trip(net, incoming, &delivery, advanced);
+            if let Some(rtt) = delivery.latest_rtt {
+                let round = Round { rtt, now: net.now, una: self.snd_una, next: self.snd_nxt };
+                self.algorithm.measured(&mut self.window, &round);
+            }
             let not_duplicate = advanced || window_moved || incoming.length > 0 || delivery.duplicate;
+            self.digest_probe(net.counters, &delivery, not_duplicate);
             let kind = AckKind { advanced, not_duplicate, before };
             self.after_ack(net.now, net.counters, kind, &delivery);
             net.counters.tcp_delivered +=
@@ -160,8 +166,13 @@ impl Sock {
         if self.board.packets_out == 0 {
             self.retransmit_at = None;
             self.retransmit_since = None;
+            self.reordering_at = None;
         } else {
-            self.retransmit_at = Some((now + self.rtt.timeout(), RetransmitTimer::Repeat));
+            let timeout = now + self.rtt.timeout();
+            self.retransmit_at = Some(match self.probe_time(now, timeout) {
+                Some(at) => (at, RetransmitTimer::Tail),
+                None => (timeout, RetransmitTimer::Repeat),
+            });
         }
     }
 

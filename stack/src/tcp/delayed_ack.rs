@@ -13,6 +13,8 @@ use crate::time::Instant;
 const LEAST: Duration = Duration::from_millis(40);
 /// Linux's TCP_DELACK_MAX.
 const MOST: Duration = Duration::from_millis(200);
+/// Linux's timers do not run finer: one jiffy.
+const TICK: Duration = Duration::from_millis(4);
 /// Linux's TCP_MAX_QUICKACKS: ACKs sent at once, at the start or after a pause.
 const MOST_QUICK: u32 = 16;
 
@@ -78,9 +80,12 @@ impl DelayedAck {
 
     /// `packets` ACKs are on their way (`tcp_event_ack_sent`).
     pub fn sent(&mut self) {
-        self.quick = self.quick.saturating_sub(1);
-        if self.quick == 0 {
-            self.ato = self.ato.max(LEAST);
+        // `tcp_dec_quickack_mode`: an ACK outside quick mode (that of the SYN-ACK, too) leaves the estimate alone.
+        if self.quick > 0 && self.scheduled {
+            self.quick -= 1;
+            if self.quick == 0 {
+                self.ato = LEAST;
+            }
         }
         self.scheduled = false;
         self.now = false;
@@ -146,7 +151,8 @@ impl Sock {
     }
 
     fn delay_ack(&mut self, now: Instant) {
-        let mut ato = self.ack.ato.max(LEAST);
+        // Without data there is no estimate: a FIN alone waits for the next tick only.
+        let mut ato = self.ack.ato.max(TICK);
         if ato > LEAST {
             let mut most = Duration::from_millis(500);
             if self.ack.pingpong || self.ack.pushed {

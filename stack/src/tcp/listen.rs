@@ -114,6 +114,7 @@ impl Request {
             tos: self.tos,
             header: header.emit(),
             purpose: Purpose::Own,
+            identified: false,
         }
     }
 }

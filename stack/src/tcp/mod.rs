@@ -16,6 +16,7 @@ mod options;
 mod path_error;
 mod poll;
 mod ports;
+mod rack;
 mod reassembly;
 mod receive;
 mod recovery;
@@ -121,6 +122,8 @@ pub struct Segment<'a> {
     pub gso_size: u16,
     /// What it is for.
     pub purpose: Purpose,
+    /// It has an identification of its own; else 0, which an unfragmentable packet may have (RFC 6864 §4.1).
+    pub identified: bool,
 }
 
 /// A segment without data and without a sock that could rebuild it.
@@ -133,6 +136,9 @@ struct Reply {
     tos: u8,
     header: HeaderBytes,
     purpose: Purpose,
+    /// A full socket sends it (`ip_queue_xmit`); what requests, TIME_WAIT entries and closed ports answer has
+    /// identification 0 on Linux (`ip_build_and_send_pkt`, `ip_send_unicast_reply`).
+    identified: bool,
 }
 
 /// All but the socks: what a sock's functions may touch beside the sock itself.
@@ -398,6 +404,7 @@ impl Tcp {
                 tos: 0,
                 header: answer.header.emit(),
                 purpose,
+                identified: false,
             },
         );
     }
@@ -429,6 +436,9 @@ impl Tcp {
             && at <= net.now
         {
             sock.retransmit_due(shared, net, timer);
+        }
+        if sock.reordering_at.is_some_and(|at| at <= net.now) {
+            sock.reordering_due(net);
         }
         if sock.ack.deadline().is_some_and(|at| at <= net.now) {
             sock.delayed_ack_due(net.counters);
@@ -502,6 +512,7 @@ impl Tcp {
                 payload: [&[]; MAX_PAYLOAD_SLICES],
                 gso_size: 0,
                 purpose: reply.purpose,
+                identified: reply.identified,
             });
         }
         let index = self.plan_next(net)?;
@@ -521,6 +532,7 @@ impl Tcp {
             payload,
             gso_size: plan.gso_size,
             purpose: Purpose::Own,
+            identified: true,
         })
     }
 

@@ -374,7 +374,9 @@ impl Sock {
             self.measure_receive_rtt(net.now, echo);
         }
         self.rcv_nxt = self.queue.advance(seq + taken);
-        self.note_data(net.now, segment.max(1));
+        if taken > 0 {
+            self.note_data(net.now, segment.max(1));
+        }
         if had_hole {
             //= RFC 5681 §4.2: a segment that fills a hole is acknowledged at once.
             self.ack.now = true;

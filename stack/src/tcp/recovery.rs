@@ -62,30 +62,27 @@ impl Sock {
             }
         }
         match self.phase {
-            Phase::Recovery => self.continue_recovery(kind.advanced),
+            Phase::Recovery => self.continue_recovery(now, counters, kind.advanced),
             Phase::Loss => {
                 if !self.snd_una.before(self.high_seq) {
                     self.phase = Phase::Open;
                     self.board.forget_reno(self.sack);
                 } else if self.sack {
-                    self.board.mark_lost();
+                    self.find_losses(now, counters);
                 }
             }
             Phase::Reduced if !self.snd_una.before(self.high_seq) => self.phase = Phase::Open,
             Phase::Open | Phase::Disorder | Phase::Reduced => {}
         }
         if matches!(self.phase, Phase::Open | Phase::Disorder | Phase::Reduced) {
-            self.look_for_loss(counters);
+            self.look_for_loss(now, counters);
         }
         self.grow(now, kind, delivery);
     }
 
-    fn look_for_loss(&mut self, counters: &mut Counters) {
-        let lost = if self.sack {
-            self.board.sacked_out > 0 && self.board.mark_lost()
-        } else {
-            self.board.sacked_out >= self.board.reordering
-        };
+    fn look_for_loss(&mut self, now: Instant, counters: &mut Counters) {
+        let lost =
+            if self.sack { self.find_losses(now, counters) } else { self.board.sacked_out >= self.board.reordering };
         if lost {
             self.enter_recovery(counters);
         } else if self.phase != Phase::Reduced {
@@ -94,7 +91,7 @@ impl Sock {
     }
 
     //= RFC 5681 §3.2 (fast retransmit)
-    fn enter_recovery(&mut self, counters: &mut Counters) {
+    pub(super) fn enter_recovery(&mut self, counters: &mut Counters) {
         if self.sack {
             counters.tcp_sack_recovery += 1;
         } else {
@@ -110,9 +107,10 @@ impl Sock {
         self.phase = Phase::Recovery;
         // The first repetition goes out although the pipe is still full (RFC 6675 §5 (4.3)).
         self.head_due = true;
+        self.tail_probe = None;
     }
 
-    fn continue_recovery(&mut self, advanced: bool) {
+    fn continue_recovery(&mut self, now: Instant, counters: &mut Counters, advanced: bool) {
         //= RFC 6582 §3.2: the recovery ends when all that was in flight at its start has arrived. Without SACK the
         // ACK must go beyond, or late duplicates would begin another one.
         let over = if self.sack { !self.snd_una.before(self.high_seq) } else { self.snd_una.after(self.high_seq) };
@@ -122,7 +120,7 @@ impl Sock {
             self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
             self.board.forget_reno(self.sack);
         } else if self.sack {
-            self.board.mark_lost();
+            self.find_losses(now, counters);
         } else if advanced && self.snd_una.before(self.high_seq) {
             //= RFC 6582 §3.2 (partial acknowledgment)
             self.board.mark_head_lost();
@@ -145,6 +143,15 @@ impl Sock {
         if used {
             let sample = Sample { acked, now, rtt: self.rtt.smoothed() };
             self.algorithm.acknowledged(&mut self.window, &sample);
+        }
+    }
+
+    /// A tail loss probe has filled a hole: the loss counts, though nothing is left to repeat.
+    pub(super) fn reduce_for_probe(&mut self) {
+        if self.phase == Phase::Open {
+            self.window.ssthresh = self.algorithm.threshold(&self.window);
+            self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
+            self.window.count = 0;
         }
     }
 

@@ -29,6 +29,7 @@ impl Sock {
         self.retransmit_at = None;
         match timer {
             RetransmitTimer::Repeat => self.repeat_due(shared, net),
+            RetransmitTimer::Tail => self.tail_probe_due(net),
             RetransmitTimer::Probe => self.probe_timer_due(shared, net),
         }
     }
@@ -92,6 +93,8 @@ impl Sock {
         self.window.cwnd = self.board.in_flight() + 1;
         self.window.count = 0;
         self.high_seq = self.snd_nxt;
+        self.tail_probe = None;
+        self.reordering_at = None;
         self.phase = Phase::Loss;
     }
 

@@ -8,6 +8,7 @@ use core::time::Duration;
 use bitflags::bitflags;
 
 use super::header::SackBlock;
+use super::rack::Rack;
 use super::sequence::Seq;
 use crate::time::Instant;
 
@@ -66,8 +67,10 @@ pub struct Delivery {
     pub acked_sacked: u32,
     /// Segments newly reported by SACK.
     pub sacked: u32,
-    /// Round-trip time, from a range that was sent once.
+    /// Round-trip time, from the first range that was sent once.
     pub rtt: Option<Duration>,
+    /// Round-trip time, from the last one: without what delayed ACKs add.
+    pub latest_rtt: Option<Duration>,
     /// A range that was sent more than once is among them.
     pub ambiguous: bool,
     /// The SYN is among them.
@@ -79,7 +82,7 @@ pub struct Delivery {
 /// All ranges between `snd_una` and `snd_nxt`.
 #[derive(Debug)]
 pub struct Scoreboard {
-    ranges: VecDeque<Range>,
+    pub(super) ranges: VecDeque<Range>,
     /// Segments between `snd_una` and `snd_nxt`.
     pub packets_out: u32,
     /// Segments reported by SACK (or, without SACK, counted from duplicate ACKs).
@@ -93,8 +96,10 @@ pub struct Scoreboard {
     highest_sacked: Option<Seq>,
     /// `highest_sacked` before the ACK that is being digested.
     prior_highest: Option<Seq>,
+    /// What RACK knows (RFC 8985 §5.2).
+    pub(super) rack: Rack,
     /// Nothing before this is lost and waits for its repetition.
-    search_from: Option<Seq>,
+    pub(super) search_from: Option<Seq>,
 }
 
 impl Default for Scoreboard {
@@ -108,6 +113,7 @@ impl Default for Scoreboard {
             reordering: LEAST_REORDERING,
             highest_sacked: None,
             prior_highest: None,
+            rack: Rack::default(),
             search_from: None,
         }
     }
@@ -133,8 +139,9 @@ impl Scoreboard {
     }
 
     /// An ACK begins to be digested.
-    pub const fn begin_ack(&mut self) {
+    pub const fn begin_ack(&mut self, least_rtt: Duration) {
         self.prior_highest = self.highest_sacked;
+        self.rack.least_rtt = least_rtt;
     }
 
     fn enlist(&mut self, range: &Range) {
@@ -205,7 +212,7 @@ impl Scoreboard {
         self.ranges.insert(index + 1, second);
     }
 
-    fn remark(&mut self, index: usize, change: impl FnOnce(&mut Range)) {
+    pub(super) fn remark(&mut self, index: usize, change: impl FnOnce(&mut Range)) {
         if let Some(range) = self.ranges.get(index).copied() {
             let mut changed = range;
             change(&mut changed);
@@ -230,6 +237,9 @@ impl Scoreboard {
             let left = if whole { 0 } else { Range { start: una, ..range }.packets() };
             let packets = range.packets().saturating_sub(left);
             delivery.acked += packets;
+            if !range.mark.contains(Mark::SACKED) {
+                self.rack.delivered(&done, now);
+            }
             if range.mark.contains(Mark::SACKED) {
                 delivery.acked_sacked += packets;
             } else if range.mark.contains(Mark::AMBIGUOUS) {
@@ -237,6 +247,7 @@ impl Scoreboard {
             } else {
                 self.note_reordering(&done);
                 first_sent = first_sent.or(Some(range.sent_at));
+                delivery.latest_rtt = Some(now.since(range.sent_at));
             }
             delivery.syn |= range.mark.contains(Mark::SYN);
             if whole {
@@ -266,6 +277,7 @@ impl Scoreboard {
             && range.end.before(highest)
         {
             let distance = highest.distance_from(range.start) / u32::from(range.mss.max(1));
+            self.rack.reordering_seen = true;
             self.reordering = self.reordering.max(distance).min(MOST_REORDERING);
         }
     }
@@ -318,11 +330,13 @@ impl Scoreboard {
             self.split(index, to);
             if let Some(part) = self.ranges.get(index).copied() {
                 delivery.sacked += part.packets();
+                self.rack.delivered(&part, now);
                 if part.mark.contains(Mark::AMBIGUOUS) {
                     delivery.ambiguous = true;
                 } else {
                     self.note_reordering(&part);
-                    delivery.rtt = delivery.rtt.or(Some(now.since(part.sent_at)));
+                    delivery.latest_rtt = Some(now.since(part.sent_at));
+                    delivery.rtt = delivery.rtt.or(delivery.latest_rtt);
                 }
                 top = Some(part.end);
             }
@@ -448,6 +462,19 @@ impl Scoreboard {
         Some(self.cut(0, range, u32::from(mss), mss))
     }
 
+    /// The last segment: what a tail loss probe repeats.
+    pub fn tail_segment(&mut self, mss: u16) -> Option<Range> {
+        let last = self.ranges.back().copied()?;
+        let length = last.end.distance_from(last.start);
+        let mss = u32::from(last.mss.min(mss).max(1));
+        let tail = match length % mss {
+            0 => length.min(mss),
+            rest => rest,
+        };
+        self.split(self.ranges.len() - 1, last.end - tail);
+        self.ranges.back().copied()
+    }
+
     fn cut(&mut self, index: usize, range: Range, most: u32, mss: u16) -> Range {
         self.split(index, range.start + most.max(1));
         self.remark(index, |range| range.mss = mss);
@@ -548,14 +575,14 @@ mod tests {
     #[test]
     fn a_hole_and_its_report_in_one_ack_are_no_reordering() {
         let mut board = board(10);
-        board.begin_ack();
+        board.begin_ack(Duration::ZERO);
         report(&mut board, 300, &[(400, 1_000)]);
         let mut delivery = Delivery::default();
         board.acknowledge(Seq(300), Instant::ZERO, &mut delivery);
         assert_eq!(board.reordering, LEAST_REORDERING);
         assert!(board.mark_lost());
         // What arrives late without having been repeated was reordered.
-        board.begin_ack();
+        board.begin_ack(Duration::ZERO);
         report(&mut board, 300, &[(300, 400)]);
         assert_eq!(board.reordering, 7);
     }

@@ -93,6 +93,7 @@ impl Sock {
             || self.ack.now
             || self.probe_due
             || self.head_due
+            || self.tail_due
             || self.board.lost_out > self.board.repeated_out
             || (self.state.may_send() && self.unsent() > 0)
     }
@@ -165,8 +166,15 @@ impl Sock {
     fn plan_repetition(&mut self, net: &mut Net<'_>) -> Option<Plan> {
         let mss = self.current_mss(net.settings);
         let quota = self.window.cwnd.saturating_sub(self.board.in_flight());
-        let forced = core::mem::take(&mut self.head_due);
         self.last_mss = mss;
+        if core::mem::take(&mut self.tail_due)
+            && let Some(range) = self.board.tail_segment(mss)
+            && !range.mark.contains(Mark::SYN)
+        {
+            let from = range.start.distance_from(self.data_start()) as usize;
+            return self.repeat(net, range, from);
+        }
+        let forced = core::mem::take(&mut self.head_due);
         let most = if forced { 1 } else { quota.min(self.segments_per_plan(mss)) };
         if most == 0 || (!forced && self.board.lost_out <= self.board.repeated_out) {
             return None;
@@ -214,7 +222,8 @@ impl Sock {
             super::recovery::Phase::Loss => net.counters.tcp_slow_start_retrans += u64::from(packets),
             _ => {}
         }
-        if self.retransmit_at.is_none() {
+        // The repetition of the first segment gets the time that it needs (`tcp_xmit_retransmit_queue`).
+        if self.retransmit_at.is_none() || range.start == self.snd_una {
             self.restart_timer(net.now);
         }
         Some(self.plan_segment(net, range.start, from, length, fin))
@@ -283,10 +292,17 @@ impl Sock {
         self.bytes_sent += u64::from(length);
         net.counters.tcp_orig_data_sent += u64::from(length.div_ceil(mss).max(1));
         self.note_window_use();
-        if first || !matches!(self.retransmit_at, Some((_, RetransmitTimer::Repeat))) {
+        if first || !matches!(self.retransmit_at, Some((_, RetransmitTimer::Repeat | RetransmitTimer::Tail))) {
             self.retransmit_since = None;
             self.restart_timer(net.now);
+        } else if let Some((_, RetransmitTimer::Tail)) = self.retransmit_at
+            && let Some(oldest) = self.board.head().map(|head| head.sent_at)
+            && let Some(at) = self.probe_time(net.now, oldest + self.rtt.timeout())
+        {
+            self.retransmit_at = Some((at, RetransmitTimer::Tail));
         }
+        // What a timer pushes out is pushed to the reader too (`tcp_write_wakeup`).
+        self.more &= !forced;
         Some(self.plan_segment(net, start, from, length, fin))
     }
 

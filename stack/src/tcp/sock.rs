@@ -35,6 +35,8 @@ pub const DEFAULT_MSS: u16 = 536;
 pub enum RetransmitTimer {
     /// Repeat the oldest segment.
     Repeat,
+    /// Probe the tail.
+    Tail,
     /// Probe a closed window.
     Probe,
 }
@@ -162,6 +164,12 @@ pub struct Sock {
     pub ack: DelayedAck,
     pub last_challenge: Option<Instant>,
     pub retransmit_at: Option<(Instant, RetransmitTimer)>,
+    /// Segments that were overtaken are taken for lost then (RACK).
+    pub reordering_at: Option<Instant>,
+    /// A tail loss probe is on its way: what ends it, and whether it repeats.
+    pub tail_probe: Option<(Seq, bool)>,
+    /// The last segment goes out again.
+    pub tail_due: bool,
     pub keepalive_at: Option<Instant>,
     /// The device was full: nothing goes out before.
     pub paused_until: Option<Instant>,
@@ -278,6 +286,9 @@ impl Sock {
             ack: DelayedAck::default(),
             last_challenge: None,
             retransmit_at: None,
+            reordering_at: None,
+            tail_probe: None,
+            tail_due: false,
             keepalive_at: None,
             paused_until: None,
             armed: None,
@@ -331,6 +342,9 @@ impl Sock {
 
     pub fn clear_timers(&mut self) {
         self.retransmit_at = None;
+        self.reordering_at = None;
+        self.tail_probe = None;
+        self.tail_due = false;
         self.keepalive_at = None;
         self.ack.clear();
         self.paused_until = None;
@@ -348,7 +362,8 @@ impl Sock {
 
     /// Next deadline of any of the timers.
     pub fn deadline(&self) -> Option<Instant> {
-        [self.retransmit_at.map(|(at, _)| at), self.keepalive_at, self.ack.deadline(), self.paused_until]
+        let retransmit = self.retransmit_at.map(|(at, _)| at);
+        [retransmit, self.reordering_at, self.keepalive_at, self.ack.deadline(), self.paused_until]
             .into_iter()
             .flatten()
             .min()
@@ -438,6 +453,7 @@ impl Sock {
         if !self.state.needs_reset() && self.snd_nxt == self.iss {
             header.flags = Flags::RST;
         }
+        header.window = self.update_window(net.settings, net.counters);
         header.options = self.common_options(net.now, false);
         net.counters.tcp_out_rsts += 1;
         shared.reply(
@@ -450,6 +466,7 @@ impl Sock {
                 tos: self.options.tos,
                 header: header.emit(),
                 purpose: Purpose::Own,
+                identified: true,
             },
         );
     }

@@ -195,6 +195,7 @@ impl TimeWait {
             tos: self.tos,
             header: header.emit(),
             purpose: Purpose::Own,
+            identified: false,
         }
     }
 }
@@ -264,6 +265,7 @@ impl Sock {
                 tos: self.options.tos,
                 header: header.emit(),
                 purpose: Purpose::Own,
+                identified: true,
             },
         );
     }

@@ -1,7 +1,7 @@
 //! Fault injection for tests: a device that loses, doubles, reorders and damages frames at given rates, repeatably from a
 //! seed. Delays and rates are left to the virtual network.
 
-use super::{Device, DeviceError, DeviceStatistics, LocalAddress, TransmitError};
+use super::{Device, DeviceError, DeviceStatistics, Scope, TransmitError};
 use crate::sys::Fd;
 use remora_stack::frame::{DeviceCapabilities, RxMeta, Transmit};
 use std::collections::VecDeque;
@@ -202,12 +202,16 @@ impl<D: Device> Device for FaultDevice<D> {
         self.inner.fd()
     }
 
+    fn has_frames(&self) -> bool {
+        !self.due.is_empty() || self.inner.has_frames()
+    }
+
     fn statistics(&mut self) -> DeviceStatistics {
         self.inner.statistics()
     }
 
-    fn set_addresses(&mut self, addresses: &[LocalAddress]) -> Result<(), DeviceError> {
-        self.inner.set_addresses(addresses)
+    fn set_scope(&mut self, scope: &Scope) -> Result<(), DeviceError> {
+        self.inner.set_scope(scope)
     }
 
     fn refresh(&mut self) -> Result<DeviceCapabilities, DeviceError> {

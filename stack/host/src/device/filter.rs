@@ -1,8 +1,9 @@
 //! The classic BPF program of a packet socket: ARP, and IPv4 to our addresses, to broadcast and to multicast. Copies of
 //! what others on this host send through the interface pass only when they are for us, so that two stacks on one
-//! interface can talk while the rest of the host's traffic stays away.
+//! interface can talk while the rest of the host's traffic stays away. Stacks that share an address each take in their
+//! own ports only, all of them ICMP and fragments, which name no port, and one of them the rest.
 
-use super::LocalAddress;
+use super::{LocalAddress, Ports, Scope};
 use remora_stack::frame::Medium;
 
 /// Room in the filter; addresses beyond it would need far jumps, and nobody has them on one interface.
@@ -18,9 +19,23 @@ const OUTGOING: u32 = libc::PACKET_OUTGOING as u32;
 const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
 const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
 const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+const LOAD_HALF_INDEXED: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_IND;
+const LOAD_LENGTH: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_LEN;
+/// Four times the low half of a byte: an IPv4 header's length.
+const LOAD_HEADER_LENGTH: u32 = libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH;
 const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
 const JUMP_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const JUMP_ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+const JUMP_FROM: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+const JUMP_ANY: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+
+/// More-fragments flag and fragment offset.
+const FRAGMENT: u32 = 0x3fff;
+
+/// A link header with a tag, and what checks the frame behind the packet.
+const LINK_ROOM: u32 = 64;
 
 fn instruction(code: u32, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
@@ -37,15 +52,34 @@ impl Program {
 
     /// Returns `verdict` when the accumulator equals `value`, goes on otherwise.
     fn return_if(&mut self, value: u32, verdict: u32) {
-        self.0.push(libc::sock_filter { code: JUMP_EQUAL as u16, jt: 0, jf: 1, k: value });
+        self.jump(JUMP_EQUAL, value, 0, 1);
         self.push(RETURN, verdict);
+    }
+
+    fn jump(&mut self, code: u32, k: u32, yes: u8, no: u8) {
+        self.0.push(libc::sock_filter { code: code as u16, jt: yes, jf: no, k });
+    }
+
+    /// Runs `section` when the accumulator equals one of `values`, goes on otherwise.
+    fn section_if_any(&mut self, values: &[u32], section: Self) {
+        for (step, value) in values.iter().enumerate() {
+            self.jump(JUMP_EQUAL, *value, (values.len() - step) as u8, 0);
+        }
+        // Far jumps have no condition.
+        self.push(JUMP, section.0.len() as u32);
+        self.0.extend(section.0);
     }
 
     /// Runs `section` when the accumulator equals `value`, goes on otherwise.
     fn section_if(&mut self, value: u32, section: Self) {
-        let skip = section.0.len() as u8;
-        self.0.push(libc::sock_filter { code: JUMP_EQUAL as u16, jt: 0, jf: skip, k: value });
-        self.0.extend(section.0);
+        self.section_if_any(&[value], section);
+    }
+
+    /// Accepts when the accumulator is within the bounds, goes on otherwise.
+    fn accept_between(&mut self, first: u16, last: u16) {
+        self.jump(JUMP_FROM, first.into(), 0, 2);
+        self.jump(JUMP_ABOVE, last.into(), 1, 0);
+        self.push(RETURN, ACCEPT);
     }
 
     fn accept_any(&mut self, addresses: impl Iterator<Item = std::net::Ipv4Addr>) {
@@ -63,7 +97,7 @@ fn arp(link: u32, addresses: &[LocalAddress]) -> Program {
     let mut section = Program::default();
     // From the wire: all of it.
     section.push(LOAD_WORD, PACKET_TYPE);
-    section.0.push(libc::sock_filter { code: JUMP_EQUAL as u16, jt: 1, jf: 0, k: OUTGOING });
+    section.jump(JUMP_EQUAL, OUTGOING, 1, 0);
     section.push(RETURN, ACCEPT);
     // From a neighbour on this host. One that speaks for our own address is another family on that address, which is
     // no conflict (RFC 5227 is about strangers); others may ask for us.
@@ -77,10 +111,52 @@ fn arp(link: u32, addresses: &[LocalAddress]) -> Program {
     section
 }
 
-fn ipv4(link: u32, addresses: &[LocalAddress]) -> Program {
+/// TCP or UDP to one of our addresses: the ports that are ours, and what else is small if `others`.
+fn transport(link: u32, mtu: u16, protocol: u8, ports: &Ports) -> Program {
+    let mut section = Program::default();
+    let Ports::Only { ranges, singles, others } = ports else { return section };
+    section.push(LOAD_HEADER_LENGTH, link);
+    // The destination port stands behind the source port.
+    section.push(LOAD_HALF_INDEXED, link + 2);
+    for (first, last) in ranges {
+        section.accept_between(*first, *last);
+    }
+    for (_, port) in singles.iter().filter(|(of, _)| *of == protocol) {
+        section.return_if(u32::from(*port), ACCEPT);
+    }
+    if *others {
+        section.push(LOAD_LENGTH, 0);
+        section.jump(JUMP_ABOVE, u32::from(mtu) + LINK_ROOM, 1, 0);
+        section.push(RETURN, ACCEPT);
+    }
+    section.push(RETURN, 0);
+    section
+}
+
+/// IPv4 to one of our addresses.
+fn to_us(link: u32, mtu: u16, ports: &Ports) -> Program {
+    let mut section = Program::default();
+    if let Ports::Only { others, .. } = ports {
+        section.push(LOAD_HALF, link + 6);
+        section.jump(JUMP_ANY, FRAGMENT, 0, 1);
+        section.push(RETURN, ACCEPT);
+        section.push(LOAD_BYTE, link + 9);
+        section.return_if(libc::IPPROTO_ICMP as u32, ACCEPT);
+        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
+            section.section_if(protocol as u32, transport(link, mtu, protocol as u8, ports));
+        }
+        section.push(RETURN, if *others { ACCEPT } else { 0 });
+    } else {
+        section.push(RETURN, ACCEPT);
+    }
+    section
+}
+
+fn ipv4(link: u32, mtu: u16, Scope { addresses, ports }: &Scope) -> Program {
     let mut section = Program::default();
     section.push(LOAD_WORD, link + 16);
-    section.accept_any(own(addresses));
+    let ours: Vec<u32> = own(addresses).map(std::net::Ipv4Addr::to_bits).collect();
+    section.section_if_any(&ours, to_us(link, mtu, ports));
     section.push(LOAD_WORD, PACKET_TYPE);
     section.return_if(OUTGOING, 0);
     section.push(LOAD_WORD, link + 16);
@@ -93,19 +169,19 @@ fn ipv4(link: u32, addresses: &[LocalAddress]) -> Program {
     section
 }
 
-/// The program for these addresses.
-pub(super) fn program(medium: Medium, addresses: &[LocalAddress]) -> Vec<libc::sock_filter> {
+/// The program for what is the stack's, on a link with this MTU.
+pub(super) fn program(medium: Medium, mtu: u16, scope: &Scope) -> Vec<libc::sock_filter> {
     let mut program = Program::default();
     match medium {
         Medium::Ethernet => {
             program.push(LOAD_HALF, 12);
-            program.section_if(libc::ETH_P_ARP as u32, arp(14, addresses));
-            program.section_if(libc::ETH_P_IP as u32, ipv4(14, addresses));
+            program.section_if(libc::ETH_P_ARP as u32, arp(14, &scope.addresses));
+            program.section_if(libc::ETH_P_IP as u32, ipv4(14, mtu, scope));
         }
         Medium::Ip => {
             program.push(LOAD_BYTE, 0);
             program.push(AND, 0xf0);
-            program.section_if(0x40, ipv4(0, addresses));
+            program.section_if(0x40, ipv4(0, mtu, scope));
         }
     }
     program.push(RETURN, 0);
@@ -119,7 +195,11 @@ mod tests {
 
     /// Runs a program as the kernel would; `None` for a load beyond the frame, which drops it.
     fn run(program: &[libc::sock_filter], frame: &[u8], packet_type: u32) -> Option<u32> {
-        let (mut at, mut accumulator) = (0usize, 0u32);
+        run_with_length(program, frame, packet_type, frame.len() as u32)
+    }
+
+    fn run_with_length(program: &[libc::sock_filter], frame: &[u8], packet_type: u32, length: u32) -> Option<u32> {
+        let (mut at, mut accumulator, mut index) = (0usize, 0u32, 0usize);
         for _ in 0..program.len() + 1 {
             let step = program[at];
             let k = step.k as usize;
@@ -129,7 +209,16 @@ mod tests {
                 LOAD_WORD => accumulator = u32::from_be_bytes(*frame.get(k..)?.first_chunk()?),
                 LOAD_HALF => accumulator = u32::from(u16::from_be_bytes(*frame.get(k..)?.first_chunk()?)),
                 LOAD_BYTE => accumulator = u32::from(*frame.get(k)?),
+                LOAD_HALF_INDEXED => {
+                    accumulator = u32::from(u16::from_be_bytes(*frame.get(index + k..)?.first_chunk()?));
+                }
+                LOAD_LENGTH => accumulator = length,
+                LOAD_HEADER_LENGTH => index = usize::from(*frame.get(k)? & 15) * 4,
                 AND => accumulator &= step.k,
+                JUMP => at += k,
+                JUMP_ABOVE => at += usize::from(if accumulator > step.k { step.jt } else { step.jf }),
+                JUMP_FROM => at += usize::from(if accumulator >= step.k { step.jt } else { step.jf }),
+                JUMP_ANY => at += usize::from(if accumulator & step.k != 0 { step.jt } else { step.jf }),
                 JUMP_EQUAL => at += usize::from(if accumulator == step.k { step.jt } else { step.jf }),
                 RETURN => return Some(step.k),
                 other => panic!("instruction {other}"),
@@ -157,14 +246,63 @@ mod tests {
         frame
     }
 
-    fn addresses() -> Vec<LocalAddress> {
+    fn addresses() -> Scope {
         let local = |last, prefix| LocalAddress { address: Ipv4Addr::new(10, 7, 0, last), prefix };
-        vec![local(5, 24), local(9, 32)]
+        Scope::of(&[local(5, 24), local(9, 32)])
+    }
+
+    /// A packet of a protocol to one of our ports, behind `options` words of IP options.
+    fn to_port(protocol: i32, port: u16, options: u8) -> Vec<u8> {
+        let mut frame = ip_to([10, 7, 0, 9]);
+        frame[14] += options;
+        frame[23] = protocol as u8;
+        frame.resize(frame.len() + usize::from(options) * 4 + 20, 0);
+        let at = 34 + usize::from(options) * 4;
+        frame[at + 2..at + 4].copy_from_slice(&port.to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn of_a_shared_address_only_the_ports_pass_that_are_ours() {
+        let (tcp, udp, icmp, other) = (libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_GRE);
+        for others in [false, true] {
+            let mut scope = addresses();
+            let ranges = vec![(32_768, 33_023), (40_000, 65_535)];
+            scope.ports = Ports::Only { ranges, singles: vec![(tcp as u8, 80), (udp as u8, 53)], others };
+            let program = program(Medium::Ethernet, 1500, &scope);
+            let passes = |frame: &[u8]| run(&program, frame, HOST).is_some_and(|verdict| verdict != 0);
+            for options in [0, 1, 10] {
+                for (protocol, port) in [(tcp, 80), (udp, 53), (tcp, 32_768), (udp, 33_023), (tcp, 65_535)] {
+                    assert!(passes(&to_port(protocol, port, options)), "{protocol} {port}");
+                }
+                for (protocol, port) in [(udp, 80), (tcp, 53), (tcp, 32_767), (udp, 33_024), (tcp, 39_999), (tcp, 0)] {
+                    assert_eq!(passes(&to_port(protocol, port, options)), others, "{protocol} {port}");
+                }
+            }
+            assert!(passes(&to_port(icmp, 81, 0)));
+            assert_eq!(passes(&to_port(other, 81, 0)), others);
+            // Fragments: more to come, or not the first.
+            for fragment in [[0x20, 0], [0, 1], [0x1f, 0xff]] {
+                let mut frame = to_port(tcp, 81, 0);
+                frame[20..22].copy_from_slice(&fragment);
+                assert!(passes(&frame));
+            }
+            let mut whole = to_port(tcp, 81, 0);
+            whole[20] = 0x40;
+            assert_eq!(passes(&whole), others, "don't fragment");
+            // A super-frame to a port of another.
+            let verdict = |port| run_with_length(&program, &to_port(tcp, port, 0), HOST, 9_000);
+            assert_eq!((verdict(81), verdict(80)), (Some(0), Some(ACCEPT)));
+            // Without its ports it is nobody's; not for us at all.
+            assert!(!passes(&to_port(tcp, 80, 0)[..36]));
+            assert!(!passes(&ip_to([10, 7, 0, 6])));
+            assert!(passes(&ip_to([10, 7, 0, 255])) && passes(&arp_about([10, 7, 0, 1], [10, 7, 0, 77])));
+        }
     }
 
     #[test]
     fn filter_passes_what_is_ours_and_nothing_else() {
-        let program = program(Medium::Ethernet, &addresses());
+        let program = program(Medium::Ethernet, 1500, &addresses());
         let passes = |frame: &[u8], kind| run(&program, frame, kind).is_some_and(|verdict| verdict != 0);
         for kind in [HOST, OTHER, OUTGOING] {
             assert!(passes(&ip_to([10, 7, 0, 5]), kind));
@@ -189,7 +327,7 @@ mod tests {
 
     #[test]
     fn bare_ip_has_no_link_header() {
-        let program = program(Medium::Ip, &addresses());
+        let program = program(Medium::Ip, 1500, &addresses());
         assert_eq!(run(&program, &ip_to([10, 7, 0, 5])[14..], HOST), Some(ACCEPT));
         assert_eq!(run(&program, &ip_to([10, 7, 0, 6])[14..], HOST), Some(0));
         assert_eq!(run(&program, &[0x60; 40], HOST), Some(0));
@@ -199,10 +337,10 @@ mod tests {
     fn jumps_reach_with_as_many_addresses_as_there_may_be() {
         let many: Vec<LocalAddress> =
             (0..40).map(|last| LocalAddress { address: Ipv4Addr::new(10, 7, last, 1), prefix: 24 }).collect();
-        let program = program(Medium::Ethernet, &many);
+        let program = program(Medium::Ethernet, 1500, &Scope::of(&many));
         assert_eq!(run(&program, &ip_to([10, 7, 31, 1]), HOST), Some(ACCEPT));
         assert_eq!(run(&program, &ip_to([10, 7, 31, 255]), HOST), Some(ACCEPT));
         assert_eq!(run(&program, &ip_to([10, 7, 32, 1]), HOST), Some(0));
-        assert_eq!(run(&program, &arp_about([10, 7, 31, 1], [1; 4]), OUTGOING), Some(ACCEPT));
+        assert_eq!(run(&program, &arp_about([1; 4], [10, 7, 31, 1]), OUTGOING), Some(ACCEPT));
     }
 }

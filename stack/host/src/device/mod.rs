@@ -132,6 +132,41 @@ impl LocalAddress {
     }
 }
 
+/// For which local ports of our addresses a device takes frames in. ICMP and fragments come in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Ports {
+    /// All of them, and all protocols.
+    #[default]
+    All,
+    /// Some of them.
+    Only {
+        /// First and last port, of TCP and UDP, in order and apart from each other.
+        ranges: Vec<(u16, u16)>,
+        /// Protocol number and port.
+        singles: Vec<(u8, u16)>,
+        /// Other protocols, too, and of other ports what a single packet can carry: super-frames there belong to
+        /// another stack's connection, and nothing is to be answered to them.
+        others: bool,
+    },
+}
+
+/// What is the stack's: all else may be kept away from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Its addresses.
+    pub addresses: Vec<LocalAddress>,
+    /// Its ports on them.
+    pub ports: Ports,
+}
+
+impl Scope {
+    /// These addresses with all ports.
+    #[must_use]
+    pub fn of(addresses: &[LocalAddress]) -> Self {
+        Self { addresses: addresses.to_vec(), ports: Ports::All }
+    }
+}
+
 /// What carries frames.
 pub trait Device: fmt::Debug {
     /// What the device can do.
@@ -153,14 +188,19 @@ pub trait Device: fmt::Debug {
     /// device.
     fn fd(&self) -> Fd;
 
+    /// Whether frames wait in the device itself, of which `fd` does not tell.
+    fn has_frames(&self) -> bool {
+        false
+    }
+
     /// The counts so far.
     fn statistics(&mut self) -> DeviceStatistics;
 
-    /// Tells the device which addresses are the stack's from now on, so that it may keep other frames away.
+    /// Tells the device what is the stack's from now on, so that it may keep other frames away.
     ///
     /// # Errors
     /// When the filter is refused; then the former one stays.
-    fn set_addresses(&mut self, addresses: &[LocalAddress]) -> Result<(), DeviceError>;
+    fn set_scope(&mut self, scope: &Scope) -> Result<(), DeviceError>;
 
     /// Looks at the interface again (its MTU may have changed, its link come up).
     ///
@@ -189,12 +229,16 @@ impl<D: Device + ?Sized> Device for Box<D> {
         (**self).fd()
     }
 
+    fn has_frames(&self) -> bool {
+        (**self).has_frames()
+    }
+
     fn statistics(&mut self) -> DeviceStatistics {
         (**self).statistics()
     }
 
-    fn set_addresses(&mut self, addresses: &[LocalAddress]) -> Result<(), DeviceError> {
-        (**self).set_addresses(addresses)
+    fn set_scope(&mut self, scope: &Scope) -> Result<(), DeviceError> {
+        (**self).set_scope(scope)
     }
 
     fn refresh(&mut self) -> Result<DeviceCapabilities, DeviceError> {

@@ -3,8 +3,8 @@
 //! queued. Where the kernel refuses the vnet header, plain frames go on without offloads.
 
 use super::{
-    Device, DeviceError, DeviceSpec, DeviceStatistics, LocalAddress, MAX_FRAME, OpenError, TransmitError, filter,
-    limits, offload,
+    Device, DeviceError, DeviceSpec, DeviceStatistics, MAX_FRAME, OpenError, Scope, TransmitError, filter, limits,
+    offload,
 };
 use crate::sys::call::{self, Interface};
 use crate::sys::{Errno, Fd};
@@ -147,7 +147,8 @@ impl PacketDevice {
         call::set_option_int(fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)
             .map_err(OpenError::failed("asking for auxiliary data"))?;
         enlarge_buffers(fd);
-        call::attach_filter(fd, &filter::program(medium, &spec.addresses))
+        let mtu = usable_mtu(interface, spec.mtu);
+        call::attach_filter(fd, &filter::program(medium, mtu, &Scope::of(&spec.addresses)))
             .map_err(OpenError::failed("attaching the filter"))?;
         // All protocols, not IPv4 and ARP alone: only then does the kernel hand over copies of what others here send.
         call::bind(fd, &link_address(interface.index, libc::ETH_P_ALL as u16)).map_err(|errno| match errno.0 {
@@ -161,7 +162,7 @@ impl PacketDevice {
         }
         let capabilities = DeviceCapabilities {
             medium,
-            mtu: usable_mtu(interface, spec.mtu),
+            mtu,
             // Without the hardware's help the kernel segments and sums in software, late, which still pays.
             gso_max: if vnet { limits::gso_max(interface.index).unwrap_or(MAX_PACKET).min(MAX_PACKET) } else { 0 },
             checksum_tx: vnet,
@@ -310,8 +311,9 @@ impl Device for PacketDevice {
         self.statistics
     }
 
-    fn set_addresses(&mut self, addresses: &[LocalAddress]) -> Result<(), DeviceError> {
-        call::attach_filter(self.fd, &filter::program(self.capabilities.medium, addresses)).map_err(DeviceError::Failed)
+    fn set_scope(&mut self, scope: &Scope) -> Result<(), DeviceError> {
+        let DeviceCapabilities { medium, mtu, .. } = self.capabilities;
+        call::attach_filter(self.fd, &filter::program(medium, mtu, scope)).map_err(DeviceError::Failed)
     }
 
     fn refresh(&mut self) -> Result<DeviceCapabilities, DeviceError> {

@@ -3,7 +3,7 @@
 //! for appending, so that all members of a family share one descriptor and no block is torn. Several families may
 //! append to one file: each begins a section of its own, which readers allow.
 
-use super::{Device, DeviceError, DeviceStatistics, LocalAddress, TransmitError, offload};
+use super::{Device, DeviceError, DeviceStatistics, Scope, TransmitError, offload};
 use crate::sys::call;
 use crate::sys::{Errno, Fd};
 use remora_stack::frame::{DeviceCapabilities, Medium, RxChecksum, RxMeta, Transmit};
@@ -198,12 +198,16 @@ impl<D: Device> Device for PcapTee<D> {
         self.inner.fd()
     }
 
+    fn has_frames(&self) -> bool {
+        self.inner.has_frames()
+    }
+
     fn statistics(&mut self) -> DeviceStatistics {
         self.inner.statistics()
     }
 
-    fn set_addresses(&mut self, addresses: &[LocalAddress]) -> Result<(), DeviceError> {
-        self.inner.set_addresses(addresses)
+    fn set_scope(&mut self, scope: &Scope) -> Result<(), DeviceError> {
+        self.inner.set_scope(scope)
     }
 
     fn refresh(&mut self) -> Result<DeviceCapabilities, DeviceError> {

@@ -3,8 +3,7 @@
 
 use super::packet::{deaf_socket, enlarge_buffers, join_unicast, usable_interface, usable_mtu};
 use super::{
-    Device, DeviceError, DeviceSpec, DeviceStatistics, LocalAddress, MAX_FRAME, OpenError, TransmitError, filter,
-    offload,
+    Device, DeviceError, DeviceSpec, DeviceStatistics, MAX_FRAME, OpenError, Scope, TransmitError, filter, offload,
 };
 use crate::sys::call;
 use crate::sys::{Errno, Fd};
@@ -56,7 +55,8 @@ impl PortableDevice {
             let _ = call::close(fd);
             error
         };
-        call::attach_filter(fd, &filter::program(medium, &spec.addresses))
+        let mtu = usable_mtu(&interface, spec.mtu);
+        call::attach_filter(fd, &filter::program(medium, mtu, &Scope::of(&spec.addresses)))
             .map_err(|errno| close(OpenError::Failed { what: "attaching the filter", errno }))?;
         if let Some(mac) = spec.mac.filter(|mac| *mac != interface.mac) {
             join_unicast(fd, interface.index, mac)
@@ -91,12 +91,7 @@ impl PortableDevice {
             fd,
             name: spec.interface.clone(),
             index: interface.index,
-            capabilities: DeviceCapabilities {
-                medium,
-                mtu: usable_mtu(&interface, spec.mtu),
-                gso_max: 0,
-                checksum_tx: false,
-            },
+            capabilities: DeviceCapabilities { medium, mtu, gso_max: 0, checksum_tx: false },
             mtu_wanted: spec.mtu,
             sender,
             receiver,
@@ -163,8 +158,9 @@ impl Device for PortableDevice {
         self.statistics
     }
 
-    fn set_addresses(&mut self, addresses: &[LocalAddress]) -> Result<(), DeviceError> {
-        call::attach_filter(self.fd, &filter::program(self.capabilities.medium, addresses)).map_err(DeviceError::Failed)
+    fn set_scope(&mut self, scope: &Scope) -> Result<(), DeviceError> {
+        let DeviceCapabilities { medium, mtu, .. } = self.capabilities;
+        call::attach_filter(self.fd, &filter::program(medium, mtu, scope)).map_err(DeviceError::Failed)
     }
 
     fn refresh(&mut self) -> Result<DeviceCapabilities, DeviceError> {

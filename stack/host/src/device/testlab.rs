@@ -1,6 +1,6 @@
 //! For tests: a device in memory, plain frames, and a network namespace with a veth pair that goes away by itself.
 
-use super::{Device, DeviceError, DeviceStatistics, LocalAddress, TransmitError};
+use super::{Device, DeviceError, DeviceStatistics, Scope, TransmitError};
 use crate::sys::Fd;
 use crate::sys::call;
 use remora_stack::frame::{DeviceCapabilities, MAX_PAYLOAD_SLICES, Medium, Purpose, RxMeta, Transmit};
@@ -40,7 +40,7 @@ impl Device for Memory {
         DeviceStatistics::default()
     }
 
-    fn set_addresses(&mut self, _addresses: &[LocalAddress]) -> Result<(), DeviceError> {
+    fn set_scope(&mut self, _scope: &Scope) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -80,9 +80,8 @@ pub(crate) fn ip(words: &str) -> bool {
 /// that is up, with IPv6 off. The namespace ends with the thread. Says so and returns false where it cannot be made.
 pub(crate) fn with_veth(test: &str, body: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::spawn(move || {
-        // SAFETY: no memory is passed; only this thread moves to the new namespace.
-        let alone = unsafe { call::invoke(libc::SYS_unshare, [libc::CLONE_NEWNET as usize]) };
-        let made = alone.is_ok()
+        let alone = crate::sys::testing::leave_network_namespace();
+        let made = alone
             && ip("link set lo up")
             && ip("link add va address 02:00:00:00:00:0a type veth peer name vb address 02:00:00:00:00:0b")
             && ip("link set va addrgenmode none up")

@@ -6,13 +6,15 @@
 //! the family only, while this socket, opened before the fork, becomes connected in all of them at once. Until the other
 //! end is there, and after it has gone, frames are dropped as on a cable without a link. There are no offloads; full
 //! checksums, and an MTU of 1500 unless told otherwise (up to 65535 works).
+//!
+//! A datagram socket whose send is refused loses what it has not read (`unix_dgram_disconnected`), and with it the last
+//! frames of an end that has gone. So what waits is taken in before each send.
 
-use super::{
-    Device, DeviceError, DeviceSpec, DeviceStatistics, LocalAddress, MAX_FRAME, OpenError, TransmitError, offload,
-};
+use super::{Device, DeviceError, DeviceSpec, DeviceStatistics, MAX_FRAME, OpenError, Scope, TransmitError, offload};
 use crate::sys::call;
 use crate::sys::{Errno, Fd};
 use remora_stack::frame::{DeviceCapabilities, MAX_PAYLOAD_SLICES, Medium, RxMeta, Transmit};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 
 /// An Ethernet's.
@@ -20,6 +22,9 @@ const DEFAULT_MTU: u16 = 1500;
 
 /// Buffers asked for, in bytes.
 const BUFFER: i32 = 8 << 20;
+
+/// Frames kept that were taken in before a send; beyond, the kernel's queue keeps them, at the risk described above.
+const MAX_KEPT: usize = 1024;
 
 /// Empty messages that `receive` takes in one call.
 const MAX_HELLOS: u32 = 64;
@@ -45,6 +50,11 @@ pub struct UnixDevice {
     fd: Fd,
     role: Role,
     linked: bool,
+    /// A datagram socket.
+    forgetful: bool,
+    /// Taken in before a send, the oldest first.
+    kept: VecDeque<Vec<u8>>,
+    scratch: Vec<u8>,
     capabilities: DeviceCapabilities,
     statistics: DeviceStatistics,
 }
@@ -99,7 +109,9 @@ impl UnixDevice {
             gso_max: 0,
             checksum_tx: false,
         };
-        Ok(Self { fd, role, linked, capabilities, statistics: DeviceStatistics::default() })
+        let forgetful = call::option_int(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Ok(libc::SOCK_DGRAM);
+        let statistics = DeviceStatistics::default();
+        Ok(Self { fd, role, linked, forgetful, kept: VecDeque::new(), scratch: Vec::new(), capabilities, statistics })
     }
 
     /// Whether the other end is there, as far as we know.
@@ -126,7 +138,58 @@ impl UnixDevice {
         }
     }
 
+    /// Takes in what waits, before a refused send makes the kernel drop it.
+    fn take_in(&mut self) {
+        let mut frame = std::mem::take(&mut self.scratch);
+        while self.kept.len() < MAX_KEPT {
+            match self.receive_frame(&mut frame) {
+                Ok(true) => self.kept.push_back(frame.as_slice().to_vec()),
+                // What is wrong, `receive` will find as well.
+                Ok(false) | Err(_) => break,
+            }
+        }
+        self.scratch = frame;
+    }
+
+    /// The next frame from the socket; says whether there was one.
+    fn receive_frame(&mut self, buffer: &mut Vec<u8>) -> Result<bool, DeviceError> {
+        for _ in 0..MAX_HELLOS {
+            let mut sender = [0u8; 110];
+            let received = match call::receive_from_into(self.fd, &mut sender, buffer, MAX_FRAME, libc::MSG_DONTWAIT) {
+                Ok(received) => received,
+                Err(Errno(libc::ECONNRESET | libc::ECONNREFUSED)) => {
+                    self.lose_link();
+                    continue;
+                }
+                Err(errno) if errno.is_transient() => return Ok(false),
+                Err(errno) => return Err(DeviceError::from_errno(errno)),
+            };
+            if self.role == Role::First && !self.linked {
+                // Whoever speaks first is the other end.
+                let address = sender.get(..received.name).unwrap_or(&[]);
+                self.linked = received.name > 2 && call::connect(self.fd, address).is_ok();
+            }
+            if received.flags & libc::MSG_TRUNC != 0 {
+                self.statistics.rx_truncated += 1;
+                continue;
+            }
+            if !buffer.is_empty() {
+                self.statistics.count_receive(buffer.len());
+                return Ok(true);
+            }
+            if self.role == Role::Pair {
+                // End of file on a SEQPACKET pair stays readable for ever.
+                self.linked = false;
+                return Err(DeviceError::Gone);
+            }
+        }
+        Ok(false)
+    }
+
     fn send(&mut self, frame: &Transmit<'_>) -> Result<(), TransmitError> {
+        if self.forgetful && self.linked {
+            self.take_in();
+        }
         if !self.linked {
             self.find_link();
             if !self.linked {
@@ -203,35 +266,12 @@ impl Device for UnixDevice {
     }
 
     fn receive(&mut self, buffer: &mut Vec<u8>) -> Result<Option<RxMeta>, DeviceError> {
-        for _ in 0..MAX_HELLOS {
-            let mut sender = [0u8; 110];
-            let received = match call::receive_from_into(self.fd, &mut sender, buffer, MAX_FRAME, libc::MSG_DONTWAIT) {
-                Ok(received) => received,
-                Err(Errno(libc::ECONNRESET | libc::ECONNREFUSED)) => {
-                    self.lose_link();
-                    continue;
-                }
-                Err(errno) if errno.is_transient() => return Ok(None),
-                Err(errno) => return Err(DeviceError::from_errno(errno)),
-            };
-            if self.role == Role::First && !self.linked {
-                // Whoever speaks first is the other end.
-                let address = sender.get(..received.name).unwrap_or(&[]);
-                self.linked = received.name > 2 && call::connect(self.fd, address).is_ok();
-            }
-            if received.flags & libc::MSG_TRUNC != 0 {
-                self.statistics.rx_truncated += 1;
-                continue;
-            }
-            if !buffer.is_empty() {
-                self.statistics.count_receive(buffer.len());
-                return Ok(Some(RxMeta::default()));
-            }
-            if self.role == Role::Pair {
-                // End of file on a SEQPACKET pair stays readable for ever.
-                self.linked = false;
-                return Err(DeviceError::Gone);
-            }
+        if let Some(frame) = self.kept.pop_front() {
+            *buffer = frame;
+            return Ok(Some(RxMeta::default()));
+        }
+        if self.receive_frame(buffer)? {
+            return Ok(Some(RxMeta::default()));
         }
         buffer.clear();
         Ok(None)
@@ -247,12 +287,16 @@ impl Device for UnixDevice {
         self.fd
     }
 
+    fn has_frames(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
     fn statistics(&mut self) -> DeviceStatistics {
         self.statistics
     }
 
     /// Nothing to keep away: only one other is on the link.
-    fn set_addresses(&mut self, _addresses: &[LocalAddress]) -> Result<(), DeviceError> {
+    fn set_scope(&mut self, _scope: &Scope) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -357,6 +401,32 @@ mod tests {
             exchange(&mut *again, &mut *third);
             again.close();
             third.close();
+            if let Some(path) = name.strip_prefix("unix:/") {
+                std::fs::remove_file(format!("/{path}")).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn last_frames_of_an_end_that_has_gone_are_read_after_a_refused_send() {
+        for name in names() {
+            let name = format!("{name}-last");
+            let mut first = open(&spec(&name, None)).unwrap();
+            let mut second = open(&spec(&name, None)).unwrap();
+            let mut buffer = Vec::new();
+            assert_eq!(first.receive(&mut buffer), Ok(None), "the greeting is no frame");
+            for last in 1..=3 {
+                second.transmit(&plain(&[last; 60])).unwrap();
+            }
+            second.close();
+            until_down(&mut *first);
+            assert!(first.has_frames());
+            for last in 1..=3 {
+                assert_eq!(receive_one(&mut *first).0, [last; 60]);
+            }
+            assert!(!first.has_frames());
+            assert_eq!(first.receive(&mut buffer), Ok(None));
+            first.close();
             if let Some(path) = name.strip_prefix("unix:/") {
                 std::fs::remove_file(format!("/{path}")).unwrap();
             }

@@ -43,6 +43,11 @@ impl Holders {
         self.0.iter().find(|(who, _)| *who == slot).map_or(0, |(_, held)| *held)
     }
 
+    /// How many descriptors there are in all members together.
+    pub(super) fn total(&self) -> u32 {
+        self.0.iter().fold(0, |sum, (_, held)| sum.saturating_add(*held))
+    }
+
     /// Sets what a slot holds; says whether nobody is left.
     pub(super) fn set(&mut self, slot: SlotId, count: u32) -> bool {
         self.0.retain(|(who, _)| *who != slot);
@@ -173,6 +178,10 @@ impl Core {
         kind: SocketKind,
         nonblocking: bool,
     ) -> DescriptionId {
+        if kind.kind == SocketType::Raw {
+            self.raw_sockets += 1;
+            self.registry.filter_again();
+        }
         let id = self.descriptions.insert(Description {
             socket,
             kind,
@@ -233,6 +242,10 @@ impl Core {
             }
         }
         self.ring(description.waiters);
+        if description.kind.kind == SocketType::Raw {
+            self.raw_sockets = self.raw_sockets.saturating_sub(1);
+            self.registry.filter_again();
+        }
         self.stack.close(now, description.socket);
         if let Some(owner) = self.descriptions.by_socket.get_mut(description.socket.index as usize)
             && *owner == Some(id)

@@ -6,11 +6,12 @@ use super::registry::{ClaimError, random_word};
 use super::{Core, Open, Runtime};
 use crate::config::Config;
 use crate::device::pcap::{PcapTee, PcapWriter};
-use crate::device::{self, Device, DeviceKind, OpenError};
+use crate::device::{self, Device, DeviceError, DeviceKind, OpenError};
 use crate::sys::alloc::leave_arena;
 use crate::sys::arena::Arena;
 use crate::sys::shared::KeeperRegion;
 use crate::sys::{Fd, call};
+use remora_stack::interface::InterfaceConfig;
 use remora_stack::time::Instant;
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -81,19 +82,20 @@ fn open_device(config: &Config) -> Result<(Box<dyn Device>, [Fd; 2]), OpenError>
 }
 
 impl Core {
-    /// The link may be up again, or down, or have another MTU.
-    pub(super) fn link_changed(&mut self, now: Instant) {
+    /// The link may be up again, or down, or have another MTU, or be another one under the same name.
+    pub(super) fn link_changed(&mut self, open: &Open, now: Instant) {
         let Some(device) = self.device.as_mut() else { return };
-        let former = device.capabilities();
-        let Ok(capabilities) = device.refresh() else { return };
-        if capabilities != former
-            && let Some(interface) = self.stack.interface()
-        {
-            let mut interface = interface.clone();
-            interface.capabilities.mtu = interface.capabilities.mtu.min(capabilities.mtu);
-            interface.capabilities.gso_max = capabilities.gso_max;
-            interface.capabilities.checksum_tx = capabilities.checksum_tx;
+        let capabilities = match device.refresh() {
+            Ok(capabilities) => capabilities,
+            Err(DeviceError::Down | DeviceError::Failed(_)) => return,
+            Err(DeviceError::Gone) => return self.lose_device(open, now),
+        };
+        if let Some(interface) = self.stack.interface().filter(|interface| interface.capabilities != capabilities) {
+            // The address has been ours all the time: nothing to probe.
+            let interface = InterfaceConfig { capabilities, probe: false, ..interface.clone() };
             self.stack.attach(now, interface);
+            // The filter knows the MTU.
+            self.registry.filter_again();
         }
     }
 
@@ -128,6 +130,14 @@ impl Runtime {
         Ok(())
     }
 
+    /// Opens a device anew whose interface had gone, if it is back.
+    pub(super) fn look_for_device(&self) {
+        let open = self.family.open();
+        if open.is_device_lost() && !open.is_broken() {
+            let _ = self.bring_device_up();
+        }
+    }
+
     fn bring_device_up(&self) -> Result<(), BringUpError> {
         let open = self.family.open();
         let patience = call::now() + PATIENCE;
@@ -160,7 +170,8 @@ impl Runtime {
         self.prepare();
         let open = self.family.open();
         let random = random_word();
-        let may_spin = std::thread::available_parallelism().is_ok_and(|count| count.get() > 1);
+        // Not those that this thread may use: the other end may be on another one. The history tells.
+        let may_spin = call::online_processors() > 1;
         let slot = self.slot();
         let mut generation = 0;
         // Opening allocates in the arena, hence under the lock; it makes system calls that do not wait for anyone.
@@ -203,6 +214,7 @@ impl Runtime {
             core.here = true;
             core.may_spin = may_spin;
             core.stack.attach(now, interface);
+            core.registry.filter_again();
             core.ring_keeper();
             Ok(())
         });
@@ -237,9 +249,10 @@ impl Runtime {
         }
         crate::sys::process::prepare_to_shed();
         open.keeper_line.clear();
+        let slot = self.slot();
         let region = self.enter(|core, _| {
             core.keeper_phase = Phase::Absent;
-            core.registry.lose_keepers_claims();
+            core.registry.reclaim(slot);
             if core.region.is_none() {
                 core.region = KeeperRegion::allocate(keeper::REGION);
             }

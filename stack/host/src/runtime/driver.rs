@@ -2,17 +2,26 @@
 //! wait for them. All of it under the lock; nothing here blocks.
 
 use super::{Core, Open};
-use crate::device::{DeviceError, MAX_FRAME, TransmitError};
-use crate::sys::Fd;
+use crate::device::{DeviceError, LocalAddress, MAX_FRAME, Ports, Scope, TransmitError};
+use crate::sys::{Errno, Fd};
 use remora_stack::socket::protocol::{Readiness, SocketId};
 use remora_stack::stack::TransmitError as TransmitFailure;
 use remora_stack::time::Instant;
+use std::net::IpAddr;
+use std::time::Duration;
 
 /// Frames taken from the device before what they cause is sent: acknowledgements must not wait for the end of a burst.
 const BATCH: usize = 16;
 
 /// Times that the stack is asked again for output before the lock is given to others.
 const ROUNDS: usize = 4;
+
+/// When to look at what nobody tells of, while frames arrive.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// How old what waits on the device may become while a caller only sends: less than a queue for an unresolved neighbour
+/// takes to fill with small datagrams.
+const GLANCE: Duration = Duration::from_micros(200);
 
 /// Batches handled before the lock is given to others.
 const BATCHES: usize = 8;
@@ -34,7 +43,12 @@ impl Core {
             }
         }
         self.statistics.frames_by_callers += frames as u64;
+        if frames > 0 {
+            self.look_around(open, now);
+        }
         let due = self.fire_timers(now);
+        // Who looks next must find what has come in its epoll sets: a thread does not ring itself.
+        self.announce_events();
         frames > 0 || due
     }
 
@@ -50,7 +64,30 @@ impl Core {
             self.settle(open, now);
         }
         self.statistics.frames_by_keeper += frames as u64;
+        if frames > 0 {
+            self.look_around(open, now);
+        }
         self.fire_timers(now);
+    }
+
+    /// Takes in what has arrived behind the back of a caller that only sends: ARP replies, ICMP errors. No driver is
+    /// inside then, and the keeper may be waiting for the very processor that the caller keeps busy.
+    pub(super) fn glance(&mut self, open: &Open, now: Instant) {
+        let lately = self.received_at.is_some_and(|received| now.since(received) < GLANCE);
+        if self.here && !lately && self.driver.is_none() {
+            self.statistics.frames_by_callers += self.receive_batch(open, now) as u64;
+        }
+    }
+
+    /// What nobody tells of is looked at while there is traffic, and not on a timer that would wake an idle family:
+    /// whether the answerer has gone, and whether the interface has another MTU.
+    fn look_around(&mut self, open: &Open, now: Instant) {
+        if self.looked_around.is_some_and(|looked| now.since(looked) < LOOK_AROUND) {
+            return;
+        }
+        self.looked_around = Some(now);
+        self.registry.try_to_answer(self.inside, now);
+        self.link_changed(open, now);
     }
 
     fn fire_timers(&mut self, now: Instant) -> bool {
@@ -62,6 +99,7 @@ impl Core {
     }
 
     fn receive_batch(&mut self, open: &Open, now: Instant) -> usize {
+        self.received_at = Some(now);
         let Some(device) = self.device.as_mut() else { return 0 };
         for count in 0..BATCH {
             // The stack may have kept the former buffer. Room is made here, where dying would be noticed.
@@ -83,7 +121,7 @@ impl Core {
     fn device_failed(&mut self, open: &Open, now: Instant, error: DeviceError) {
         match error {
             // The link's state is looked at again by `refresh`; sockets survive.
-            DeviceError::Down | DeviceError::Failed(_) => self.link_changed(now),
+            DeviceError::Down | DeviceError::Failed(_) => self.link_changed(open, now),
             DeviceError::Gone => self.lose_device(open, now),
         }
     }
@@ -98,10 +136,32 @@ impl Core {
             }
             self.stack.handle_timeout(now);
         }
-        while let Some(socket) = self.stack.poll_event() {
-            self.announce(socket);
+        self.announce_events();
+        self.release_lingering();
+        if self.has_frames() {
+            self.ring_watcher();
         }
         self.check_watch();
+        self.adjust_filter(open);
+    }
+
+    /// Has the device pass what is this family's now. A process without the device leaves it to one that has it.
+    fn adjust_filter(&mut self, open: &Open) {
+        if !self.here {
+            return;
+        }
+        let raw = self.raw_sockets > 0;
+        let Some(ports) = self.registry.take_ports(raw) else { return };
+        let (Some(device), Some(interface)) = (self.device.as_mut(), self.stack.interface()) else { return };
+        let IpAddr::V4(address) = interface.address else { return };
+        let addresses = vec![LocalAddress { address, prefix: interface.prefix }];
+        let scope = Scope { addresses, ports };
+        let result = open.consistently(|| device.set_scope(&scope));
+        if result.is_err() {
+            // The former filter may keep away what has become ours since: better one that passes too much.
+            let scope = Scope { ports: Ports::All, ..scope };
+            let _ = open.consistently(|| device.set_scope(&scope));
+        }
     }
 
     fn transmit(&mut self, open: &Open, now: Instant) {
@@ -132,6 +192,17 @@ impl Core {
             if failure == TransmitFailure::NoRoom {
                 return;
             }
+            if outcome == Err(TransmitError::Failed(Errno(libc::EMSGSIZE))) {
+                // The MTU has become smaller.
+                self.link_changed(open, now);
+            }
+        }
+    }
+
+    /// Tells sets and sleepers what the stack has reported.
+    fn announce_events(&mut self) {
+        while let Some(socket) = self.stack.poll_event() {
+            self.announce(socket);
         }
     }
 
@@ -169,6 +240,11 @@ impl Core {
         self.rung |= rings;
         self.statistics.rings += u64::from(rings.count_ones());
         rings
+    }
+
+    /// Whether the device has frames that its descriptor does not tell of.
+    pub(super) fn has_frames(&self) -> bool {
+        self.here && self.device.as_ref().is_some_and(|device| device.has_frames())
     }
 
     /// Where frames arrive, for ppoll.

@@ -6,7 +6,7 @@ use super::description::{Descriptions, FastFlags};
 use super::epoll::Sets;
 use super::member::{Member, SlotId};
 use super::registry::Registry;
-use super::wait::{BELLS, KEEPER_BELL, Sleeper};
+use super::wait::{BELLS, KEEPER_BELL, Sleeper, SpinHistory};
 use super::{FamilyStatistics, Runtime};
 use crate::config::Config;
 use crate::device::Device;
@@ -237,6 +237,12 @@ pub struct Core {
     pub(super) sets: Sets,
     pub(super) members: Vec<Member>,
     pub(super) registry: Registry,
+    /// How many descriptions are raw sockets, which want frames of all protocols.
+    pub(super) raw_sockets: usize,
+    /// When frames were last asked for.
+    pub(super) received_at: Option<Instant>,
+    /// When it was last looked at what nobody tells of.
+    pub(super) looked_around: Option<Instant>,
     pub(super) statistics: FamilyStatistics,
     pub(super) region: Option<KeeperRegion>,
     /// The frame being received.
@@ -261,8 +267,7 @@ pub struct Core {
     /// Counts what callers did about the device: the keeper rests while it moves.
     pub(super) passes: u64,
     pub(super) keeper_phase: super::keeper::Phase,
-    /// How well spinning has paid lately.
-    pub(super) spin: i32,
+    pub(super) spin: SpinHistory,
     /// Whether more than one processor is there to spin on.
     pub(super) may_spin: bool,
 }
@@ -276,6 +281,9 @@ impl Core {
             sets: Sets::new(),
             members: Vec::new(),
             registry: Registry::new(config.settings.ip_local_port_range),
+            raw_sockets: 0,
+            received_at: None,
+            looked_around: None,
             statistics: FamilyStatistics::default(),
             region: None,
             buffer: Vec::new(),
@@ -290,7 +298,7 @@ impl Core {
             watch_until: None,
             passes: 0,
             keeper_phase: super::keeper::Phase::Absent,
-            spin: 0,
+            spin: SpinHistory::default(),
             may_spin: false,
         }
     }

@@ -32,12 +32,8 @@ const TICKS_TO_REST: u32 = 4;
 /// How long a keeper waits for the first member.
 const FIRST_MEMBER: Duration = Duration::from_secs(2);
 
-/// When to look again without any lifeline: what is left then is short-lived, and a member whose lifeline did not arrive
-/// is known by its pid only.
-const WITHOUT_MEMBERS_LOOK: Duration = Duration::from_secs(1);
-
-/// When to look at claims that wait for the end of a TIME_WAIT.
-const LINGER_LOOK: Duration = Duration::from_secs(1);
+/// When to look for members without a lifeline, which are known by their pid only.
+const WITHOUT_LIFELINE_LOOK: Duration = Duration::from_secs(1);
 
 /// What the keeper is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,10 +259,12 @@ impl Keeper {
                     return Plan { packet: None, until: None, over: true };
                 }
             }
-            let first_look = without_members
-                .then(|| if waiting_for_first { started + FIRST_MEMBER } else { now + WITHOUT_MEMBERS_LOOK });
-            release_lingering(core);
-            let lingers = core.registry.lingering().next().is_some().then(|| now + LINGER_LOOK);
+            // With no member left, the timers of what lingers are all there is to wait for.
+            let look = match () {
+                () if !without_members => None,
+                () if waiting_for_first => Some(started + FIRST_MEMBER),
+                () => (core.member_count() > 0).then(|| now + WITHOUT_LIFELINE_LOOK),
+            };
             if core.keeper_phase != Phase::Polling {
                 let moved = core.passes != passes;
                 passes = core.passes;
@@ -280,18 +278,21 @@ impl Keeper {
                     _ => Phase::Ticking,
                 };
             }
-            let earliest = |times: [Option<Instant>; 3]| times.into_iter().flatten().min();
             match core.keeper_phase {
                 Phase::Polling => {
                     idle = 0;
                     core.pump_as_keeper(open, now);
                     core.settle(open, now);
-                    let until = earliest([core.stack.next_timeout(), first_look, lingers]);
+                    // Names to be given up, or the end: both come before the sleep.
+                    let again =
+                        core.registry.has_to_close() || (without_members && !waiting_for_first && core.is_over());
+                    let again = (again || core.has_frames()).then_some(now);
+                    let until = [again, core.stack.next_timeout(), look].into_iter().flatten().min();
                     core.watch_until = Some(until.unwrap_or(Instant::from_nanos(u64::MAX)));
                     Plan { packet: core.device_fd(), until, over: false }
                 }
                 Phase::Ticking | Phase::Absent => Plan { packet: None, until: Some(now + TICK), over: false },
-                Phase::Resting => Plan { packet: None, until: earliest([first_look, lingers, None]), over: false },
+                Phase::Resting => Plan { packet: None, until: look, over: false },
             }
         })?;
         (self.passes, self.idle_ticks, self.same_ticks) = (passes, idle, same);
@@ -392,15 +393,6 @@ impl Keeper {
             }
             !close
         });
-    }
-}
-
-/// Gives up names of ports that nothing lingers on any more.
-fn release_lingering(core: &mut Core) {
-    loop {
-        let over = core.registry.lingering().find(|key| !core.stack.is_port_used(key.protocol, key.port));
-        let Some(key) = over else { return };
-        core.registry.drop_lingering(key);
     }
 }
 

@@ -247,11 +247,16 @@ impl Runtime {
         core.inside = self.slot();
         let now = call::now();
         let result = body(&mut core, now);
+        core.glance(open, now);
         core.settle(open, now);
         let rings = core.take_rings();
+        let hand_over = core.registry.take_hand_over();
         drop(watch);
         drop(core);
         self.ring(rings);
+        if hand_over {
+            self.hand_over_claims();
+        }
         Ok(result)
     }
 
@@ -315,6 +320,13 @@ impl Runtime {
     pub fn release(&self, id: DescriptionId) {
         let slot = self.slot();
         let _ = self.enter(|core, now| core.release(now, slot, id));
+    }
+
+    /// How many descriptors of all members stand for the description.
+    #[must_use]
+    pub fn holders(&self, id: DescriptionId) -> u32 {
+        self.enter(|core, _| core.descriptions.find(id).map_or(0, |description| description.holders.total()))
+            .unwrap_or(0)
     }
 
     /// Drops a description that has become a kernel socket, with all its holders.

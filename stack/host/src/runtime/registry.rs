@@ -9,6 +9,7 @@
 use super::keeper::{Message, send_to_keeper};
 use super::member::SlotId;
 use super::{Core, Open, Runtime};
+use crate::device::Ports;
 use crate::sys::{Errno, Fd, call};
 use remora_stack::frame::Purpose;
 use remora_stack::time::Instant;
@@ -22,11 +23,15 @@ const BLOCK: u16 = 256;
 /// How often a family that is not the answerer tries to become it: the old one may have gone.
 const ANSWERER_RETRY: Duration = Duration::from_secs(1);
 
-/// How long an answer about others' ports is believed.
-const BELIEVED: Duration = Duration::from_secs(1);
+/// How long it is believed that another family has a port. That none has it is never believed: it may be taken, and
+/// listened on, before the next packet comes.
+const BELIEVED: Duration = Duration::from_millis(100);
 
-/// Answers remembered.
+/// Ports of others remembered.
 const MEMORY: usize = 64;
+
+/// Single ports and ranges that a filter names; with more it passes all.
+const MAX_FILTERED: usize = 256;
 
 /// A port of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +47,7 @@ pub(super) enum Claim {
     /// Ports N*256 to N*256+255 of TCP and UDP.
     Block(u8),
     Port(PortKey),
-    /// Connections without a bound socket are left on the port: TIME_WAIT, orphans.
+    /// Connections without a bound socket are left on the port: accepted ones, TIME_WAIT, orphans.
     Lingering(PortKey),
 }
 
@@ -74,6 +79,8 @@ impl Claim {
 enum Where {
     Keeper,
     Process(SlotId, Fd),
+    /// The name is another family's, which lingers on the port, too: it stands for both.
+    Nowhere,
 }
 
 /// A claim of this family.
@@ -87,11 +94,10 @@ struct Held {
     dropped: bool,
 }
 
-/// What was found out about others.
+/// A claim of another family.
 #[derive(Clone, Copy, Debug)]
 struct Remembered {
     claim: Claim,
-    held: bool,
     until: Instant,
 }
 
@@ -105,6 +111,10 @@ pub(super) struct Registry {
     answerer: bool,
     answerer_tried: Option<Instant>,
     remembered: Vec<Remembered>,
+    /// The device's filter does not know yet of what has been claimed or dropped.
+    changed: bool,
+    /// A process has a claim that its keeper ought to have.
+    hand_over: bool,
 }
 
 /// Why a port was not claimed.
@@ -146,7 +156,16 @@ fn is_name_taken(name: &str) -> bool {
 
 impl Registry {
     pub(super) fn new(ephemeral: (u16, u16)) -> Self {
-        Self { prefix: None, ephemeral, held: Vec::new(), answerer: true, answerer_tried: None, remembered: Vec::new() }
+        Self {
+            prefix: None,
+            ephemeral,
+            held: Vec::new(),
+            answerer: true,
+            answerer_tried: None,
+            remembered: Vec::new(),
+            changed: false,
+            hand_over: false,
+        }
     }
 
     /// Says where the family is: on this interface with this address.
@@ -187,7 +206,17 @@ impl Registry {
         }
         let fd = take_name(&name)?;
         self.held.push(Held { claim, place: Where::Process(slot, fd), uses: 1, dropped: false });
+        self.changed = true;
         Ok(())
+    }
+
+    /// Remembers that connections linger on a port, under its name if that is free.
+    fn linger(&mut self, key: PortKey, slot: SlotId) {
+        let claim = Claim::Lingering(key);
+        if self.claim(claim, slot).is_err() {
+            self.held.push(Held { claim, place: Where::Nowhere, uses: 1, dropped: false });
+            self.changed = true;
+        }
     }
 
     fn drop_claim(&mut self, claim: Claim, slot: SlotId) -> bool {
@@ -197,7 +226,9 @@ impl Registry {
             return false;
         }
         held.dropped = true;
-        match held.place {
+        let place = held.place;
+        self.changed = true;
+        match place {
             Where::Process(owner, fd) if owner == slot => {
                 let _ = call::close(fd);
                 self.held.retain(|held| held.claim != claim);
@@ -205,6 +236,10 @@ impl Registry {
             }
             Where::Process(..) => false,
             Where::Keeper => true,
+            Where::Nowhere => {
+                self.held.retain(|held| held.claim != claim);
+                false
+            }
         }
     }
 
@@ -220,7 +255,9 @@ impl Registry {
 
     /// A process has gone with the claims that it had.
     pub(super) fn lose_claims_of(&mut self, slot: SlotId) {
+        let before = self.held.len();
         self.held.retain(|held| !matches!(held.place, Where::Process(owner, _) if owner == slot));
+        self.changed |= self.held.len() != before;
         self.answerer = self.prefix.is_none() || self.find(Claim::Answerer).is_some();
     }
 
@@ -228,8 +265,8 @@ impl Registry {
         self.answerer
     }
 
-    /// Tries to become the answerer, at most once a second.
-    fn try_to_answer(&mut self, slot: SlotId, now: Instant) -> bool {
+    /// Tries to become the answerer, at most once a second: the old one goes without a word.
+    pub(super) fn try_to_answer(&mut self, slot: SlotId, now: Instant) -> bool {
         if self.answerer {
             return true;
         }
@@ -238,7 +275,13 @@ impl Registry {
         }
         self.answerer_tried = Some(now);
         self.answerer = self.claim(Claim::Answerer, slot).is_ok();
+        self.hand_over |= self.answerer && slot != SlotId::KEEPER;
         self.answerer
+    }
+
+    /// Whether a process has to hand over what it has claimed in passing.
+    pub(super) fn take_hand_over(&mut self) -> bool {
+        std::mem::take(&mut self.hand_over)
     }
 
     /// Whether a frame may be sent by this family.
@@ -246,46 +289,96 @@ impl Registry {
         match purpose {
             Purpose::Own | Purpose::Neighbour => true,
             Purpose::Address => self.prefix.is_none() || self.try_to_answer(slot, now),
-            // A port that is ours, by itself or by its block, is for us to refuse; one that nobody has, for the answerer.
+            // A port that is ours, by itself or by its block, is for us to refuse, one that our connections linger on if
+            // nobody else has bound it; one that nobody has, for the answerer.
             Purpose::ClosedPort { protocol, port } => {
+                let key = PortKey { protocol, port };
                 self.prefix.is_none()
-                    || self.is_held_by_us(protocol, port)
-                    || (self.try_to_answer(slot, now) && !self.is_held_by_others(protocol, port, now))
+                    || self.is_held_by_us(key)
+                    || ((self.has_name(Claim::Lingering(key)) || self.try_to_answer(slot, now))
+                        && !self.is_held_by_others(key, now))
             }
         }
     }
 
+    /// Whether a name is ours.
+    fn has_name(&mut self, claim: Claim) -> bool {
+        self.find(claim).is_some_and(|held| !held.dropped && held.place != Where::Nowhere)
+    }
+
     /// Whether this family has the port, by itself or by its block.
-    fn is_held_by_us(&mut self, protocol: u8, port: u16) -> bool {
-        let block = Claim::Block((port / BLOCK) as u8);
-        (self.is_ephemeral(port) && self.find(block).is_some())
-            || self.find(Claim::Port(PortKey { protocol, port })).is_some()
+    fn is_held_by_us(&mut self, key: PortKey) -> bool {
+        let block = Claim::Block((key.port / BLOCK) as u8);
+        (self.is_ephemeral(key.port) && self.has_name(block)) || self.has_name(Claim::Port(key))
     }
 
     /// Whether another family has the port, by itself or by its block.
-    fn is_held_by_others(&mut self, protocol: u8, port: u16, now: Instant) -> bool {
-        let key = PortKey { protocol, port };
-        let block = Claim::Block((port / BLOCK) as u8);
-        (self.is_ephemeral(port) && self.is_foreign(block, now))
+    fn is_held_by_others(&mut self, key: PortKey, now: Instant) -> bool {
+        let block = Claim::Block((key.port / BLOCK) as u8);
+        (self.is_ephemeral(key.port) && self.is_foreign(block, now))
             || self.is_foreign(Claim::Port(key), now)
             || self.is_foreign(Claim::Lingering(key), now)
     }
 
     fn is_foreign(&mut self, claim: Claim, now: Instant) -> bool {
-        if self.find(claim).is_some() {
+        // A name that was given up is still ours until the keeper has closed it.
+        if self.find(claim).is_some_and(|held| held.place != Where::Nowhere) {
             return false;
         }
         self.remembered.retain(|known| known.until > now);
-        if let Some(known) = self.remembered.iter().find(|known| known.claim == claim) {
-            return known.held;
+        if self.remembered.iter().any(|known| known.claim == claim) {
+            return true;
         }
         let Some(name) = self.name(claim) else { return false };
         let held = is_name_taken(&name);
-        if self.remembered.len() >= MEMORY {
-            self.remembered.swap_remove(0);
+        if held {
+            if self.remembered.len() >= MEMORY {
+                self.remembered.swap_remove(0);
+            }
+            self.remembered.push(Remembered { claim, until: now + BELIEVED });
         }
-        self.remembered.push(Remembered { claim, held, until: now + BELIEVED });
         held
+    }
+
+    /// What the device's filter is to pass, when that has changed. `raw`: there are sockets that want all protocols.
+    pub(super) fn take_ports(&mut self, raw: bool) -> Option<Ports> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut ranges = self.ranges();
+        // Without a block the names failed, and the stack chooses from all ports.
+        if raw || self.prefix.is_none() || ranges.is_empty() {
+            return Some(Ports::All);
+        }
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, former| {
+            let adjacent = former.1.checked_add(1) == Some(next.0);
+            if adjacent {
+                former.1 = next.1;
+            }
+            adjacent
+        });
+        let mut singles: Vec<(u8, u16)> = self
+            .held
+            .iter()
+            .filter(|held| !held.dropped)
+            .filter_map(|held| match held.claim {
+                Claim::Port(key) | Claim::Lingering(key) => Some((key.protocol, key.port)),
+                Claim::Answerer | Claim::Block(_) => None,
+            })
+            .filter(|(_, port)| !ranges.iter().any(|(first, last)| (*first..=*last).contains(port)))
+            .collect();
+        singles.sort_unstable();
+        singles.dedup();
+        if ranges.len() + singles.len() > MAX_FILTERED {
+            return Some(Ports::All);
+        }
+        Some(Ports::Only { ranges, singles, others: self.answerer })
+    }
+
+    /// The device has been opened anew, or sockets have come that want more than ports.
+    pub(super) const fn filter_again(&mut self) {
+        self.changed = true;
     }
 
     /// The ephemeral ports that are ours.
@@ -328,10 +421,16 @@ impl Registry {
         }
     }
 
+    /// Whether there are claims for the keeper to close.
+    pub(super) fn has_to_close(&self) -> bool {
+        self.held.iter().any(|held| held.dropped && held.place == Where::Keeper)
+    }
+
     /// Whether the keeper is to close the descriptor of a claim; then the claim is forgotten.
     pub(super) fn may_close(&mut self, claim: Claim) -> bool {
         let dropped = self.find(claim).is_none_or(|held| held.dropped);
         if dropped {
+            self.changed = true;
             self.held.retain(|held| held.claim != claim);
             if claim == Claim::Answerer {
                 self.answerer = false;
@@ -349,24 +448,40 @@ impl Registry {
         found
     }
 
-    /// A keeper has died, and its claims with it.
-    pub(super) fn lose_keepers_claims(&mut self) {
+    /// A keeper has died, and the names that it had are free: takes them again. What another family has taken meanwhile
+    /// is used without a name.
+    pub(super) fn reclaim(&mut self, slot: SlotId) {
+        let lost: Vec<Held> = self.held.iter().filter(|held| held.place == Where::Keeper).copied().collect();
         self.held.retain(|held| held.place != Where::Keeper);
+        for held in lost.into_iter().filter(|held| !held.dropped) {
+            match self.claim(held.claim, slot) {
+                Ok(()) => {}
+                Err(_) if held.claim == Claim::Answerer => {}
+                Err(_) => self.held.push(Held { place: Where::Nowhere, ..held }),
+            }
+            if let Some(again) = self.find(held.claim) {
+                again.uses = held.uses;
+            }
+        }
+        self.changed = true;
         self.answerer = self.prefix.is_none() || self.find(Claim::Answerer).is_some();
     }
 
-    /// Lingering claims whose port is used no more.
-    pub(super) fn lingering(&self) -> impl Iterator<Item = PortKey> {
+    /// Ports that connections linger on.
+    fn lingering(&self) -> impl Iterator<Item = PortKey> {
         self.held.iter().filter_map(|held| match held.claim {
             Claim::Lingering(key) if !held.dropped => Some(key),
             _ => None,
         })
     }
 
-    pub(super) fn drop_lingering(&mut self, key: PortKey) {
-        if let Some(held) = self.find(Claim::Lingering(key)) {
+    fn drop_lingering(&mut self, key: PortKey) {
+        let claim = Claim::Lingering(key);
+        if let Some(held) = self.find(claim) {
             held.dropped = true;
+            self.changed = true;
         }
+        self.held.retain(|held| held.claim != claim || held.place != Where::Nowhere);
     }
 }
 
@@ -408,13 +523,22 @@ impl Core {
         self.registry.claim(Claim::Port(key), slot)
     }
 
+    /// Gives up the names of ports that nothing lingers on any more.
+    pub(super) fn release_lingering(&mut self) {
+        loop {
+            let over = self.registry.lingering().find(|key| !self.stack.is_port_used(key.protocol, key.port));
+            let Some(key) = over else { return };
+            self.registry.drop_lingering(key);
+            self.ring_keeper();
+        }
+    }
+
     /// A bound socket has gone. What it leaves on the port lingers under another name.
     pub(super) fn release_port(&mut self, key: PortKey) {
         let last = self.registry.find(Claim::Port(key)).is_some_and(|held| held.uses == 1);
         let slot = self.inside;
         if last && self.stack.is_port_used(key.protocol, key.port) {
-            // Taken by another family that lingers there too: it stands for both.
-            let _ = self.registry.claim(Claim::Lingering(key), slot);
+            self.registry.linger(key, slot);
         }
         if self.registry.drop_claim(Claim::Port(key), slot) {
             self.ring_keeper();
@@ -568,10 +692,71 @@ mod tests {
         assert_eq!(other.claim(Claim::Block(200), HERE), Ok(()));
         assert!(one.permits(closed(9), HERE, now));
         assert!(!one.permits(closed(80), HERE, now) && !one.permits(closed(200 * BLOCK + 7), HERE, now));
+        // That a port was free is not believed any longer than it is asked for.
+        assert!(one.permits(closed(81), HERE, now));
+        assert_eq!(other.claim(Claim::Port(port(81)), HERE), Ok(()));
+        assert!(!one.permits(closed(81), HERE, now) && other.permits(closed(81), HERE, now));
+        other.drop_claim(Claim::Port(port(81)), HERE);
+        assert!(one.permits(closed(81), HERE, now + BELIEVED));
         // The answerer goes: another becomes it, but does not look more than once a second.
         one.drop_claim(Claim::Answerer, HERE);
         assert!(!other.permits(Purpose::Address, HERE, now + Duration::from_millis(999)));
         assert!(other.permits(Purpose::Address, HERE, now + ANSWERER_RETRY));
+    }
+
+    #[test]
+    fn families_that_linger_on_one_port_both_hear_it_and_one_refuses_it() {
+        let (mut one, mut other) = (registry("linger"), registry("linger"));
+        let now = Instant::from_millis(1);
+        for registry in [&mut one, &mut other] {
+            assert_eq!(registry.claim_any_block(0, HERE), Ok(()));
+            registry.linger(port(80), HERE);
+            let Some(Ports::Only { singles, others, .. }) = registry.take_ports(false) else { panic!("ports") };
+            assert_eq!((singles, others), (vec![(6, 80)], false));
+            assert_eq!(registry.take_ports(false), None, "nothing has changed");
+        }
+        let closed = Purpose::ClosedPort { protocol: libc::IPPROTO_TCP as u8, port: 80 };
+        assert!(one.permits(closed, HERE, now) && !other.permits(closed, HERE, now));
+        // A third one listens there again.
+        let mut third = registry("linger");
+        assert_eq!(third.claim(Claim::Port(port(80)), HERE), Ok(()));
+        assert!(!one.permits(closed, HERE, now) && third.permits(closed, HERE, now));
+        other.drop_lingering(port(80));
+        assert_eq!((other.lingering().count(), one.lingering().count()), (0, 1));
+    }
+
+    #[test]
+    fn filter_follows_the_claims() {
+        let mut registry = registry("filter");
+        assert_eq!(registry.take_ports(false), None);
+        assert!(registry.try_to_answer(HERE, Instant::ZERO));
+        // No block: the names have failed.
+        assert_eq!(registry.take_ports(false), Some(Ports::All));
+        for block in [200, 201, 203] {
+            assert_eq!(registry.claim(Claim::Block(block), HERE), Ok(()));
+        }
+        assert_eq!(registry.claim(Claim::Port(port(80)), HERE), Ok(()));
+        assert_eq!(registry.claim(Claim::Port(port(201 * BLOCK)), HERE), Ok(()));
+        let ranges = vec![(200 * BLOCK, 202 * BLOCK - 1), (203 * BLOCK, 204 * BLOCK - 1)];
+        let ports = Ports::Only { ranges, singles: vec![(6, 80)], others: true };
+        assert_eq!(registry.take_ports(false), Some(ports));
+        registry.filter_again();
+        assert_eq!(registry.take_ports(true), Some(Ports::All), "raw sockets hear all");
+    }
+
+    #[test]
+    fn names_of_a_dead_keeper_are_taken_again() {
+        let mut one = registry("reclaim");
+        assert_eq!(one.claim(Claim::Port(port(80)), HERE), Ok(()));
+        assert_eq!(one.claim(Claim::Port(port(80)), HERE), Ok(()));
+        let Some((claim, fd)) = one.take_over(HERE) else { panic!("a claim") };
+        let _ = call::close(fd);
+        one.reclaim(HERE);
+        assert_eq!(registry("reclaim").claim(claim, HERE), Err(ClaimError::Taken));
+        one.drop_claim(claim, HERE);
+        assert!(one.has_name(claim));
+        one.drop_claim(claim, HERE);
+        assert_eq!(registry("reclaim").claim(claim, HERE), Ok(()));
     }
 
     #[test]

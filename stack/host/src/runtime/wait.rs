@@ -12,6 +12,7 @@ use remora_stack::socket::protocol::{Readiness, SocketId};
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::time::Duration;
 
 /// Doorbells, so the number of threads of a family that sleep at once without slicing; bits of a word.
@@ -26,11 +27,19 @@ const SLICE: Duration = Duration::from_millis(1);
 /// When to look whether the driver is still alive, where no keeper does.
 const LOOK_AFTER_DRIVER: Duration = Duration::from_millis(500);
 
-/// How long a driver looks for frames before it sleeps: about two wake-ups' time.
-const SPIN: Duration = Duration::from_micros(20);
+/// When to look whether an interface that has gone is back.
+const LOOK_FOR_DEVICE: Duration = Duration::from_millis(500);
 
-/// Bounds of the memory of how well spinning pays; above zero it is done.
-const SPIN_RANGE: (i32, i32) = (-32, 8);
+/// How long a driver looks for frames before it sleeps: about what a wake-up from a halted processor costs, on virtual
+/// machines too, so that spinning at most doubles what it is to save.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Spins that paid are remembered up to this many; above zero spinning is done.
+const SPIN_CREDIT: i32 = 4;
+
+/// Short sleeps between two trials of spinning, doubled each time that a trial was in vain: where both ends share a
+/// processor, spinning keeps the other from answering, and only a trial can tell.
+const SPIN_PAUSE: (i32, i32) = (16, 4096);
 
 /// A thread that sleeps (or is about to).
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +96,12 @@ impl View<'_> {
     pub fn set_collect(&mut self, set: SetId, out: &mut [super::ReadyEvent]) -> usize {
         self.core.set_collect(set, out)
     }
+}
+
+thread_local! {
+    /// The bells that this thread's waits have. A wait whose bit is gone has been taken for abandoned: a signal handler
+    /// that interrupted it made a call of its own, or left by siglongjmp. Const and without Drop.
+    static BELLS_HELD: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Core {
@@ -203,10 +218,43 @@ impl Core {
             self.drop_member(now, sleeper.slot);
         }
     }
+}
 
-    fn spin_paid(&mut self, paid: bool) {
-        let (least, most) = SPIN_RANGE;
-        self.spin = (self.spin + if paid { 2 } else { -1 }).clamp(least, most);
+/// How well spinning has paid lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SpinHistory {
+    /// Above zero: spin. Below: short sleeps until the next trial.
+    credit: i32,
+    /// The pause after the next trial in vain.
+    pause: i32,
+}
+
+impl SpinHistory {
+    const fn pays(self) -> bool {
+        self.credit > 0
+    }
+
+    /// What a spin has brought.
+    fn spun(&mut self, paid: bool) {
+        let (shortest, longest) = SPIN_PAUSE;
+        if paid {
+            self.credit = (self.credit + 1).min(SPIN_CREDIT);
+            self.pause = shortest;
+            return;
+        }
+        self.credit -= 2;
+        if !self.pays() {
+            let pause = self.pause.max(shortest);
+            self.credit = -pause;
+            self.pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// A sleep without a spin before it that was over so soon that a spin might have done.
+    const fn slept_shortly(&mut self) {
+        if !self.pays() {
+            self.credit += 1;
+        }
     }
 }
 
@@ -238,6 +286,8 @@ struct Waiting<'a> {
     interrupted: &'a dyn Fn() -> bool,
     bell: Option<u32>,
     spin_until: Option<Instant>,
+    /// Has spun in vain.
+    spun: bool,
     slept_at: Option<Instant>,
 }
 
@@ -253,9 +303,13 @@ impl Waiting<'_> {
     ) -> Result<(), WaitEnd> {
         let mut kernel_ready = false;
         loop {
+            self.runtime.look_for_device();
             let step = self.look(kernel_ready, !kernel.is_empty(), look);
             match step {
-                Err(Broken) => return Err(WaitEnd::Broken),
+                Err(Broken) => {
+                    BELLS_HELD.set(BELLS_HELD.get() & !self.own());
+                    return Err(WaitEnd::Broken);
+                }
                 Ok(Step::Ready) => {
                     poll_now(kernel);
                     return Ok(());
@@ -279,14 +333,26 @@ impl Waiting<'_> {
         }
     }
 
+    /// Forgets a bell that was given back in this wait's place.
+    fn check_bell(&mut self) {
+        if self.own() & !BELLS_HELD.get() != 0 {
+            self.bell = None;
+        }
+    }
+
     /// Gives up: another drives.
     fn leave(&mut self, end: WaitEnd) -> Result<(), WaitEnd> {
+        self.check_bell();
         let own = self.own();
         let Self { runtime, descriptions, sets, bell, .. } = self;
         if let Some(bell) = bell.take() {
             let _ = runtime.enter_as(own, |core, _| {
-                core.enlist(bell, descriptions, sets, false);
-                core.give_bell_back(bell);
+                // A handler may have run on the way in.
+                if BELLS_HELD.get() & own != 0 {
+                    core.enlist(bell, descriptions, sets, false);
+                    core.give_bell_back(bell);
+                    BELLS_HELD.set(BELLS_HELD.get() & !own);
+                }
             });
         }
         Err(end)
@@ -300,6 +366,8 @@ impl Waiting<'_> {
     ) -> Result<Step, Broken> {
         let runtime = self.runtime;
         runtime.enter_as(self.own(), |core, now| {
+            self.check_bell();
+            core.own = self.own();
             core.rung &= !self.own();
             let mut ready = look(core, now);
             if !ready && core.pump(runtime.family.open(), now) {
@@ -307,6 +375,7 @@ impl Waiting<'_> {
             }
             if ready || kernel_ready || self.deadline.is_some_and(|deadline| deadline <= now) {
                 self.note_spin(core, now, ready);
+                BELLS_HELD.set(BELLS_HELD.get() & !self.own());
                 if let Some(bell) = self.bell.take() {
                     core.enlist(bell, self.descriptions, self.sets, false);
                     core.own = 0;
@@ -319,6 +388,7 @@ impl Waiting<'_> {
                 let interest = if self.sets.is_empty() { interest } else { Readiness::empty() };
                 self.bell = core.take_bell(runtime.slot(), interest);
                 core.own = self.own();
+                BELLS_HELD.set(BELLS_HELD.get() | self.own());
                 match self.bell {
                     Some(bell) => core.enlist(bell, self.descriptions, self.sets, true),
                     None => core.statistics.without_bell += 1,
@@ -346,34 +416,41 @@ impl Waiting<'_> {
                 return Step::Sleep { packet: None, until: until(Some(now + LOOK_AFTER_DRIVER)) };
             }
         }
-        if core.may_spin && core.spin > 0 && !with_kernel && core.device_fd().is_some() {
+        if core.may_spin && core.spin.pays() && !with_kernel && core.device_fd().is_some() {
             match self.spin_until {
                 None => {
                     self.spin_until = Some(now + SPIN);
                     return Step::Spin;
                 }
                 Some(end) if now < end => return Step::Spin,
-                Some(_) => core.spin_paid(false),
+                Some(_) => {
+                    core.spin.spun(false);
+                    self.spun = true;
+                }
             }
         }
         self.spin_until = None;
         self.slept_at = Some(now);
+        // What sending brings about, by way of a packet to ourselves, comes after the last look: it must ring us, too.
+        core.own = 0;
         core.settle(self.runtime.family.open(), now);
-        let until = until(core.stack.next_timeout());
+        let lost = self.runtime.family.open().is_device_lost().then(|| now + LOOK_FOR_DEVICE);
+        let again = core.has_frames().then_some(now);
+        let until = until([core.stack.next_timeout(), lost, again].into_iter().flatten().min());
         core.watch_until = Some(until.unwrap_or(Instant::from_nanos(u64::MAX)));
         core.statistics.sleeps += 1;
         Step::Sleep { packet: core.device_fd(), until }
     }
 
-    /// A wait that ended soon after the thread slept would have been worth spinning for.
+    /// Remembers whether spinning pays: it did when the wait ends during a spin.
     fn note_spin(&mut self, core: &mut Core, now: Instant, ready: bool) {
         if !ready || !core.may_spin || self.bell.is_none() {
             return;
         }
         if self.spin_until.is_some() {
-            core.spin_paid(true);
-        } else if let Some(slept_at) = self.slept_at {
-            core.spin_paid(now.since(slept_at) < SPIN * 2);
+            core.spin.spun(true);
+        } else if !self.spun && self.slept_at.is_some_and(|at| now.since(at) < SPIN * 2) {
+            core.spin.slept_shortly();
         }
     }
 
@@ -423,6 +500,37 @@ fn poll_now(kernel: &mut [libc::pollfd]) -> bool {
 }
 
 impl Runtime {
+    /// Gives up whatever waits of this thread a signal handler has interrupted: it may never come back to them
+    /// (siglongjmp). A wait that does go on finds out and begins anew.
+    pub fn abandon_waits(&self) {
+        let held = BELLS_HELD.replace(0);
+        if held == 0 {
+            return;
+        }
+        let _ = self.enter(|core, _| {
+            for description in core.descriptions.values_mut() {
+                description.waiters &= !held;
+            }
+            for set in core.sets.values_mut() {
+                set.waiters &= !held;
+            }
+            for bell in (0..BELLS as u32).filter(|bell| held & 1 << bell != 0) {
+                core.give_bell_back(bell);
+            }
+        });
+    }
+
+    /// Has all sleeping threads of this process look whether they are interrupted.
+    pub fn wake_sleepers(&self) {
+        let slot = self.slot();
+        let _ = self.enter(|core, _| {
+            let asleep =
+                core.sleepers.iter().enumerate().filter(|(_, place)| place.is_some_and(|one| one.slot == slot));
+            let bells = asleep.fold(0, |bells, (index, _)| bells | 1 << index);
+            core.ring(bells);
+        });
+    }
+
     fn waiting<'a>(
         &'a self,
         descriptions: &'a [(DescriptionId, Readiness)],
@@ -441,6 +549,7 @@ impl Runtime {
             interrupted,
             bell: None,
             spin_until: None,
+            spun: false,
             slept_at: None,
         }
     }
@@ -487,5 +596,37 @@ impl Runtime {
         let mut waiting = self.waiting(spec.descriptions, spec.sets, spec.deadline, spec.interrupted);
         waiting.mask = spec.sigmask.map(kernel_mask);
         waiting.run(kernel, &mut look)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spinning_in_vain_is_tried_again_less_and_less_often() {
+        let mut history = SpinHistory::default();
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let mut sleeps = 0;
+            while !history.pays() {
+                history.slept_shortly();
+                sleeps += 1;
+            }
+            pauses.push(sleeps);
+            history.spun(false);
+        }
+        assert_eq!(pauses, [1, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097]);
+        while !history.pays() {
+            history.slept_shortly();
+        }
+        for _ in 0..10 {
+            history.spun(true);
+        }
+        // One late frame ends nothing, and two the spinning, for the shortest pause.
+        history.spun(false);
+        assert!(history.pays());
+        history.spun(false);
+        assert_eq!(history, SpinHistory { credit: -16, pause: 32 });
     }
 }

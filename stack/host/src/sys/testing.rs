@@ -3,6 +3,12 @@
 use super::call;
 use super::call::{invoke, word};
 
+/// Moves the calling thread to a network namespace of its own, which ends with the thread. Says whether it could.
+pub(crate) fn leave_network_namespace() -> bool {
+    // SAFETY: no memory is passed; only this thread moves.
+    unsafe { call::invoke(libc::SYS_unshare, [libc::CLONE_NEWNET as usize]) }.is_ok()
+}
+
 /// Runs `body` in a child made by libc's fork and returns its exit status; -1 when it was killed.
 pub(crate) fn in_child(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child only runs `body` and leaves by exit_group, as each test's body takes care to be simple.

@@ -1,9 +1,10 @@
 //! CUBIC (RFC 9438): the window is a cubic function of the time since the last loss, never less than Reno's would be.
-//! HyStart++ is not part of it. All in whole numbers: windows in segments, time in milliseconds.
+//! How slow start ends before a loss is in `hystart.rs`. All in whole numbers: windows in segments, time in milliseconds.
 
 use core::time::Duration;
 
-use super::{CongestionControl, Sample, Window};
+use super::hystart::HyStart;
+use super::{CongestionControl, Round, Sample, Window};
 use crate::time::Instant;
 
 /// The window after a loss, in 1024ths (RFC 9438 §4.6: 0.7).
@@ -12,6 +13,9 @@ const BETA: u64 = 717;
 const CUBE_PER_SEGMENT: u64 = 2_500_000_000;
 /// Longest distance from the plateau that is looked at; its cube fits in 64 bits.
 const LONGEST: u64 = 2_000_000;
+
+/// After a loss the round-trip time is not looked at for so long.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// State between losses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +30,8 @@ pub struct Cubic {
     k: u64,
     /// Window that Reno would have, in 1024ths of a segment.
     w_est: u64,
+    /// Watches slow start.
+    start: HyStart,
 }
 
 /// Cubic root of `value`, rounded down.
@@ -103,8 +109,17 @@ impl CongestionControl for Cubic {
         window.grow_per(per.max(2), left);
     }
 
+    fn measured(&mut self, window: &mut Window, round: &Round) {
+        // What was measured right after a recovery tells of its queue (`cubictcp_acked`).
+        if self.epoch.is_some_and(|epoch| round.now.since(epoch) < SETTLING) {
+            return;
+        }
+        self.start.measured(window, round);
+    }
+
     fn timed_out(&mut self) {
         self.epoch = None;
+        self.start = HyStart::default();
     }
 
     fn resumed(&mut self, span: Duration) {

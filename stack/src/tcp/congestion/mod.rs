@@ -2,12 +2,14 @@
 //! algorithm says how far the window shrinks and how it grows.
 
 mod cubic;
+mod hystart;
 mod reno;
 
 use core::time::Duration;
 
 pub use self::cubic::Cubic;
 pub use self::reno::Reno;
+use super::sequence::Seq;
 use crate::time::Instant;
 
 /// RFC 6928: ten segments.
@@ -74,6 +76,19 @@ pub struct Sample {
     pub rtt: Option<Duration>,
 }
 
+/// A sample of the round-trip time, and what is in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Of the segment acknowledged last.
+    pub rtt: Duration,
+    /// When.
+    pub now: Instant,
+    /// First sequence number not acknowledged.
+    pub una: Seq,
+    /// First sequence number not sent.
+    pub next: Seq,
+}
+
 /// An algorithm.
 pub trait CongestionControl {
     /// Its name in TCP_CONGESTION.
@@ -82,6 +97,8 @@ pub trait CongestionControl {
     fn threshold(&mut self, window: &Window) -> u32;
     /// Segments were acknowledged while the window was in use.
     fn acknowledged(&mut self, window: &mut Window, sample: &Sample);
+    /// An ACK gave a sample of the round-trip time, whether or not the window was in use.
+    fn measured(&mut self, _window: &mut Window, _round: &Round) {}
     /// The retransmission timer has fired.
     fn timed_out(&mut self);
     /// The connection was idle for `span`.
@@ -143,6 +160,13 @@ impl CongestionControl for Algorithm {
         match self {
             Self::Reno(reno) => reno.acknowledged(window, sample),
             Self::Cubic(cubic) => cubic.acknowledged(window, sample),
+        }
+    }
+
+    fn measured(&mut self, window: &mut Window, round: &Round) {
+        match self {
+            Self::Reno(reno) => reno.measured(window, round),
+            Self::Cubic(cubic) => cubic.measured(window, round),
         }
     }
 

@@ -274,3 +274,57 @@ fn receive_buffer_grows_with_a_fast_reader() {
     let after = pair.right.tcp.options(server).expect("sock").receive_buffer;
     assert!(after > 4 * before, "{before} {after}");
 }
+
+/// When the last data of the left side was acknowledged by the right one, counted from its arrival.
+fn acknowledged_after(pair: &Pair, from_left: bool, from: usize) -> Duration {
+    let sent = pair.sent(from_left, from);
+    let answers = pair.sent(!from_left, from);
+    answers[0].0.since(sent[0].0 + pair.latency)
+}
+
+#[test]
+fn first_data_for_a_client_is_acknowledged_at_once() {
+    let mut pair = Pair::new();
+    let (_client, server) = pair.established();
+    let from = pair.log.len();
+    pair.send(false, server, b"220 ready").expect("room");
+    pair.run(Duration::from_millis(300));
+    assert_eq!(acknowledged_after(&pair, false, from), Duration::ZERO);
+}
+
+#[test]
+fn a_fin_without_data_is_acknowledged_at_the_next_tick() {
+    let mut pair = Pair::new();
+    let (_client, server) = pair.established();
+    let from = pair.log.len();
+    pair.close(false, server);
+    pair.run(Duration::from_millis(300));
+    assert!(acknowledged_after(&pair, false, from) <= Duration::from_millis(4));
+}
+
+#[test]
+fn a_fin_after_data_waits_for_the_delayed_ack() {
+    let mut pair = Pair::new();
+    let (client, _server) = pair.established();
+    pair.send(true, client, b"request").expect("room");
+    pair.run(Duration::from_millis(300));
+    let from = pair.log.len();
+    pair.close(true, client);
+    pair.run(Duration::from_millis(300));
+    assert_eq!(acknowledged_after(&pair, true, from), Duration::from_millis(40));
+}
+
+#[test]
+fn what_msg_more_held_back_is_pushed_when_the_timer_sends_it() {
+    let mut pair = Pair::new();
+    let (client, _server) = pair.established();
+    let from = pair.log.len();
+    let now = pair.now;
+    let arguments = SendArguments { flags: crate::socket::protocol::SendFlags::MORE, ..SendArguments::default() };
+    let mut source: &[u8] = b"held";
+    pair.left.with(now, |tcp, net| tcp.send(net, client, &mut source, &arguments)).expect("room");
+    pair.run(Duration::from_millis(300));
+    let sent = pair.sent(true, from);
+    assert_eq!(sent.len(), 1);
+    assert!(sent[0].1.header().flags.contains(Flags::PSH));
+}

@@ -17,11 +17,13 @@ fn lost_last_segment_is_repeated_by_timer_with_back_off() {
     pair.run(Duration::from_secs(4));
     let times: Vec<u64> =
         pair.sent(true, from).iter().map(|(at, _)| u64::try_from(at.since(start).as_millis()).unwrap()).collect();
-    assert_eq!(times.len(), 5, "{times:?}");
+    // Sent, tail loss probe, and then the timer (as Linux shows on the wire).
+    assert_eq!(times.len(), 6, "{times:?}");
     assert_eq!(times[0], 0);
     assert!((200..=260).contains(&times[1]), "{times:?}");
     let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    for pair in gaps.windows(2) {
+    assert!(gaps[1].abs_diff(gaps[0]) <= 2, "{gaps:?}");
+    for pair in gaps[1..].windows(2) {
         assert!(pair[1].abs_diff(pair[0] * 2) <= 2, "{gaps:?}");
     }
 }
@@ -132,4 +134,41 @@ fn a_full_device_is_local_congestion_and_loses_nothing() {
     pair.run(Duration::from_millis(300));
     assert!(pair.receive(false, server, 100_000).expect("data") == data);
     assert_eq!(pair.left.counters.tcp_timeouts, 0);
+}
+
+//= test RFC 8985 §7.3
+#[test]
+fn a_lost_tail_is_probed_before_the_timer_fires() {
+    let mut pair = Pair::with_settings(Settings::default(), 0);
+    let (client, server) = pair.established();
+    // The last two of ten segments are lost.
+    pair.filter = Some(|packet, count| !(is_data(packet) && (count == 1_017 || count == 1_018)));
+    pair.count = 1_000;
+    let data = pattern(1_448 * 10);
+    pair.send(true, client, &data).expect("room");
+    pair.run(Duration::from_millis(100));
+    assert!(pair.receive(false, server, 100_000).expect("data") == data);
+    assert_eq!(pair.left.counters.tcp_loss_probes, 1);
+    assert_eq!(pair.left.counters.tcp_timeouts, 0);
+    assert_eq!(pair.left.counters.tcp_retrans_segs, 2);
+}
+
+//= test RFC 8985 §6.2
+#[test]
+fn a_lost_repetition_does_not_wait_for_the_timer() {
+    let mut pair = Pair::with_settings(Settings::default(), 0);
+    let (client, server) = pair.established();
+    // The first segment is lost, and its repetition too, twice.
+    pair.filter = Some(|packet, count| {
+        !(is_data(packet)
+            && (count == 1_001 || (1_020..1_045).contains(&count))
+            && packet.payload()[..8] == pattern(8)[..])
+    });
+    pair.count = 1_000;
+    let data = pattern(1_448 * 40);
+    pair.send(true, client, &data).expect("room");
+    pair.run(Duration::from_millis(190));
+    assert_eq!(pair.left.counters.tcp_lost_retransmit, 2);
+    assert_eq!(pair.left.counters.tcp_timeouts, 0);
+    assert!(pair.receive(false, server, 200_000).expect("data") == data);
 }

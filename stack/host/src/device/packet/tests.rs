@@ -2,6 +2,7 @@
 //! on standard error where namespaces cannot be made.
 
 use super::*;
+use crate::device::LocalAddress;
 use crate::device::testlab::{ip, plain, receive_one, with_veth};
 use crate::device::{DeviceKind, open};
 use remora_stack::frame::{PartialChecksum, Purpose};
@@ -157,7 +158,7 @@ fn filter_keeps_others_traffic_away_and_follows_the_addresses() {
         one.transmit(&plain(&to(B))).unwrap();
         assert_eq!(receive_one(&mut *other).0, to(B));
         nothing_waits(&mut *other);
-        other.set_addresses(&[LocalAddress { address: stranger, prefix: 24 }]).unwrap();
+        other.set_scope(&Scope::of(&[LocalAddress { address: stranger, prefix: 24 }])).unwrap();
         one.transmit(&plain(&to(B))).unwrap();
         one.transmit(&plain(&to(stranger))).unwrap();
         one.transmit(&plain(&to(Ipv4Addr::new(10, 9, 0, 255)))).unwrap();

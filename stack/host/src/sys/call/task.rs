@@ -228,3 +228,11 @@ pub fn signalfd(mask: u64, flags: i32) -> Result<Fd, Errno> {
     // SAFETY: the kernel reads a set of 8 bytes.
     unsafe { invoke(libc::SYS_signalfd4, arguments) }.map(|number| Fd(number as i32))
 }
+
+/// How many processors are online, whichever of them this thread may use.
+#[must_use]
+pub fn online_processors() -> usize {
+    // SAFETY: takes a number and touches no memory of ours.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).unwrap_or(1)
+}
