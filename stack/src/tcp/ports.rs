@@ -78,27 +78,25 @@ impl Ports {
         }
     }
 
-    fn is_allowed(&self, port: u16) -> bool {
-        self.allowed.is_empty() || self.allowed.iter().any(|(first, last)| (*first..=*last).contains(&port))
+    /// How many ephemeral ports may be had, out of `count` from `first` on.
+    fn size(&self, count: u32) -> u32 {
+        if self.allowed.is_empty() { count } else { self.allowed.iter().map(size_of_range).sum() }
     }
 
-    /// Where a search begins, as an offset into the range: at any port that may be had, each as likely as the others. (A
-    /// start outside of a small allowed range would always lead to that range's first port.)
-    fn random_start(&self, random: &mut Random, first: u32, count: u32) -> u32 {
-        let sizes =
-            || self.allowed.iter().map(|(low, high)| (u32::from(*low), u32::from(high.saturating_sub(*low)) + 1));
-        let total: u32 = sizes().map(|(_, size)| size).sum();
-        if total == 0 {
-            return random.below(count);
+    /// The ephemeral port at a place in `0..size()`: a search visits only ports that may be had.
+    fn at(&self, first: u32, place: u16) -> Option<u16> {
+        let mut left = u32::from(place);
+        if self.allowed.is_empty() {
+            return u16::try_from(first + left).ok();
         }
-        let mut left = random.below(total);
-        for (low, size) in sizes() {
+        for range in &self.allowed {
+            let size = size_of_range(range);
             if left < size {
-                return (low + left).saturating_sub(first);
+                return u16::try_from(u32::from(range.0) + left).ok();
             }
             left -= size;
         }
-        0
+        None
     }
 
     /// Whether a connect that looks for a port may share this one, if its 4-tuple is free.
@@ -109,6 +107,10 @@ impl Ports {
     fn owners(&self, port: u16) -> &[Endpoint] {
         self.buckets.get(&port).map_or(&[], |bucket| bucket.owners.as_slice())
     }
+}
+
+fn size_of_range(range: &(u16, u16)) -> u32 {
+    u32::from(range.1.saturating_sub(range.0)) + 1
 }
 
 /// The range of ephemeral ports as first and count.
@@ -190,10 +192,13 @@ impl Tcp {
     /// `inet_csk_find_open_port`: a random start, odd ports first so that connects find even ones.
     fn find_free_port(&self, net: &mut Net<'_>, index: u32, local: IpAddr) -> Option<u16> {
         let (first, count) = ephemeral(net.settings);
-        let offset = self.shared.ports.random_start(net.random, first, count);
+        let ports = &self.shared.ports;
+        let size = ports.size(count);
+        let offset = net.random.below(size);
         for relax in [false, true] {
-            let found = candidates(first, count, offset, true)
-                .find(|port| self.shared.ports.is_allowed(*port) && !self.conflicts(index, local, *port, relax));
+            let found = candidates(0, size, offset, true)
+                .filter_map(|place| ports.at(first, place))
+                .find(|port| !self.conflicts(index, local, *port, relax));
             if found.is_some() {
                 return found;
             }
@@ -212,9 +217,10 @@ impl Tcp {
         let (first, count) = ephemeral(net.settings);
         let start = moving.wrapping_add(offset);
         let mut tried = 0_u32;
-        for port in candidates(first, count, start, false) {
+        for place in candidates(0, self.shared.ports.size(count), start, false) {
             tried += 1;
-            if !self.shared.ports.is_allowed(port) || !self.shared.ports.is_sharable(port) {
+            let Some(port) = self.shared.ports.at(first, place) else { continue };
+            if !self.shared.ports.is_sharable(port) {
                 continue;
             }
             let tuple = Tuple { local_port: port, ..unported };
