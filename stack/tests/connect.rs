@@ -239,3 +239,34 @@ fn bulk_data_leaves_as_a_header_and_slices_of_the_send_buffer() {
     let super_frame = frames.iter().find(direct);
     assert!(super_frame.is_some_and(|frame| frame.2 == 1_448 && frame.3), "{frames:?}");
 }
+
+#[test]
+fn what_no_socket_sends_has_no_identification() {
+    let (mut network, a, b) = pair();
+    network.capture();
+    let (id, _accepted) = connected(&mut network, a, b);
+    let now = network.now;
+    network.stack(a).close(now, id);
+    let refused = stream(&mut network, a);
+    assert_eq!(connect(&mut network, a, refused, at(2, 81)), Err(ConnectError::InProgress));
+    network.run_for(SECOND);
+    let (mut answers, mut own) = (0, 0);
+    for (_, frame) in network.captured() {
+        // Ethernet, then IPv4 without options, then TCP.
+        if frame[12..14] != [8, 0] {
+            continue;
+        }
+        let identification = u16::from_be_bytes([frame[18], frame[19]]);
+        let flags = frame[47];
+        // SYN with ACK is from a request, RST from a closed port.
+        if flags & 0x12 == 0x12 || flags & 0x04 != 0 {
+            assert_eq!(identification, 0);
+            answers += 1;
+        } else {
+            assert_ne!(identification, 0);
+            own += 1;
+        }
+    }
+    assert_eq!(answers, 2);
+    assert!(own >= 3);
+}

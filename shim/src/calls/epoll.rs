@@ -2,8 +2,8 @@
 //! the first of them is added. A wait merges both.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use remora_host::runtime::{self, ReadyEvent, Runtime, SetError, SetId, WaitEnd, WaitSpec};
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::time::Instant;
@@ -124,7 +124,7 @@ fn adopt(runtime: &Runtime, set: i32, fd: i32) -> Result<SetId, Errno> {
 /// Makes the set of an epoll instance and enters it for each of its descriptors.
 fn make_set(runtime: &Runtime, set: i32) -> Result<SetId, Errno> {
     let _hold = signal::hold();
-    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _making = MAKING.lock();
     let serial = match fdtable::lookup(set) {
         Some(Entry::Epoll(Epoll::Plain(serial))) => serial,
         Some(Entry::Epoll(Epoll::Mixed(made))) => return Ok(made),
@@ -150,7 +150,7 @@ fn nest(outer: i32, operation: i32, inner: i32, event: User<libc::epoll_event>) 
     let mut told = if deleted { None } else { Some(event.read()?) };
     call::epoll_ctl(Fd(outer), operation, Fd(inner), told.as_mut())?;
     let _hold = signal::hold();
-    let mut nested = NESTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut nested = NESTED.lock();
     nested.retain(|one| (one.outer, one.inner) != (outer, inner));
     if let Some(event) = told {
         nested.push(Nested { outer, inner, events: event.events, data: event.u64 });
@@ -165,7 +165,7 @@ pub(super) fn forget_nesting(fd: i32) {
         return;
     }
     let _hold = signal::hold();
-    let mut nested = NESTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut nested = NESTED.lock();
     nested.retain(|one| one.outer != fd && one.inner != fd);
     NESTED_COUNT.store(nested.len(), Ordering::Release);
 }
@@ -176,7 +176,7 @@ fn nested_in(outer: i32) -> SmallVec<[(SetId, Nested); 4]> {
         return SmallVec::new();
     }
     let _hold = signal::hold();
-    let nested = NESTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let nested = NESTED.lock();
     nested
         .iter()
         .filter(|one| one.outer == outer)

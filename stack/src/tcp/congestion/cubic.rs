@@ -28,7 +28,7 @@ pub struct Cubic {
     epoch: Option<Instant>,
     /// Milliseconds from the start of the epoch to the plateau.
     k: u64,
-    /// Window that Reno would have, in 1024ths of a segment.
+    /// Window that Reno would have, in 2^-20 of a segment: an ACK of one among many hundreds must not round to nothing.
     w_est: u64,
     /// Watches slow start.
     start: HyStart,
@@ -47,7 +47,7 @@ fn cubic_root(value: u64) -> u64 {
 impl Cubic {
     fn begin_epoch(&mut self, now: Instant, cwnd: u32) {
         self.epoch = Some(now);
-        self.w_est = u64::from(cwnd) << 10;
+        self.w_est = u64::from(cwnd) << 20;
         if self.w_max > cwnd {
             self.k = cubic_root(u64::from(self.w_max - cwnd).saturating_mul(CUBE_PER_SEGMENT));
             self.origin = self.w_max;
@@ -95,8 +95,8 @@ impl CongestionControl for Cubic {
         let target = self.target(millis);
         let cwnd = window.cwnd.max(1);
         //= RFC 9438 §4.3: alpha is 3 (1 - beta) / (1 + beta) = 542/1024.
-        self.w_est += (542 * u64::from(left)) / u64::from(cwnd);
-        let friendly = u32::try_from(self.w_est >> 10).unwrap_or(u32::MAX);
+        self.w_est += ((542 << 10) * u64::from(left)) / u64::from(cwnd);
+        let friendly = u32::try_from(self.w_est >> 20).unwrap_or(u32::MAX);
         let mut per = if target > cwnd { cwnd / (target - cwnd) } else { cwnd.saturating_mul(100) };
         if self.w_max == 0 {
             // Before the first loss there is no plateau; grow by 5 % a round trip at least (`bictcp_update`).
@@ -160,6 +160,24 @@ mod tests {
         }
         assert!((95..=105).contains(&at_plateau), "{at_plateau}");
         assert!(window.cwnd > 130, "{}", window.cwnd);
+    }
+
+    //= test RFC 9438 §4.3
+    #[test]
+    fn a_large_window_grows_at_least_as_fast_as_reno_would() {
+        let mut cubic = Cubic::default();
+        let mut window = Window { cwnd: 1_000, ssthresh: 1_000, count: 0 };
+        window.ssthresh = cubic.threshold(&window);
+        window.cwnd = window.ssthresh;
+        let mut now = Instant::from_millis(1_000);
+        // Ten round trips of 1 ms, an ACK for each segment: 0.53 segments in each.
+        for _ in 0..10 {
+            for _ in 0..window.cwnd {
+                cubic.acknowledged(&mut window, &Sample { acked: 1, now, rtt: Some(Duration::from_millis(1)) });
+            }
+            now += Duration::from_millis(1);
+        }
+        assert!(window.cwnd >= 700 + 4, "{}", window.cwnd);
     }
 
     #[test]

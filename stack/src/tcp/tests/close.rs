@@ -191,3 +191,19 @@ fn all_orders_of_closing_end_idle() {
         assert_eq!(pair.left.tcp.memory(), 0);
     }
 }
+
+#[test]
+fn a_reset_offers_the_same_window_as_an_ack() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.established();
+    let from = pair.log.len();
+    pair.send(true, client, b"unread").expect("room");
+    pair.run(Duration::from_millis(100));
+    let acknowledgment = pair.sent(false, from)[0].1.header();
+    let from = pair.log.len();
+    pair.close(false, server);
+    pair.run(Duration::from_millis(100));
+    let reset = pair.sent(false, from)[0].1.header();
+    assert!(reset.flags.contains(Flags::RST));
+    assert_eq!(reset.window, acknowledgment.window);
+}
