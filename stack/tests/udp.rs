@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use remora_stack::io::Collect;
+use remora_stack::settings::Settings;
 use remora_stack::socket::error::{BindError, ConnectError, ReceiveError, SendError, ShutdownError, SocketFault};
 use remora_stack::socket::options::SetOption;
 use remora_stack::socket::protocol::{
@@ -347,4 +348,41 @@ fn an_inet6_socket_carries_ipv4() {
         send(&mut network, b, six, b"x", Some("[2001:db8::1]:7".parse().unwrap())),
         Err(SendError::NetworkUnreachable)
     );
+}
+
+#[test]
+//= test REF D-03
+fn a_flood_while_the_address_is_probed_waits_and_loses_nothing() {
+    let mut network = Network::new(3);
+    let mut config = interface(1);
+    config.probe = true;
+    let a = network.add_with(&config, Settings::default());
+    let b = network.add(2);
+    let server = bound(&mut network, b, at(2, 7));
+    set(&mut network, b, server, SetOption::ReceiveBuffer(4 << 20, true));
+    let client = socket(&mut network, a);
+    let datagram = [7; 1_000];
+    let (mut accepted, mut arrived) = (0, 0);
+    loop {
+        match send(&mut network, a, client, &datagram, Some(at(2, 7))) {
+            Ok(_) => accepted += 1,
+            Err(error) => {
+                assert_eq!(error, SendError::WouldBlock);
+                break;
+            }
+        }
+        assert!(accepted < 10_000, "nothing holds the sender back");
+        network.run_for(Duration::from_micros(1));
+    }
+    assert!(accepted > 50, "{accepted} were taken");
+    assert!(!network.stack(a).readiness(client).contains(Readiness::OUT));
+    let done = network.run_until(SECOND, |network| {
+        while receive(network, b, server, 2_000, ReceiveFlags::empty()).is_ok() {
+            arrived += 1;
+        }
+        arrived == accepted
+    });
+    assert!(done, "{arrived} of {accepted} arrived");
+    assert!(network.stack(a).readiness(client).contains(Readiness::OUT));
+    assert!(send(&mut network, a, client, &datagram, Some(at(2, 7))).is_ok());
 }

@@ -165,6 +165,12 @@ impl Link {
         }
     }
 
+    /// Bytes of packets that wait until our address may be used.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// The next ARP frame to send.
     pub fn next_frame(&mut self) -> Option<Vec<u8>> {
         self.frames.pop_front()

@@ -212,6 +212,7 @@ impl Stack {
 
     /// The next socket whose readiness may have changed; each is announced at most once until it is asked for.
     pub fn poll_event(&mut self) -> Option<SocketId> {
+        self.udp.set_held(self.link.held_bytes());
         self.tcp.poll_event().or_else(|| self.udp.poll_event()).or_else(|| self.raw.poll_event())
     }
 
@@ -292,6 +293,7 @@ impl Stack {
     pub(crate) fn enter(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.ip.set_time(self.now);
+        self.udp.set_held(self.link.held_bytes());
         for neighbour in self.ip.take_confirmed() {
             self.link.confirm(self.now, neighbour);
         }

@@ -67,6 +67,8 @@ pub(crate) struct UdpSock {
     corked: Option<send::Corked>,
     groups: SmallVec<[IpAddr; 2]>,
     event_queued: bool,
+    /// A send found no room (SOCK_NOSPACE): not writable until some is made.
+    no_space: bool,
 }
 
 /// All of UDP.
@@ -78,6 +80,8 @@ pub struct Udp {
     events: VecDeque<SockId>,
     /// Ephemeral ports come from these ranges only; empty: from the whole range of the settings.
     allowed: Vec<(u16, u16)>,
+    /// Bytes that wait below for our address to be ours.
+    held: usize,
 }
 
 impl Udp {
@@ -119,6 +123,22 @@ impl Udp {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.socks.is_empty()
+    }
+
+    /// So many bytes wait below until the address may be used. When they have gone, senders may go on
+    /// (`sock_def_write_space`).
+    pub fn set_held(&mut self, held: usize) {
+        if held >= core::mem::replace(&mut self.held, held) {
+            return;
+        }
+        let waiting: SmallVec<[SockId; 8]> =
+            self.socks.iter::<SockId>().filter(|(_, sock)| sock.no_space).map(|(id, _)| id).collect();
+        for id in waiting {
+            if let Some(sock) = self.socks.find_mut(id) {
+                sock.no_space = false;
+            }
+            self.announce(id);
+        }
     }
 
     fn announce(&mut self, id: SockId) {

@@ -21,6 +21,8 @@ const PMTUDISC_DO: u8 = 2;
 const PMTUDISC_PROBE: u8 = 3;
 /// Most bytes of payload: what IPv4 carries less both headers.
 const LONGEST_PAYLOAD: usize = 65_535 - 20 - wire::HEADER_LENGTH;
+/// Headers of a datagram at most: UDP's and those of the 45 fragments that the longest one makes on Ethernet.
+const PACKET_OVERHEAD: usize = wire::HEADER_LENGTH + 45 * 20;
 
 /// Data kept back by MSG_MORE (a corked socket).
 #[derive(Clone, Debug)]
@@ -39,6 +41,7 @@ impl Udp {
         source: &mut dyn Source,
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
+        let held = self.held;
         let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let length = source.remaining();
         if length > usize::from(u16::MAX) {
@@ -63,9 +66,15 @@ impl Udp {
         if sock.shut_write {
             return Err(SendError::BrokenPipe);
         }
-        // `sock_alloc_send_skb`: what the socket has in flight may not exceed its send buffer.
-        if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {
+        // `sock_alloc_send_skb`: what the socket has in flight may not exceed its send buffer. Nor may what waits for our
+        // address exceed the queue that it waits in: it would be dropped there.
+        let bytes = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+        let queued = net.ip.queued();
+        let waiting = held.saturating_add(queued).saturating_add(length + PACKET_OVERHEAD);
+        let full = held > 0 && waiting > bytes(sock.options.send_buffer.min(net.settings.neigh_unres_qlen_bytes));
+        if full || queued > bytes(sock.options.send_buffer) {
             net.counters.udp_sndbuf_errors += 1;
+            sock.no_space = held > 0;
             return Err(SendError::WouldBlock);
         }
         if sock.port == 0 {

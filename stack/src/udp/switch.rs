@@ -42,6 +42,7 @@ impl Protocol for Udp {
             corked: None,
             groups: SmallVec::new(),
             event_queued: false,
+            no_space: false,
         })
         .ok_or(CreateError::NoMemory)
     }
@@ -173,7 +174,10 @@ impl Protocol for Udp {
         let Some(sock) = self.socks.find(sock) else {
             return Readiness::IN | Readiness::OUT | Readiness::HUP;
         };
-        datagram_readiness(sock.fault.is_some(), (sock.shut_read, sock.shut_write), !sock.queue.is_empty())
+        let readiness =
+            datagram_readiness(sock.fault.is_some(), (sock.shut_read, sock.shut_write), !sock.queue.is_empty());
+        let writable = Readiness::OUT | Readiness::WRNORM | Readiness::WRBAND;
+        if sock.no_space { readiness - writable } else { readiness }
     }
 
     fn local_name(&self, sock: SockId) -> SocketAddr {

@@ -31,17 +31,7 @@ impl Core {
     pub(super) fn pump(&mut self, open: &Open, now: Instant) -> bool {
         self.passes = self.passes.wrapping_add(1);
         self.keeper_steps_back();
-        let mut frames = 0;
-        if self.here {
-            for _ in 0..BATCHES {
-                let batch = self.receive_batch(open, now);
-                frames += batch;
-                if batch < BATCH {
-                    break;
-                }
-                self.settle(open, now);
-            }
-        }
+        let frames = if self.here { self.take_in(open, now) } else { 0 };
         self.statistics.frames_by_callers += frames as u64;
         if frames > 0 {
             self.look_around(open, now);
@@ -54,15 +44,7 @@ impl Core {
 
     /// The same for the keeper.
     pub(super) fn pump_as_keeper(&mut self, open: &Open, now: Instant) {
-        let mut frames = 0;
-        for _ in 0..BATCHES {
-            let batch = self.receive_batch(open, now);
-            frames += batch;
-            if batch < BATCH {
-                break;
-            }
-            self.settle(open, now);
-        }
+        let frames = self.take_in(open, now);
         self.statistics.frames_by_keeper += frames as u64;
         if frames > 0 {
             self.look_around(open, now);
@@ -96,6 +78,20 @@ impl Core {
             self.stack.handle_timeout(now);
         }
         due
+    }
+
+    /// Feeds in what waits on the device, a batch at a time. Says how many frames.
+    fn take_in(&mut self, open: &Open, now: Instant) -> usize {
+        let mut frames = 0;
+        for _ in 0..BATCHES {
+            let batch = self.receive_batch(open, now);
+            frames += batch;
+            if batch < BATCH {
+                break;
+            }
+            self.settle(open, now);
+        }
+        frames
     }
 
     fn receive_batch(&mut self, open: &Open, now: Instant) -> usize {
