@@ -15,7 +15,7 @@ use crate::socket::protocol::{
 };
 use crate::socket::protosw;
 use crate::socket::table::Table;
-use crate::udp::{deliver, path_mtu, true_size, unspecified};
+use crate::udp::{Inbox, path_mtu, unspecified};
 
 /// The protocol number under which the socket layer asks for a ping socket here; no raw socket has number 0.
 pub(crate) const PING: u8 = protosw::ANY;
@@ -160,26 +160,8 @@ impl Protocol for Raw {
         if flags.contains(ReceiveFlags::OOB) {
             return Err(ReceiveError::NotSupported);
         }
-        if flags.contains(ReceiveFlags::ERRQUEUE) {
-            return Err(ReceiveError::WouldBlock);
-        }
-        if let Some(fault) = sock.fault.take() {
-            return Err(ReceiveError::Fault(fault));
-        }
-        let Some(datagram) = sock.queue.front() else {
-            return if sock.shut_read && !flags.contains(ReceiveFlags::DONTWAIT) {
-                Ok(Received::nothing(sock.peer))
-            } else {
-                Err(ReceiveError::WouldBlock)
-            };
-        };
-        let received = deliver(datagram, sink, flags)?;
-        if !flags.contains(ReceiveFlags::PEEK)
-            && let Some(datagram) = sock.queue.pop_front()
-        {
-            sock.charge = sock.charge.saturating_sub(true_size(datagram.bytes.len()));
-        }
-        Ok(received)
+        let RawSock { queue, charge, fault, shut_read, peer, .. } = sock;
+        Inbox { queue, charge, fault, shut_read: *shut_read, peer: *peer }.take(sink, flags)
     }
 
     fn readiness(&self, sock: SockId) -> Readiness {

@@ -19,7 +19,7 @@ use crate::socket::table::Table;
 use crate::time::Instant;
 
 pub use self::receive::Disposition;
-pub(crate) use self::receive::deliver;
+pub(crate) use self::receive::Inbox;
 pub(crate) use self::switch::{datagram_readiness, path_mtu};
 
 /// A datagram that waits to be read.

@@ -1,8 +1,9 @@
 //! Receiving datagrams and the ICMP errors about those sent (`__udp4_lib_rcv`, `udp_queue_rcv_skb`, `__udp4_lib_err`).
 
+use alloc::collections::VecDeque;
 use core::net::SocketAddr;
 
-use super::{Datagram, Udp, true_size};
+use super::{Datagram, Udp, UdpSock, true_size};
 use crate::io::Sink;
 use crate::ip::icmp::{Verdict, verdict};
 use crate::ip::{AddressKind, PacketInfo, PathError};
@@ -120,33 +121,50 @@ impl Udp {
         flags: ReceiveFlags,
     ) -> Result<Received, ReceiveError> {
         let sock = self.socks.find_mut(id).ok_or(ReceiveError::NotConnected)?;
+        let UdpSock { queue, charge, fault, shut_read, peer, .. } = sock;
+        Inbox { queue, charge, fault, shut_read: *shut_read, peer: *peer }.take(sink, flags)
+    }
+}
+
+/// What a receive of a datagram socket looks at, whatever its protocol.
+pub(crate) struct Inbox<'a> {
+    pub(crate) queue: &'a mut VecDeque<Datagram>,
+    pub(crate) charge: &'a mut usize,
+    pub(crate) fault: &'a mut Option<SocketFault>,
+    pub(crate) shut_read: bool,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+impl Inbox<'_> {
+    /// Takes, or looks at, the oldest datagram (`__skb_recv_datagram`).
+    pub(crate) fn take(self, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
         if flags.contains(ReceiveFlags::ERRQUEUE) {
             return Err(ReceiveError::WouldBlock);
         }
         // `__skb_recv_udp`: a pending error comes before data.
-        if let Some(fault) = sock.fault.take() {
+        if let Some(fault) = self.fault.take() {
             return Err(ReceiveError::Fault(fault));
         }
-        let Some(datagram) = sock.queue.front() else {
+        let Some(datagram) = self.queue.front() else {
             // A caller that waits is told the end (`__skb_wait_for_more_packets`); one that does not gets EAGAIN.
-            return if sock.shut_read && !flags.contains(ReceiveFlags::DONTWAIT) {
-                Ok(Received::nothing(sock.peer))
+            return if self.shut_read && !flags.contains(ReceiveFlags::DONTWAIT) {
+                Ok(Received::nothing(self.peer))
             } else {
                 Err(ReceiveError::WouldBlock)
             };
         };
         let received = deliver(datagram, sink, flags)?;
         if !flags.contains(ReceiveFlags::PEEK)
-            && let Some(datagram) = sock.queue.pop_front()
+            && let Some(datagram) = self.queue.pop_front()
         {
-            sock.charge = sock.charge.saturating_sub(true_size(datagram.bytes.len()));
+            *self.charge = self.charge.saturating_sub(true_size(datagram.bytes.len()));
         }
         Ok(received)
     }
 }
 
 /// Stores a datagram as far as there is room; it is whole or truncated, never in two parts.
-pub(crate) fn deliver(datagram: &Datagram, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
+fn deliver(datagram: &Datagram, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
     let stored = datagram.bytes.get(..sink.room()).unwrap_or(&datagram.bytes);
     // Linux frees the datagram of a recvmsg that faults; keeping it loses nothing that a program could rely on.
     sink.put(stored).map_err(|_| ReceiveError::Memory)?;
