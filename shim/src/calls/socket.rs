@@ -230,8 +230,8 @@ fn begin(fd: i32, handle: Handle, runtime: &'static runtime::Runtime, name: Sock
             .ok_or_else(|| gone(fd, handle.id))
     };
     let mut first = attempt()?;
-    // The block of ports that this family holds is used up: another may be had.
-    if first == Err(ConnectError::NoPort) && runtime.more_ports() {
+    // The ports that this family holds are used up, or nearly: more may be had.
+    while first == Err(ConnectError::NoPort) && runtime.more_ports() {
         first = attempt()?;
     }
     let waiting = match first {

@@ -266,9 +266,10 @@ impl Stack {
     }
 
     /// Ephemeral ports come from these inclusive ranges only (several families share one address); none: from the
-    /// whole range of the settings.
-    pub fn restrict_ports(&mut self, allowed: &[(u16, u16)]) {
-        self.tcp.restrict_ports(allowed.to_vec());
+    /// whole range of the settings. Where they may grow, a connect tries some only and then fails with `NoPort`, so
+    /// that the caller can add to them and try again.
+    pub fn restrict_ports(&mut self, allowed: &[(u16, u16)], may_grow: bool) {
+        self.tcp.restrict_ports(allowed.to_vec(), may_grow);
         self.udp.restrict_ports(allowed.to_vec());
     }
 

@@ -605,9 +605,10 @@ impl Tcp {
             + self.shared.waits.len() * size_of::<TimeWait>()
     }
 
-    /// Ports that are chosen from now on come from these ranges only; none given: all.
-    pub fn restrict_ports(&mut self, allowed: PortFilter) {
-        self.shared.ports.restrict(allowed);
+    /// Ports that are chosen from now on come from these ranges only; none given: all. Where they may grow, a connect
+    /// gives up early (`NoPort`), so that the caller can add to them and try again.
+    pub fn restrict_ports(&mut self, allowed: PortFilter, may_grow: bool) {
+        self.shared.ports.restrict(allowed, may_grow);
     }
 }
 

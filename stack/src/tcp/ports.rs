@@ -36,6 +36,10 @@ struct Bucket {
 /// How many moving hints there are.
 const HINTS: usize = 64;
 
+/// How many ports a connect tries before it asks for more: connections to one destination then fill at most some nine
+/// tenths of the ports, and what a connect costs does not grow with those in TIME_WAIT.
+const TRIES_BEFORE_GROWTH: usize = 16;
+
 /// Which ports a family may choose from.
 pub type PortFilter = alloc::vec::Vec<(u16, u16)>;
 
@@ -46,15 +50,28 @@ pub struct Ports {
     /// Linux's table_perturb: where the last search for a class of destinations ended.
     hints: [u32; HINTS],
     allowed: PortFilter,
+    /// Whether more ports may be had for the asking, so that a search need not try all of these.
+    may_grow: bool,
 }
 
 impl Ports {
     pub(super) fn new(keyed: Keyed) -> Self {
-        Self { buckets: HashMap::with_hasher(keyed), hints: [0; HINTS], allowed: PortFilter::new() }
+        Self { buckets: HashMap::with_hasher(keyed), hints: [0; HINTS], allowed: PortFilter::new(), may_grow: false }
     }
 
-    pub(super) fn restrict(&mut self, allowed: PortFilter) {
+    pub(super) fn restrict(&mut self, allowed: PortFilter, may_grow: bool) {
         self.allowed = allowed;
+        self.may_grow = may_grow;
+    }
+
+    /// The place of the first of the ports that came last.
+    fn newest(&self) -> u32 {
+        self.allowed.iter().rev().skip(1).map(size_of_range).sum()
+    }
+
+    /// How many ports a connect tries before it asks for more.
+    fn patience(&self) -> usize {
+        if self.may_grow { TRIES_BEFORE_GROWTH } else { usize::MAX }
     }
 
     pub(super) fn is_used(&self, port: u16) -> bool {
@@ -215,25 +232,25 @@ impl Tcp {
         let (offset, hint) = offsets(net.random, &unported);
         let moving = self.shared.ports.hints.get(hint).copied().unwrap_or(0);
         let (first, count) = ephemeral(net.settings);
-        let start = moving.wrapping_add(offset);
-        let mut tried = 0_u32;
-        for place in candidates(0, self.shared.ports.size(count), start, false) {
-            tried += 1;
-            let Some(port) = self.shared.ports.at(first, place) else { continue };
-            if !self.shared.ports.is_sharable(port) {
-                continue;
-            }
-            let tuple = Tuple { local_port: port, ..unported };
-            if self.is_tuple_free(net, &tuple) {
-                // The hint moves past the port, by a random step so that others cannot count our connections.
-                let step = 2 * (1 + net.random.below(8).min(net.random.below(8)));
-                if let Some(hint) = self.shared.ports.hints.get_mut(hint) {
-                    *hint = moving.wrapping_add((tried - 1) * 2).wrapping_add(step);
-                }
-                return Some(port);
-            }
+        let ports = &self.shared.ports;
+        let (size, patience) = (ports.size(count), ports.patience());
+        // After the ports that are due, the newest ones: they are the likeliest to be free.
+        let starts = [moving.wrapping_add(offset), ports.newest()];
+        let starts = starts.iter().take(1 + usize::from(ports.may_grow));
+        let tries = starts.flat_map(|start| {
+            let places = candidates(0, size, *start, false).take(patience);
+            (0_u32..).zip(places).map(|(tried, place)| (start.wrapping_add(tried.wrapping_mul(2)), place))
+        });
+        let (reached, port) = tries
+            .filter_map(|(reached, place)| Some((reached, ports.at(first, place)?)))
+            .filter(|(_, port)| ports.is_sharable(*port))
+            .find(|(_, port)| self.is_tuple_free(net, &Tuple { local_port: *port, ..unported }))?;
+        // The hint moves past the port, by a random step so that others cannot count our connections.
+        let step = 2 * (1 + net.random.below(8).min(net.random.below(8)));
+        if let Some(hint) = self.shared.ports.hints.get_mut(hint) {
+            *hint = reached.wrapping_sub(offset).wrapping_add(step);
         }
-        None
+        Some(port)
     }
 
     /// Whether no connection has the 4-tuple (`__inet_check_established`); one in TIME_WAIT may be taken over when

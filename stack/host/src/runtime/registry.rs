@@ -107,6 +107,8 @@ pub(super) struct Registry {
     /// What all names begin with; `None`: no other family can be on the link.
     prefix: Option<String>,
     ephemeral: (u16, u16),
+    /// Another block may be free.
+    may_grow: bool,
     held: Vec<Held>,
     answerer: bool,
     answerer_tried: Option<Instant>,
@@ -159,6 +161,7 @@ impl Registry {
         Self {
             prefix: None,
             ephemeral,
+            may_grow: true,
             held: Vec::new(),
             answerer: true,
             answerer_tried: None,
@@ -493,17 +496,25 @@ impl Core {
         }
         self.registry.try_to_answer(slot, now);
         self.registry.claim_any_block(random, slot)?;
-        self.stack.restrict_ports(&self.registry.ranges());
+        self.share_ports();
         Ok(())
     }
 
-    /// Another block of ephemeral ports.
+    /// Tells the stack which ports are ours.
+    fn share_ports(&mut self) {
+        self.stack.restrict_ports(&self.registry.ranges(), self.registry.may_grow);
+    }
+
+    /// Another block of ephemeral ports. Where none is left, those that are ours are searched to the last one; says
+    /// whether trying again makes sense.
     fn extend_ports(&mut self, slot: SlotId, random: u32) -> bool {
-        let done = self.registry.prefix.is_some() && self.registry.claim_any_block(random, slot).is_ok();
-        if done {
-            self.stack.restrict_ports(&self.registry.ranges());
+        if self.registry.prefix.is_none() {
+            return false;
         }
-        done
+        let searched_some = self.registry.may_grow;
+        self.registry.may_grow = self.registry.claim_any_block(random, slot).is_ok();
+        self.share_ports();
+        self.registry.may_grow || searched_some
     }
 
     /// Claims a port for bind. An ephemeral one comes with its block, so that no other family chooses it. Without
@@ -513,7 +524,7 @@ impl Core {
             let block = Claim::Block((key.port / BLOCK) as u8);
             if self.registry.find(block).is_none() {
                 self.registry.claim(block, slot)?;
-                self.stack.restrict_ports(&self.registry.ranges());
+                self.share_ports();
             }
         }
         self.registry.remembered.clear();

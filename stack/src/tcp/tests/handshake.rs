@@ -220,7 +220,7 @@ fn ports_run_out_only_per_destination() {
 #[test]
 fn restricted_ports_are_kept_to() {
     let mut pair = Pair::new();
-    pair.left.tcp.restrict_ports(alloc::vec![(40_000, 40_001)]);
+    pair.left.tcp.restrict_ports(alloc::vec![(40_000, 40_001)], false);
     for port in [80, 80] {
         let sock = pair.socket(true);
         assert_eq!(pair.connect(true, sock, port), Err(ConnectError::InProgress));
@@ -232,6 +232,32 @@ fn restricted_ports_are_kept_to() {
     let any = SocketAddr::new(LEFT, 0);
     let other = pair.socket(true);
     assert!(pair.left.with(now, |tcp, net| tcp.bind(net, other, any)).is_err());
+}
+
+#[test]
+fn where_ports_may_grow_a_connect_asks_for_more_before_it_has_tried_all() {
+    let mut pair = Pair::new();
+    let mut ranges = alloc::vec![(40_000, 40_127)];
+    pair.left.tcp.restrict_ports(ranges.clone(), true);
+    let mut connect = |pair: &mut Pair| {
+        let sock = pair.socket(true);
+        pair.connect(true, sock, 80)
+    };
+    let mut opened = 0;
+    while connect(&mut pair) == Err(ConnectError::InProgress) {
+        opened += 1;
+    }
+    assert!((16..128).contains(&opened), "{opened} before the first refusal");
+    ranges.push((50_000, 50_127));
+    pair.left.tcp.restrict_ports(ranges.clone(), true);
+    assert_eq!(connect(&mut pair), Err(ConnectError::InProgress), "the new ports are tried at once");
+    // No more are to be had: now all are tried.
+    pair.left.tcp.restrict_ports(ranges, false);
+    opened += 1;
+    while connect(&mut pair) == Err(ConnectError::InProgress) {
+        opened += 1;
+    }
+    assert_eq!(opened, 256);
 }
 
 #[test]
