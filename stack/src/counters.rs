@@ -83,6 +83,8 @@ counters! {
         tcp_ack_skipped_fin_wait2 = "TCPACKSkippedFinWait2"; tcp_ack_skipped_time_wait = "TCPACKSkippedTimeWait";
         tcp_ack_skipped_challenge = "TCPACKSkippedChallenge"; tcp_win_probe = "TCPWinProbe"; tcp_keep_alive = "TCPKeepAlive";
         tcp_mtup_fail = "TCPMTUPFail"; tcp_mtup_success = "TCPMTUPSuccess"; tcp_delivered = "TCPDelivered";
+        tcp_hystart_train_detect = "TCPHystartTrainDetect"; tcp_hystart_train_cwnd = "TCPHystartTrainCwnd";
+        tcp_hystart_delay_detect = "TCPHystartDelayDetect"; tcp_hystart_delay_cwnd = "TCPHystartDelayCwnd";
         tcp_delivered_ce = "TCPDeliveredCE"; tcp_ack_compressed = "TCPAckCompressed"; tcp_zero_window_drop = "TCPZeroWindowDrop";
         tcp_rcv_q_drop = "TCPRcvQDrop"; tcp_timeout_rehash = "TcpTimeoutRehash"; tcp_dsack_recv_segs = "TCPDSACKRecvSegs";
     }

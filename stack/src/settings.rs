@@ -60,6 +60,10 @@ pub struct Settings {
     pub tcp_moderate_rcvbuf: bool,
     /// net.ipv4.tcp_congestion_control: name of the default algorithm.
     pub tcp_congestion_control: [u8; 16],
+    /// net.ipv4.tcp_pacing_ss_ratio, in percent.
+    pub tcp_pacing_ss_ratio: u16,
+    /// net.ipv4.tcp_pacing_ca_ratio, in percent.
+    pub tcp_pacing_ca_ratio: u16,
     /// net.ipv4.tcp_slow_start_after_idle.
     pub tcp_slow_start_after_idle: bool,
     /// net.ipv4.tcp_autocorking.
@@ -165,6 +169,8 @@ impl Default for Settings {
             tcp_adv_win_scale: 1,
             tcp_moderate_rcvbuf: true,
             tcp_congestion_control: name_field(b"cubic"),
+            tcp_pacing_ss_ratio: 200,
+            tcp_pacing_ca_ratio: 120,
             tcp_slow_start_after_idle: true,
             tcp_autocorking: true,
             tcp_rfc1337: false,

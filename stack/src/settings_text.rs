@@ -98,6 +98,8 @@ const TABLE: &[Row] = &[
     row("net.ipv4.tcp_mtu_probing", Field::Byte(|s| &mut s.tcp_mtu_probing, 0, 255)),
     row("net.ipv4.tcp_notsent_lowat", Field::Number(|s| &mut s.tcp_notsent_lowat, 0, u32::MAX)),
     row("net.ipv4.tcp_orphan_retries", Field::Byte(|s| &mut s.tcp_orphan_retries, 0, 255)),
+    row("net.ipv4.tcp_pacing_ca_ratio", Field::Short(|s| &mut s.tcp_pacing_ca_ratio, 0, 1_000)),
+    row("net.ipv4.tcp_pacing_ss_ratio", Field::Short(|s| &mut s.tcp_pacing_ss_ratio, 0, 1_000)),
     row("net.ipv4.tcp_retries1", Field::Byte(|s| &mut s.tcp_retries1, 0, 255)),
     row("net.ipv4.tcp_retries2", Field::Byte(|s| &mut s.tcp_retries2, 0, 255)),
     row("net.ipv4.tcp_rfc1337", Field::Flag(|s| &mut s.tcp_rfc1337, 255)),

@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use super::Shared;
-use super::congestion::{CongestionControl, Round};
+use super::congestion::AckSample;
 use super::header::Flags;
 use super::receive::Incoming;
 use super::recovery::AckKind;
@@ -35,6 +35,7 @@ impl Sock {
     ) -> AckResult {
         let header = incoming.header;
         let before = self.board.packets_out;
+        let prior = self.before_ack();
         let mut delivery = Delivery::default();
         self.board.begin_ack(Duration::from_micros(u64::from(self.rtt.least)));
         if header.ack.before(self.snd_una) {
@@ -47,8 +48,9 @@ impl Sock {
             }
             if self.sack && !header.options.sack.is_empty() {
                 self.board.report(header.options.sack.as_slice(), self.snd_una, self.snd_nxt, net.now, &mut delivery);
-                let kind = AckKind { advanced: false, not_duplicate: true, before };
+                let kind = AckKind { advanced: false, not_duplicate: true };
                 self.after_ack(net.now, net.counters, kind, &delivery);
+                self.control_window(net, &prior, &delivery, None);
             }
             return AckResult::Old;
         }
@@ -77,15 +79,15 @@ impl Sock {
         self.last_ack_received = net.now;
         if before > 0 {
             self.board.acknowledge(self.snd_una, net.now, &mut delivery);
-            self.sample_round_trip(net, incoming, &delivery, advanced);
-            if let Some(rtt) = delivery.latest_rtt {
-                let round = Round { rtt, now: net.now, una: self.snd_una, next: self.snd_nxt };
-                self.algorithm.measured(&mut self.window, &round);
-            }
+            let from_echo = self.sample_round_trip(net, incoming, &delivery, advanced);
+            let rtt = delivery.latest_rtt.or(from_echo);
+            let facts = self.facts(net.now);
+            self.algorithm.pkts_acked(&mut self.window, &facts, &AckSample { acked: delivery.acked, rtt });
             let not_duplicate = advanced || window_moved || incoming.length > 0 || delivery.duplicate;
-            self.digest_probe(net.counters, &delivery, not_duplicate);
-            let kind = AckKind { advanced, not_duplicate, before };
+            self.digest_probe(net.now, net.counters, &delivery, not_duplicate);
+            let kind = AckKind { advanced, not_duplicate };
             self.after_ack(net.now, net.counters, kind, &delivery);
+            self.control_window(net, &prior, &delivery, rtt);
             net.counters.tcp_delivered +=
                 u64::from(delivery.acked - delivery.acked_sacked.min(delivery.acked)) + u64::from(delivery.sacked);
             if delivery.acked > 0 {
@@ -145,7 +147,13 @@ impl Sock {
     }
 
     /// `tcp_ack_update_rtt`: from the time of sending, or from timestamps where that is ambiguous.
-    fn sample_round_trip(&mut self, net: &Net<'_>, incoming: &Incoming<'_>, delivery: &Delivery, advanced: bool) {
+    fn sample_round_trip(
+        &mut self,
+        net: &Net<'_>,
+        incoming: &Incoming<'_>,
+        delivery: &Delivery,
+        advanced: bool,
+    ) -> Option<Duration> {
         let echo = incoming.header.options.timestamps.map(|timestamps| timestamps.echo).filter(|echo| *echo != 0);
         let rtt = match (delivery.rtt, echo) {
             (Some(rtt), _) => Some(rtt),
@@ -159,6 +167,7 @@ impl Sock {
         if let Some(rtt) = rtt {
             self.rtt.sample(rtt, self.snd_una, self.snd_nxt);
         }
+        rtt.filter(|_| delivery.rtt.is_none())
     }
 
     /// `tcp_rearm_rto`.

@@ -60,12 +60,12 @@ impl Sock {
             self.error = Some(SocketFault::ConnectionReset);
         }
         self.set_state(shared, net.counters, State::Closed);
-        self.start_afresh(net);
+        self.start_afresh();
         self.wake(shared);
     }
 
     /// Clears all that belonged to the connection; options stay.
-    fn start_afresh(&mut self, net: &Net<'_>) {
+    fn start_afresh(&mut self) {
         self.clear_timers();
         self.buffer.clear();
         self.board.clear();
@@ -89,9 +89,7 @@ impl Sock {
         self.rtt = super::rto::RoundTrip::default();
         self.window = super::congestion::Window::default();
         self.phase = super::recovery::Phase::Open;
-        self.algorithm =
-            super::congestion::Algorithm::by_name(super::congestion::CongestionControl::name(&self.algorithm))
-                .unwrap_or_else(|| super::congestion::Algorithm::from_setting(&net.settings.tcp_congestion_control));
+        self.algorithm = self.algorithm.afresh();
         self.max_packets_out = 0;
         self.retransmits = 0;
         self.total_retransmits = 0;

@@ -433,7 +433,7 @@ impl Tcp {
         let mut child = Box::new(Sock::new(net.settings, generation, parent.family, net.now));
         child.options = parent.options.clone();
         child.tcp = parent.tcp.clone();
-        child.algorithm = parent.algorithm.clone();
+        child.algorithm = parent.algorithm.afresh();
         child.port_locked = parent.port_locked;
         child.address_locked = true;
         child.tuple = request.tuple;

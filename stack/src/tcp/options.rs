@@ -2,7 +2,6 @@
 //! common ones need of TCP. TCP_INFO is in `info.rs`.
 
 use super::Tcp;
-use super::congestion::{Algorithm, CongestionControl};
 use super::sock::Sock;
 use super::state::State;
 use crate::settings::Settings;
@@ -107,9 +106,7 @@ impl Sock {
             SetOption::DeferAccept(value) => self.tcp.defer_accept = value.max(&0).unsigned_abs(),
             SetOption::WindowClamp(value) => self.clamp_window(*value)?,
             SetOption::QuickAck(value) => self.set_quick_ack(*value),
-            SetOption::Congestion(name) => {
-                self.algorithm = Algorithm::by_name(name).ok_or(OptionError::NotFound)?;
-            }
+            SetOption::Congestion(name) => self.change_control(net.now, name)?,
             SetOption::UserTimeout(value) => {
                 if *value < 0 {
                     return Err(OptionError::Invalid);

@@ -128,7 +128,7 @@ impl Sock {
         if self.find_losses(net.now, net.counters)
             && matches!(self.phase, Phase::Open | Phase::Disorder | Phase::Reduced)
         {
-            self.enter_recovery(net.counters);
+            self.enter_recovery(net.now, net.counters);
         }
     }
 
@@ -163,7 +163,13 @@ impl Sock {
 
     /// Whether the probe has repaired a loss (`tcp_process_tlp_ack`).
     //= RFC 8985 §7.4
-    pub(super) fn digest_probe(&mut self, counters: &mut Counters, delivery: &Delivery, not_duplicate: bool) {
+    pub(super) fn digest_probe(
+        &mut self,
+        now: Instant,
+        counters: &mut Counters,
+        delivery: &Delivery,
+        not_duplicate: bool,
+    ) {
         let Some((end, repeated)) = self.tail_probe else { return };
         if self.snd_una.before(end) {
             return;
@@ -173,7 +179,7 @@ impl Sock {
         } else if self.snd_una.after(end) {
             // Data beyond the probe was acknowledged, and no duplicate told: the probe filled a hole.
             self.tail_probe = None;
-            self.reduce_for_probe();
+            self.reduce_for_probe(now);
             counters.tcp_loss_probe_recovery += 1;
         } else if !not_duplicate && delivery.sacked == 0 {
             self.tail_probe = None;
@@ -186,7 +192,14 @@ mod tests {
     use super::*;
 
     fn range(start: u32, end: u32, at: u64) -> Range {
-        Range { start: Seq(start), end: Seq(end), sent_at: Instant::from_millis(at), mss: 100, mark: Mark::empty() }
+        Range {
+            start: Seq(start),
+            end: Seq(end),
+            sent_at: Instant::from_millis(at),
+            mss: 100,
+            mark: Mark::empty(),
+            stamp: Default::default(),
+        }
     }
 
     #[test]

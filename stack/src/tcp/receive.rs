@@ -470,6 +470,7 @@ impl Sock {
             //= RFC 6928 §2: one segment after a lost SYN.
             self.window.cwnd = 1;
         }
+        self.init_control(net.now);
         self.expand_send_buffer(net.settings);
         self.begin_space(net.now, net.settings);
         if self.options.keepalive {

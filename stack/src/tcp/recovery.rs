@@ -1,7 +1,7 @@
 //! What is concluded from ACKs about losses (RFC 5681 §3.2, RFC 6675 with SACK, RFC 6582 without, limited transmit of
 //! RFC 3042): fast retransmit, recovery and its end (`tcp_fastretrans_alert`). The timer's part is in `retransmit.rs`.
 
-use super::congestion::{CongestionControl, Sample};
+use super::congestion::Event;
 use super::sack::Delivery;
 use super::sock::Sock;
 use crate::counters::Counters;
@@ -42,8 +42,6 @@ pub struct AckKind {
     pub advanced: bool,
     /// It carried data, moved the window or acknowledged something: not a duplicate in the sense of RFC 5681 §2.
     pub not_duplicate: bool,
-    /// Segments in flight before it.
-    pub before: u32,
 }
 
 impl Sock {
@@ -65,33 +63,32 @@ impl Sock {
             Phase::Recovery => self.continue_recovery(now, counters, kind.advanced),
             Phase::Loss => {
                 if !self.snd_una.before(self.high_seq) {
-                    self.phase = Phase::Open;
+                    self.set_phase(now, Phase::Open);
                     self.board.forget_reno(self.sack);
                 } else if self.sack {
                     self.find_losses(now, counters);
                 }
             }
-            Phase::Reduced if !self.snd_una.before(self.high_seq) => self.phase = Phase::Open,
+            Phase::Reduced if !self.snd_una.before(self.high_seq) => self.end_reduction(now),
             Phase::Open | Phase::Disorder | Phase::Reduced => {}
         }
         if matches!(self.phase, Phase::Open | Phase::Disorder | Phase::Reduced) {
             self.look_for_loss(now, counters);
         }
-        self.grow(now, kind, delivery);
     }
 
     fn look_for_loss(&mut self, now: Instant, counters: &mut Counters) {
         let lost =
             if self.sack { self.find_losses(now, counters) } else { self.board.sacked_out >= self.board.reordering };
         if lost {
-            self.enter_recovery(counters);
+            self.enter_recovery(now, counters);
         } else if self.phase != Phase::Reduced {
             self.phase = if self.board.sacked_out > 0 { Phase::Disorder } else { Phase::Open };
         }
     }
 
     //= RFC 5681 §3.2 (fast retransmit)
-    pub(super) fn enter_recovery(&mut self, counters: &mut Counters) {
+    pub(super) fn enter_recovery(&mut self, now: Instant, counters: &mut Counters) {
         if self.sack {
             counters.tcp_sack_recovery += 1;
         } else {
@@ -99,12 +96,13 @@ impl Sock {
             self.board.mark_head_lost();
         }
         if self.phase != Phase::Reduced {
-            self.window.ssthresh = self.algorithm.threshold(&self.window);
+            self.begin_reduction(now);
         }
-        self.window.cwnd = self.window.ssthresh.max(1);
-        self.window.count = 0;
+        if !self.algorithm.has_cong_control() {
+            self.window.cwnd = self.window.ssthresh.max(1);
+        }
         self.high_seq = self.snd_nxt;
-        self.phase = Phase::Recovery;
+        self.set_phase(now, Phase::Recovery);
         // The first repetition goes out although the pipe is still full (RFC 6675 §5 (4.3)).
         self.head_due = true;
         self.tail_probe = None;
@@ -116,8 +114,10 @@ impl Sock {
         let over = if self.sack { !self.snd_una.before(self.high_seq) } else { self.snd_una.after(self.high_seq) };
         let idle = self.board.packets_out == 0;
         if over || idle {
-            self.phase = Phase::Open;
-            self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
+            if !self.algorithm.has_cong_control() {
+                self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
+            }
+            self.end_reduction(now);
             self.board.forget_reno(self.sack);
         } else if self.sack {
             self.find_losses(now, counters);
@@ -128,42 +128,34 @@ impl Sock {
         }
     }
 
-    /// Lets the window grow, where that is allowed (`tcp_cong_control`, `tcp_is_cwnd_limited`).
-    fn grow(&mut self, now: Instant, kind: AckKind, delivery: &Delivery) {
-        let acked = delivery.acked.saturating_sub(delivery.acked_sacked) + delivery.sacked;
-        if acked == 0 || matches!(self.phase, Phase::Recovery | Phase::Reduced) {
-            return;
-        }
-        //= RFC 7661 in spirit: a window that is not used proves nothing.
-        let used = if self.window.is_slow_start() {
-            self.window.cwnd < 2 * self.max_packets_out.max(kind.before)
-        } else {
-            self.window_limited || kind.before >= self.window.cwnd
-        };
-        if used {
-            let sample = Sample { acked, now, rtt: self.rtt.smoothed() };
-            self.algorithm.acknowledged(&mut self.window, &sample);
-        }
+    /// A reduction of the window is complete (`tcp_end_cwnd_reduction`).
+    fn end_reduction(&mut self, now: Instant) {
+        self.control_event(now, Event::CompleteCwr);
+        self.set_phase(now, Phase::Open);
     }
 
     /// A tail loss probe has filled a hole: the loss counts, though nothing is left to repeat.
-    pub(super) fn reduce_for_probe(&mut self) {
+    pub(super) fn reduce_for_probe(&mut self, now: Instant) {
         if self.phase == Phase::Open {
-            self.window.ssthresh = self.algorithm.threshold(&self.window);
-            self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
-            self.window.count = 0;
+            self.begin_reduction(now);
+            self.shrink_to_threshold();
         }
     }
 
     /// The device had no room: local congestion (`tcp_enter_cwr`).
     //= REF C-17
-    pub(super) fn enter_reduced(&mut self) {
+    pub(super) fn enter_reduced(&mut self, now: Instant) {
         if matches!(self.phase, Phase::Open | Phase::Disorder) {
-            self.window.ssthresh = self.algorithm.threshold(&self.window);
-            self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
-            self.window.count = 0;
+            self.begin_reduction(now);
+            self.shrink_to_threshold();
             self.high_seq = self.snd_nxt;
-            self.phase = Phase::Reduced;
+            self.set_phase(now, Phase::Reduced);
+        }
+    }
+
+    fn shrink_to_threshold(&mut self) {
+        if !self.algorithm.has_cong_control() {
+            self.window.cwnd = self.window.cwnd.min(self.window.ssthresh).max(1);
         }
     }
 }

@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use super::Shared;
-use super::congestion::CongestionControl;
+use super::congestion::Event;
 use super::recovery::Phase;
 use super::rto;
 use super::sack::Mark;
@@ -81,9 +81,10 @@ impl Sock {
     fn enter_loss(&mut self, net: &mut Net<'_>) {
         let first = self.phase != Phase::Loss || !self.snd_una.before(self.high_seq);
         if first && self.phase != Phase::Recovery {
-            self.window.ssthresh = self.algorithm.threshold(&self.window);
+            self.window.prior_cwnd = self.window.cwnd;
+            self.lower_threshold(net.now);
+            self.control_event(net.now, Event::Loss);
         }
-        self.algorithm.timed_out();
         if !self.sack {
             self.board.forget_duplicates();
         }
@@ -95,7 +96,7 @@ impl Sock {
         self.high_seq = self.snd_nxt;
         self.tail_probe = None;
         self.reordering_at = None;
-        self.phase = Phase::Loss;
+        self.set_phase(net.now, Phase::Loss);
     }
 
     /// `tcp_write_timeout`.

@@ -9,6 +9,7 @@ use bitflags::bitflags;
 
 use super::header::SackBlock;
 use super::rack::Rack;
+use super::rate::{DeliveryRate, Stamp};
 use super::sequence::Seq;
 use crate::time::Instant;
 
@@ -49,6 +50,8 @@ pub struct Range {
     pub mss: u16,
     /// What is known of it.
     pub mark: Mark,
+    /// What was known of the connection when it was sent last.
+    pub stamp: Stamp,
 }
 
 impl Range {
@@ -77,6 +80,8 @@ pub struct Delivery {
     pub syn: bool,
     /// The ACK carried a D-SACK.
     pub duplicate: bool,
+    /// Nothing but one segment that was not full was acknowledged: the receiver may have held the ACK back.
+    pub is_lone_runt: bool,
 }
 
 /// All ranges between `snd_una` and `snd_nxt`.
@@ -98,6 +103,8 @@ pub struct Scoreboard {
     prior_highest: Option<Seq>,
     /// What RACK knows (RFC 8985 §5.2).
     pub(super) rack: Rack,
+    /// What was delivered and lost, and how fast.
+    pub rate: DeliveryRate,
     /// Nothing before this is lost and waits for its repetition.
     pub(super) search_from: Option<Seq>,
 }
@@ -114,6 +121,7 @@ impl Default for Scoreboard {
             highest_sacked: None,
             prior_highest: None,
             rack: Rack::default(),
+            rate: DeliveryRate::default(),
             search_from: None,
         }
     }
@@ -173,7 +181,8 @@ impl Scoreboard {
     }
 
     /// Notes a range sent for the first time. It begins where the last one ended.
-    pub fn push(&mut self, range: Range) {
+    pub fn push(&mut self, mut range: Range) {
+        range.stamp = self.rate.sent(range.sent_at, self.packets_out == 0);
         self.enlist(&range);
         // A connection that sends single segments without loss would otherwise grow the list by one each.
         if let Some(last) = self.ranges.back_mut()
@@ -216,6 +225,10 @@ impl Scoreboard {
         if let Some(range) = self.ranges.get(index).copied() {
             let mut changed = range;
             change(&mut changed);
+            let waits = |range: &Range| range.mark.contains(Mark::LOST) && !range.mark.contains(Mark::REPEATED);
+            if waits(&changed) && !waits(&range) {
+                self.rate.lost = self.rate.lost.wrapping_add(changed.packets());
+            }
             self.retire(&range);
             self.enlist(&changed);
             if let Some(place) = self.ranges.get_mut(index) {
@@ -237,8 +250,10 @@ impl Scoreboard {
             let left = if whole { 0 } else { Range { start: una, ..range }.packets() };
             let packets = range.packets().saturating_sub(left);
             delivery.acked += packets;
+            delivery.is_lone_runt = whole && done.end.distance_from(done.start) < u32::from(done.mss);
             if !range.mark.contains(Mark::SACKED) {
                 self.rack.delivered(&done, now);
+                self.rate.arrived(done.stamp, done.sent_at, done.end, done.mark.contains(Mark::AMBIGUOUS));
             }
             if range.mark.contains(Mark::SACKED) {
                 delivery.acked_sacked += packets;
@@ -261,6 +276,13 @@ impl Scoreboard {
             }
             break;
         }
+        delivery.is_lone_runt &= delivery.acked == 1 && delivery.sacked == 0;
+        let mut delivered = delivery.acked - delivery.acked_sacked.min(delivery.acked);
+        if delivered > 0 && self.highest_sacked.is_none() {
+            // Without SACK, one ACK fills a hole and the rest were counted as duplicates (`tcp_remove_reno_sacks`).
+            delivered = delivered.saturating_sub(self.sacked_out).max(1);
+        }
+        self.rate.delivered = self.rate.delivered.wrapping_add(delivered);
         if let Some(sent) = first_sent
             && !delivery.ambiguous
         {
@@ -331,6 +353,8 @@ impl Scoreboard {
             if let Some(part) = self.ranges.get(index).copied() {
                 delivery.sacked += part.packets();
                 self.rack.delivered(&part, now);
+                self.rate.delivered = self.rate.delivered.wrapping_add(part.packets());
+                self.rate.arrived(part.stamp, part.sent_at, part.end, part.mark.contains(Mark::AMBIGUOUS));
                 if part.mark.contains(Mark::AMBIGUOUS) {
                     delivery.ambiguous = true;
                 } else {
@@ -417,7 +441,9 @@ impl Scoreboard {
     /// Counts of duplicate ACKs, where SACK is not spoken (`tcp_add_reno_sack`).
     pub fn count_duplicate(&mut self) {
         let most = self.packets_out.saturating_sub(self.lost_out.max(1));
+        let before = self.sacked_out;
         self.sacked_out = (self.sacked_out + 1).min(most);
+        self.rate.delivered = self.rate.delivered.wrapping_add(self.sacked_out.saturating_sub(before));
     }
 
     /// A recovery has ended: without SACK the counts of duplicates end too.
@@ -489,9 +515,11 @@ impl Scoreboard {
     /// The range that begins at `start` was sent again.
     pub fn repeated(&mut self, start: Seq, now: Instant) {
         let index = self.index_of(start);
+        let stamp = self.rate.sent(now, false);
         self.remark(index, |range| {
             range.mark |= Mark::REPEATED | Mark::AMBIGUOUS;
             range.sent_at = now;
+            range.stamp = stamp;
         });
     }
 
@@ -520,6 +548,7 @@ mod tests {
             sent_at: Instant::ZERO,
             mss: 100,
             mark: Mark::empty(),
+            stamp: Stamp::default(),
         });
         board
     }

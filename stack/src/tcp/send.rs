@@ -4,8 +4,9 @@
 
 use core::time::Duration;
 
-use super::congestion::{CongestionControl, INITIAL_WINDOW};
+use super::congestion::{Event, INITIAL_WINDOW};
 use super::header::{Flags, Header, HeaderBytes, TIMESTAMPS_LENGTH, Timestamps};
+use super::rate::Stamp;
 use super::sack::{Mark, Range};
 use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
@@ -152,7 +153,14 @@ impl Sock {
             self.board.repeated(self.iss, net.now);
         } else if self.board.packets_out == 0 {
             let end = self.iss + 1;
-            self.board.push(Range { start: self.iss, end, sent_at: net.now, mss: 1, mark: Mark::SYN });
+            self.board.push(Range {
+                start: self.iss,
+                end,
+                sent_at: net.now,
+                mss: 1,
+                mark: Mark::SYN,
+                stamp: Stamp::default(),
+            });
             self.snd_nxt = self.snd_nxt.later(end);
             self.retransmit_since = Some(net.now);
             self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Repeat));
@@ -286,8 +294,11 @@ impl Sock {
             self.snd_sml = end;
         }
         let first = self.board.packets_out == 0;
+        if self.board.in_flight() == 0 {
+            self.control_event(net.now, Event::TxStart);
+        }
         let mark = if fin { Mark::FIN } else { Mark::empty() };
-        self.board.push(Range { start, end, sent_at: net.now, mss: self.last_mss, mark });
+        self.board.push(Range { start, end, sent_at: net.now, mss: self.last_mss, mark, stamp: Stamp::default() });
         self.snd_nxt = end;
         self.bytes_sent += u64::from(length);
         net.counters.tcp_orig_data_sent += u64::from(length.div_ceil(mss).max(1));
@@ -333,7 +344,7 @@ impl Sock {
 
     /// `tcp_cwnd_restart`: a window that was not used for a while proves nothing (RFC 5681 §4.1).
     fn restart_window_after_idle(&mut self, net: &Net<'_>) {
-        if self.board.packets_out > 0 || !net.settings.tcp_slow_start_after_idle {
+        if self.board.packets_out > 0 || !net.settings.tcp_slow_start_after_idle || self.algorithm.has_cong_control() {
             return;
         }
         let rto = self.rtt.base();
@@ -341,7 +352,7 @@ impl Sock {
         if idle <= rto {
             return;
         }
-        self.algorithm.resumed(idle);
+        self.control_event(net.now, Event::CwndRestart);
         let least = INITIAL_WINDOW.min(self.window.cwnd);
         let three_quarters = (self.window.cwnd >> 1) + (self.window.cwnd >> 2);
         self.window.ssthresh = self.window.ssthresh.max(three_quarters);
@@ -351,7 +362,6 @@ impl Sock {
         }
         self.window.cwnd = self.window.cwnd.max(least);
         self.window.count = 0;
-        self.last_sent = net.now;
     }
 
     fn plan_segment(&mut self, net: &mut Net<'_>, seq: Seq, from: usize, length: u32, fin: bool) -> Plan {
@@ -415,7 +425,7 @@ impl Sock {
     pub(super) fn refused(&mut self, now: Instant, seq: Option<Seq>) {
         match seq {
             Some(seq) => {
-                self.enter_reduced();
+                self.enter_reduced(now);
                 if seq == self.iss {
                     self.syn_due = true;
                 } else {

@@ -1,11 +1,10 @@
 //! HyStart as Linux has it (`hystart_update`; the delay rule is that of RFC 9406 §4.2): slow start ends when the
 //! round-trip time grows, or when an unbroken train of ACKs is half a round trip long, before the queue overflows.
-//! There is no Conservative Slow Start: CUBIC's own growth follows.
 
 use core::time::Duration;
 
 use super::super::sequence::Seq;
-use super::{Round, Window};
+use super::{Facts, Found, UNPACED, Window};
 use crate::time::Instant;
 
 /// Windows below this prove nothing (`hystart_low_window`).
@@ -17,14 +16,12 @@ const LEAST_RISE: Duration = Duration::from_millis(4);
 const MOST_RISE: Duration = Duration::from_millis(16);
 /// ACKs no farther apart belong to one train (`hystart_ack_delta_us`).
 const TRAIN_GAP: Duration = Duration::from_millis(2);
-/// How long ACKs may be held back by aggregation (`hystart_ack_delay`).
+/// ACKs are held back by aggregation no longer than this (`hystart_ack_delay`).
 const AGGREGATION: Duration = Duration::from_millis(1);
 
 /// The current round of slow start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HyStart {
-    /// Least round-trip time of the connection.
-    least: Option<Duration>,
     /// Slow start has been ended.
     found: bool,
     round: Option<CurrentRound>,
@@ -32,7 +29,7 @@ pub struct HyStart {
 
 #[derive(Clone, Copy, Debug)]
 struct CurrentRound {
-    /// When `una` passes it, the next one begins.
+    /// When `snd_una` passes it, the next one begins.
     end: Seq,
     began: Instant,
     last_ack: Instant,
@@ -42,24 +39,28 @@ struct CurrentRound {
 }
 
 impl HyStart {
-    /// Takes a sample; lowers the threshold to the window when slow start has to end.
-    pub fn measured(&mut self, window: &mut Window, sample: &Round) {
-        let least = self.least.map_or(sample.rtt, |least| least.min(sample.rtt));
-        self.least = Some(least);
-        if self.found || !window.is_slow_start() {
-            return;
-        }
-        let mut round = self.round.filter(|round| !sample.una.after(round.end)).unwrap_or(CurrentRound {
-            end: sample.next,
-            began: sample.now,
-            last_ack: sample.now,
+    /// Whether slow start is still watched.
+    pub const fn is_looking(&self) -> bool {
+        !self.found
+    }
+
+    /// Takes a sample of the round-trip time, of which `least` was the shortest; lowers the threshold to the window
+    /// when slow start has to end.
+    pub fn sample(&mut self, window: &mut Window, facts: &Facts, rtt: Duration, least: Duration) {
+        let mut round = self.round.filter(|round| !facts.snd_una.after(round.end)).unwrap_or(CurrentRound {
+            end: facts.snd_nxt,
+            began: facts.now,
+            last_ack: facts.now,
             least: Duration::MAX,
             samples: 0,
         });
         if window.cwnd >= LOW_WINDOW {
-            self.found = round.is_train_long(sample.now, least) || round.is_delayed(sample.rtt, least);
-            if self.found {
+            let train = round.is_train_long(window, facts, least);
+            let delayed = round.is_delayed(rtt, least);
+            if train || delayed {
+                self.found = true;
                 window.ssthresh = window.cwnd;
+                window.orders.found = Some(if delayed { Found::Delay } else { Found::Train });
             }
         }
         self.round = Some(round);
@@ -67,12 +68,14 @@ impl HyStart {
 }
 
 impl CurrentRound {
-    fn is_train_long(&mut self, now: Instant, least: Duration) -> bool {
-        if now.since(self.last_ack) > TRAIN_GAP {
+    fn is_train_long(&mut self, window: &Window, facts: &Facts, least: Duration) -> bool {
+        if facts.now.since(self.last_ack) > TRAIN_GAP {
             return false;
         }
-        self.last_ack = now;
-        now.since(self.began) > (least + AGGREGATION) / 2
+        self.last_ack = facts.now;
+        let limit = least + aggregation(window, facts);
+        // Pacing stretches a train to half a round trip by itself.
+        facts.now.since(self.began) > if window.is_paced { limit } else { limit / 2 }
     }
 
     fn is_delayed(&mut self, rtt: Duration, least: Duration) -> bool {
@@ -81,8 +84,18 @@ impl CurrentRound {
             self.samples += 1;
             return false;
         }
+        //= RFC 9406 §4.2
         self.least > least + (least / 8).clamp(LEAST_RISE, MOST_RISE)
     }
+}
+
+/// How long a receiver may collect segments before it sees them: the time of four super-segments (`hystart_ack_delay`).
+fn aggregation(window: &Window, facts: &Facts) -> Duration {
+    if window.pacing_rate == 0 || window.pacing_rate == UNPACED {
+        return Duration::ZERO;
+    }
+    let micros = u64::from(facts.gso_max) * 4 * 1_000_000 / window.pacing_rate;
+    Duration::from_micros(micros).min(AGGREGATION)
 }
 
 #[cfg(test)]
@@ -90,13 +103,12 @@ mod tests {
     use super::*;
 
     fn feed(start: &mut HyStart, window: &mut Window, now: u64, rtt: u64, una: u32) {
-        let round = Round {
-            rtt: Duration::from_millis(rtt),
-            now: Instant::from_millis(now),
-            una: Seq(una),
-            next: Seq(una + window.cwnd),
+        let facts = Facts {
+            snd_una: Seq(una),
+            snd_nxt: Seq(una + window.cwnd),
+            ..super::super::facts(Instant::from_millis(now))
         };
-        start.measured(window, &round);
+        start.sample(window, &facts, Duration::from_millis(rtt), Duration::from_millis(40));
     }
 
     //= test RFC 9406 §4.2
@@ -115,6 +127,7 @@ mod tests {
             assert_eq!(ended, rtt == 52, "at {rtt} ms");
         }
         assert_eq!(window.ssthresh, 32);
+        assert_eq!(window.orders.found, Some(Found::Delay));
     }
 
     #[test]
@@ -127,6 +140,7 @@ mod tests {
         }
         feed(&mut start, &mut window, 1_021, 40, 1);
         assert!(!window.is_slow_start());
+        assert_eq!(window.orders.found, Some(Found::Train));
     }
 
     #[test]

@@ -1,46 +1,54 @@
-//! Reno (RFC 5681 §3.1, §3.2): half the window at a loss, one segment more per round trip.
+//! Reno (RFC 5681 §3.1, §3.2; `tcp_reno_cong_avoid`): half the window at a loss, one segment more per round trip.
 
-use core::time::Duration;
-
-use super::{CongestionControl, Sample, Window};
+use super::{CongestionControl, Facts, Window};
 
 /// Has no state beside the window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Reno;
+
+/// `tcp_reno_cong_avoid`, which other algorithms use too.
+pub(super) fn cong_avoid(window: &mut Window, facts: &Facts, acked: u32) {
+    if !facts.is_cwnd_limited {
+        return;
+    }
+    let left = if window.is_slow_start() { window.slow_start(acked) } else { acked };
+    if left > 0 {
+        window.grow_per(window.cwnd, left);
+    }
+}
 
 impl CongestionControl for Reno {
     fn name(&self) -> &'static str {
         "reno"
     }
 
-    fn threshold(&mut self, window: &Window) -> u32 {
+    fn ssthresh(&mut self, window: &mut Window, _facts: &Facts) -> u32 {
         (window.cwnd / 2).max(2)
     }
 
-    fn acknowledged(&mut self, window: &mut Window, sample: &Sample) {
-        let left = if window.is_slow_start() { window.slow_start(sample.acked) } else { sample.acked };
-        if left > 0 {
-            window.grow_per(window.cwnd, left);
-        }
+    fn cong_avoid(&mut self, window: &mut Window, facts: &Facts, acked: u32) {
+        cong_avoid(window, facts, acked);
     }
-
-    fn timed_out(&mut self) {}
-
-    fn resumed(&mut self, _span: Duration) {}
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::facts;
     use super::*;
     use crate::time::Instant;
 
+    //= test RFC 5681 §3.1
     #[test]
     fn one_segment_more_per_window_acknowledged() {
-        let mut window = Window { cwnd: 10, ssthresh: 10, count: 0 };
+        let mut window = Window { cwnd: 10, ssthresh: 10, ..Window::default() };
+        let mut facts = facts(Instant::ZERO);
         for _ in 0..10 {
-            Reno.acknowledged(&mut window, &Sample { acked: 1, now: Instant::ZERO, rtt: None });
+            Reno.cong_avoid(&mut window, &facts, 1);
         }
         assert_eq!(window.cwnd, 11);
-        assert_eq!(Reno.threshold(&window), 5);
+        assert_eq!(Reno.ssthresh(&mut window, &facts), 5);
+        facts.is_cwnd_limited = false;
+        Reno.cong_avoid(&mut window, &facts, 100);
+        assert_eq!(window.cwnd, 11, "a window that was not used does not grow");
     }
 }
