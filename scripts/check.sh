@@ -64,7 +64,7 @@ c-remora:600:tap:yes
 c-compare:60:tap:yes
 TEXT
     local script
-    for script in "$scripts"/tests/[0-9][0-9]-*.sh; do
+    for script in "$scripts"/tests/[0-9][0-9]-*.sh "$scripts"/tests/[0-9][0-9][0-9]-*.sh; do
         printf '%s:300:tap:yes\n' "$(basename "$script" .sh)"
     done
 }
@@ -86,7 +86,7 @@ run_gate() {
     c-kernel) LAB_MODE=kernel OUT="$target/c-tests" exec "$scripts/lab.sh" with c-tests/run.sh kernel ;;
     c-remora) LAB_MODE=remora OUT="$target/c-tests" exec "$scripts/lab.sh" with c-tests/run.sh remora ;;
     c-compare) OUT="$target/c-tests" exec c-tests/run.sh compare ;;
-    [0-9][0-9]-*) LAB_MODE=remora TMPDIR="$logs" exec "$scripts/tests/$1.sh" ;;
+    [0-9][0-9]-* | [0-9][0-9][0-9]-*) LAB_MODE=remora TMPDIR="$logs" exec "$scripts/tests/$1.sh" ;;
     *)
         printf 'check: there is no gate "%s"; see --list\n' "$1" >&2
         return 2
@@ -194,7 +194,7 @@ tests_in() {
     local number=1
     case "$1" in
     c-*) number="$(find c-tests -name '*.c' ! -name peer.c 2>/dev/null | wc -l)" ;;
-    [0-9][0-9]-*) number="$(count '^ *(ok|ok_remora) "' "$scripts/tests/$1.sh")" ;;
+    [0-9][0-9]-* | [0-9][0-9][0-9]-*) number="$(count '^ *(ok|ok_remora) "' "$scripts/tests/$1.sh")" ;;
     esac
     printf '%s\n' "$number"
 }

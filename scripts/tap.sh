@@ -195,6 +195,21 @@ peer_server() {
     lab_retry 15 lab_listens peer "$kind" "$port"
 }
 
+# ours_answers PORT: the peer's kernel can connect to our side's port. The only sign there
+# is of a listener that the kernel has not.
+ours_answers() {
+    lab_peer bash -c "exec 3<>/dev/tcp/$T_LOCAL/$1" 2>/dev/null
+}
+
+# our_server PORT CMD...: a server on our side in the foreground, ready when this returns;
+# its pid (the watchdog's, see lab_stop) is in LAB_PID.
+our_server() {
+    local port="$1"
+    shift
+    lab_start ours "$@" >"$TAP_DIR/server-$port.log" 2>&1
+    retry 15 ours_answers "$port"
+}
+
 # frames FILE FILTER [tshark option...]: the frames of a capture that match.
 frames() {
     local file="$1" filter="$2"
