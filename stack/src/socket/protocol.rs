@@ -263,6 +263,9 @@ pub trait Protocol {
         flags: ReceiveFlags,
     ) -> Result<Received, ReceiveError>;
 
+    /// Puts bytes back that `receive` gave and nobody has used, before all others. Datagrams do not come back.
+    fn put_back(&mut self, _net: &mut Net<'_>, _sock: SockId, _bytes: &[u8]) {}
+
     /// The poll mask (`tcp_poll`, `udp_poll`, `datagram_poll`), bit for bit.
     fn readiness(&self, sock: SockId) -> Readiness;
 

@@ -50,6 +50,14 @@ impl Stack {
         received
     }
 
+    /// Puts bytes of a stream back that were received and that nobody has used: they are received again, first.
+    pub fn put_back(&mut self, now: Instant, id: SocketId, bytes: &[u8]) {
+        self.enter(now);
+        let Some(socket) = self.known(id) else { return };
+        let (below, mut net) = self.below(socket.transport);
+        below.put_back(&mut net, socket.sock, bytes);
+    }
+
     /// The poll mask; empty for a socket that is not there.
     #[must_use]
     pub fn readiness(&self, id: SocketId) -> Readiness {

@@ -168,6 +168,17 @@ impl Reassembly {
         self.ready.push_back(piece);
     }
 
+    /// Takes bytes that were read before, as the first to be read; `seq` is the sequence number of the first.
+    pub fn put_back(&mut self, seq: Seq, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let piece = Piece { seq, bytes: bytes.to_vec(), start: 0, end: bytes.len() };
+        self.ready_bytes += bytes.len();
+        self.memory += piece.memory();
+        self.ready.push_front(piece);
+    }
+
     /// Moves what has become contiguous with `rcv_nxt` to the receive queue; returns the new `rcv_nxt`.
     pub fn advance(&mut self, mut rcv_nxt: Seq) -> Seq {
         while self.ahead.front().is_some_and(|first| !first.seq.after(rcv_nxt)) {
@@ -388,6 +399,17 @@ mod tests {
         let end = buffer.len();
         queue.push_in_order(Seq(seq), Payload { buffer: &mut buffer, at: 0, end });
         queue.advance(Seq(seq) + bytes.len() as u32)
+    }
+
+    #[test]
+    fn what_is_put_back_is_read_first() {
+        let mut queue = Reassembly::default();
+        first(&mut queue, 10, b"cd");
+        queue.put_back(Seq(8), b"ab");
+        queue.put_back(Seq(8), b"");
+        assert_eq!((queue.readable(), queue.held()), (4, 4));
+        assert_eq!(all(&mut queue), b"abcd");
+        assert_eq!(queue.memory(), 0);
     }
 
     fn all(queue: &mut Reassembly) -> Vec<u8> {

@@ -136,6 +136,18 @@ impl Protocol for Tcp {
         result
     }
 
+    fn put_back(&mut self, net: &mut Net<'_>, sock: SockId, bytes: &[u8]) {
+        let Some(index) = self.place(sock) else { return };
+        let Some(sock) = self.sock_mut(index) else { return };
+        let length = u32::try_from(bytes.len()).unwrap_or(0);
+        sock.copied_seq = sock.copied_seq - length;
+        if sock.copied_seq.before(sock.space_seq) {
+            sock.space_seq = sock.copied_seq;
+        }
+        sock.queue.put_back(sock.copied_seq, bytes);
+        self.settle(net, index);
+    }
+
     fn readiness(&self, sock: SockId) -> Readiness {
         match self.place(sock).and_then(|index| self.sock(index)) {
             Some(sock) => sock.poll(&self.settings),

@@ -2,6 +2,7 @@
 //! last close among all members closes the socket, and knows who sleeps on it and which epoll sets watch it.
 
 use super::epoll::EpollSet;
+use super::handle::HandleId;
 use super::member::SlotId;
 use super::registry::PortKey;
 use super::table::Table;
@@ -83,6 +84,8 @@ pub(super) struct Description {
     /// Bells of those who sleep on it.
     pub(super) waiters: u64,
     pub(super) watches: SmallVec<[Watch; 1]>,
+    /// Handles that the keeper pumps for it.
+    pub(super) handles: SmallVec<[HandleId; 1]>,
     /// The port that it was bound to by name, if any.
     pub(super) claim: Option<PortKey>,
     nonblocking: bool,
@@ -188,6 +191,7 @@ impl Core {
             holders: Holders::one(slot),
             waiters: 0,
             watches: SmallVec::new(),
+            handles: SmallVec::new(),
             claim: None,
             nonblocking,
         });
@@ -223,6 +227,18 @@ impl Core {
         let Some(description) = self.descriptions.find_mut(id) else { return };
         if description.holders.drop_one(slot) {
             self.destroy(now, id);
+        } else {
+            self.handles_are_due(id);
+        }
+    }
+
+    /// Who holds a description has changed, and with it who may take what arrives.
+    pub(super) fn handles_are_due(&mut self, id: DescriptionId) {
+        let Some(description) = self.descriptions.find(id).filter(|description| !description.handles.is_empty()) else {
+            return;
+        };
+        for handle in description.handles.clone() {
+            self.handle_is_due(handle);
         }
     }
 

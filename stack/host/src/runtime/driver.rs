@@ -208,6 +208,7 @@ impl Core {
         let readiness = self.stack.readiness(socket);
         let Some(description) = self.descriptions.find(id) else { return };
         let mut waiters = description.waiters;
+        let has_handles = !description.handles.is_empty();
         for watch in &description.watches {
             if let Some(set) = self.sets.find_mut(watch.set)
                 && set.announce(watch.entry, readiness)
@@ -223,6 +224,9 @@ impl Core {
             if sleeper.interest.is_empty() || readiness.intersects(sleeper.interest | always) {
                 self.ring(1 << index);
             }
+        }
+        if has_handles {
+            self.handles_are_due(id);
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::description::{Descriptions, FastFlags};
 use super::epoll::Sets;
+use super::handle::Handles;
 use super::member::{Member, SlotId};
 use super::registry::Registry;
 use super::wait::{BELLS, KEEPER_BELL, Sleeper, SpinHistory};
@@ -73,6 +74,8 @@ const DEVICE_FDS: usize = 2;
 /// The open part of the shared state.
 #[derive(Debug)]
 pub struct Open {
+    /// Tells families apart in names.
+    pub(super) identity: u64,
     pub(super) flags: FastFlags,
     broken: AtomicBool,
     /// Set while the holder of the lock is in a system call with whole state around it.
@@ -100,8 +103,9 @@ pub struct Open {
 }
 
 impl Open {
-    fn new() -> Self {
+    fn new(identity: u64) -> Self {
         Self {
+            identity,
             flags: FastFlags::new(),
             broken: AtomicBool::new(false),
             consistent: AtomicBool::new(false),
@@ -237,6 +241,7 @@ pub struct Core {
     pub(super) sets: Sets,
     pub(super) members: Vec<Member>,
     pub(super) registry: Registry,
+    pub(super) handles: Handles,
     /// How many descriptions are raw sockets, which want frames of all protocols.
     pub(super) raw_sockets: usize,
     /// When frames were last asked for.
@@ -281,6 +286,7 @@ impl Core {
             sets: Sets::new(),
             members: Vec::new(),
             registry: Registry::new(config.settings.ip_local_port_range),
+            handles: Handles::new(),
             raw_sockets: 0,
             received_at: None,
             looked_around: None,
@@ -344,10 +350,12 @@ pub fn start(config: &Config) -> Result<&'static Runtime, StartError> {
 fn make(config: &Config, instead: bool) -> Result<&'static Runtime, StartError> {
     let mut secret: Secret = [0; 32];
     call::random_bytes(&mut secret).map_err(StartError::NoRandomness)?;
+    let mut identity = [0u8; 8];
+    call::random_bytes(&mut identity).map_err(StartError::NoRandomness)?;
     // Private memory: it holds paths and texts that only this process needs.
     let config: &'static Config = Box::leak(Box::new(config.clone()));
     let arena = Arena::map(DEFAULT_RESERVE).map_err(StartError::Arena)?;
-    let shared = || (Open::new(), Core::new(config, secret));
+    let shared = || (Open::new(u64::from_ne_bytes(identity)), Core::new(config, secret));
     let family = if instead {
         Shared::install_instead(arena, shared)
     } else {

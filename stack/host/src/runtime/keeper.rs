@@ -6,7 +6,9 @@
 //! It runs without the program's memory: shared state, this library's statics and its own small heap are all it has.
 
 use super::family::FAMILY;
+use super::handle::HandleId;
 use super::member::SlotId;
+use super::pump::Pump;
 use super::registry::Claim;
 use super::wait::KEEPER_BELL;
 use super::{Core, Inside, Open, admit};
@@ -57,17 +59,20 @@ pub(super) enum Message {
     Claim(Claim),
     /// A device opened anew, to be put under this number.
     Device(i32),
+    /// The keeper's end of a handle, or for one that has none the process that made it.
+    Handle(HandleId),
 }
 
 /// Bytes of a message: kind and argument.
-const MESSAGE: usize = 8;
+const MESSAGE: usize = 12;
 
 impl Message {
     fn encode(self) -> [u8; MESSAGE] {
         let (kind, argument) = match self {
-            Self::Join(slot) => (1u32, slot.pack()),
-            Self::Claim(claim) => (2, claim.pack()),
-            Self::Device(number) => (3, number as u32),
+            Self::Join(slot) => (1u32, u64::from(slot.pack())),
+            Self::Claim(claim) => (2, u64::from(claim.pack())),
+            Self::Device(number) => (3, u64::from(number as u32)),
+            Self::Handle(handle) => (4, handle.pack()),
         };
         let mut bytes = [0; MESSAGE];
         bytes[..4].copy_from_slice(&kind.to_ne_bytes());
@@ -75,12 +80,14 @@ impl Message {
         bytes
     }
 
-    fn decode([a, b, c, d, e, f, g, h]: [u8; MESSAGE]) -> Option<Self> {
-        let argument = u32::from_ne_bytes([e, f, g, h]);
-        match u32::from_ne_bytes([a, b, c, d]) {
-            1 => Some(Self::Join(SlotId::unpack(argument))),
-            2 => Some(Self::Claim(Claim::unpack(argument))),
+    fn decode(bytes: [u8; MESSAGE]) -> Option<Self> {
+        let (kind, argument) = bytes.split_first_chunk()?;
+        let argument = u64::from_ne_bytes(argument.try_into().ok()?);
+        match u32::from_ne_bytes(*kind) {
+            1 => Some(Self::Join(SlotId::unpack(argument as u32))),
+            2 => Some(Self::Claim(Claim::unpack(argument as u32))),
             3 => Some(Self::Device(argument as i32)),
+            4 => Some(Self::Handle(HandleId::unpack(argument))),
             _ => None,
         }
     }
@@ -157,14 +164,18 @@ const SIGNALS: usize = 0;
 const BELL: usize = 1;
 const CHANNEL: usize = 2;
 const PACKET: usize = 3;
-const FIRST_LIFELINE: usize = 4;
+// The pump's set is at 4.
+const FIRST_LIFELINE: usize = 5;
 
 /// What the keeper has for itself.
 struct Keeper {
     family: &'static Shared<Open, Core>,
     lifelines: Vec<(SlotId, Fd)>,
     claims: Vec<(Claim, Fd)>,
+    pump: Pump,
     signals: Fd,
+    /// When handles are to be looked at without being told.
+    pump_at: Option<Instant>,
     started: Instant,
     has_seen_members: bool,
     /// What the last tick saw.
@@ -188,7 +199,9 @@ impl Keeper {
             family,
             lifelines: Vec::new(),
             claims: Vec::new(),
+            pump: Pump::new(),
             signals,
+            pump_at: None,
             started: call::now(),
             has_seen_members: false,
             passes: 0,
@@ -228,6 +241,7 @@ impl Keeper {
         let _ = self.enter(|core, _| core.keeper_phase = Phase::Ticking);
         loop {
             self.take_own_claims();
+            self.serve_handles();
             let Some(plan) = self.plan() else { return };
             if plan.over {
                 return;
@@ -244,7 +258,8 @@ impl Keeper {
         let (mut passes, mut idle, mut same) = (self.passes, self.idle_ticks, self.same_ticks);
         let without_members = self.lifelines.is_empty();
         let (started, seen) = (self.started, self.has_seen_members);
-        let plan = self.enter(|core, now| {
+        let pump_at = self.pump_at.take();
+        let mut plan = self.enter(|core, now| {
             core.rung &= !(1 << KEEPER_BELL);
             let waiting_for_first = !seen && now.since(started) < FIRST_MEMBER;
             if without_members && core.keeper_phase == Phase::Polling {
@@ -278,7 +293,7 @@ impl Keeper {
                     _ => Phase::Ticking,
                 };
             }
-            match core.keeper_phase {
+            let mut plan = match core.keeper_phase {
                 Phase::Polling => {
                     idle = 0;
                     core.pump_as_keeper(open, now);
@@ -293,9 +308,15 @@ impl Keeper {
                 }
                 Phase::Ticking | Phase::Absent => Plan { packet: None, until: Some(now + TICK), over: false },
                 Phase::Resting => Plan { packet: None, until: look, over: false },
+            };
+            // Strangers' sockets that have changed since they were served.
+            if !core.handles.due.is_empty() {
+                plan.until = Some(now);
             }
+            plan
         })?;
         (self.passes, self.idle_ticks, self.same_ticks) = (passes, idle, same);
+        plan.until = [plan.until, pump_at].into_iter().flatten().min();
         Some(plan)
     }
 
@@ -305,7 +326,7 @@ impl Keeper {
         let bell = open.bell(KEEPER_BELL).unwrap_or(Fd::NONE);
         let channel = open.channel(1).unwrap_or(Fd::NONE);
         let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len());
-        set.extend([self.signals, bell, channel, plan.packet.unwrap_or(Fd::NONE)].map(watched));
+        set.extend([self.signals, bell, channel, plan.packet.unwrap_or(Fd::NONE), self.pump.fd()].map(watched));
         set.extend(self.lifelines.iter().map(|(_, fd)| watched(*fd)));
         let timeout = plan.until.map(|until| until.since(call::now()));
         let result = call::ppoll(&mut set, timeout, None);
@@ -361,6 +382,13 @@ impl Keeper {
                     let _ = call::dup3(fd, Fd(number), libc::O_CLOEXEC);
                     let _ = call::close(fd);
                 }
+                Some(Message::Handle(handle)) => {
+                    let family = self.family;
+                    let _inside = Inside::new();
+                    let mut held = family.enter(admit).ok();
+                    let _private = crate::sys::alloc::leave_arena();
+                    self.pump.take(held.as_deref_mut(), handle, fd);
+                }
                 None => drop(call::close(fd)),
             }
         }
@@ -372,8 +400,23 @@ impl Keeper {
         let (_, fd) = self.lifelines.swap_remove(place);
         let _ = call::close(fd);
         if self.lifelines.iter().all(|(other, _)| *other != slot) {
-            let _ = self.enter(|core, now| core.drop_member(now, slot));
+            let _ = self.enter(|core, now| {
+                core.start_handles_of(slot, now);
+                core.drop_member(now, slot);
+            });
         }
+    }
+
+    /// Moves what strangers have written and what has come for them.
+    fn serve_handles(&mut self) {
+        if self.pump.is_empty() {
+            return;
+        }
+        self.pump.hear();
+        let mut pump = std::mem::replace(&mut self.pump, Pump::new());
+        let open = self.open();
+        self.pump_at = self.enter(|core, now| pump.run(core, open, now)).flatten();
+        self.pump = pump;
     }
 
     /// Claims that the keeper made itself under the lock, and claims to be given up.

@@ -25,6 +25,9 @@ impl SlotId {
     /// The keeper, which is no member.
     pub(super) const KEEPER: Self = Self { index: u16::MAX - 1, generation: 0 };
 
+    /// All who hold handles, together; no member either.
+    pub(super) const STRANGERS: Self = Self { index: u16::MAX - 2, generation: 0 };
+
     pub(super) const fn pack(self) -> u32 {
         (self.index as u32) << 16 | self.generation as u32
     }
@@ -124,6 +127,11 @@ impl Core {
             .collect();
         for id in gone {
             self.destroy(now, id);
+        }
+        if !self.handles.is_empty() {
+            for id in self.descriptions.names() {
+                self.handles_are_due(id);
+            }
         }
         for index in 0..self.sets.places() {
             let Some(id) = self.sets.name_at::<SetId>(index) else { continue };

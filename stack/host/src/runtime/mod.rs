@@ -3,7 +3,7 @@
 //!
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
 //! `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
-//! `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
+//! `handle` makes what code without hooks gets for a socket, `pump` serves it, `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
 //! program and signals are the shim's.
 
 mod description;
@@ -11,8 +11,10 @@ mod device_up;
 mod driver;
 mod epoll;
 mod family;
+mod handle;
 mod keeper;
 mod member;
+mod pump;
 mod registry;
 mod table;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod wait;
 pub use description::SocketKind;
 pub use device_up::BringUpError;
 pub use family::{StartError, current, start};
+pub use handle::{Expect, Handle, HandleError, HandleId, HandleKind, HandleName};
 pub use member::{ForkTicket, SlotId};
 pub use wait::{View, WaitSpec};
 

@@ -61,6 +61,39 @@ pub fn accept(fd: Fd, flags: i32) -> Result<Fd, Errno> {
     unsafe { invoke(libc::SYS_accept4, [word(fd.0), 0, 0, word(flags)]) }.map(|number| Fd(number as i32))
 }
 
+/// Shuts one or both halves (SHUT_RD, SHUT_WR, SHUT_RDWR).
+///
+/// # Errors
+/// As shutdown(2).
+pub fn shutdown(fd: Fd, how: i32) -> Result<(), Errno> {
+    // SAFETY: no memory is passed.
+    unsafe { invoke(libc::SYS_shutdown, [word(fd.0), word(how)]) }.map(drop)
+}
+
+/// The peer's address as the bytes of a sockaddr; returns its whole length, of which what fits is stored.
+///
+/// # Errors
+/// As getpeername(2).
+pub fn peer_name(fd: Fd, name: &mut [u8]) -> Result<usize, Errno> {
+    name_of(libc::SYS_getpeername, fd, name)
+}
+
+/// The socket's own address as the bytes of a sockaddr; returns its whole length, of which what fits is stored.
+///
+/// # Errors
+/// As getsockname(2).
+pub fn local_name(fd: Fd, name: &mut [u8]) -> Result<usize, Errno> {
+    name_of(libc::SYS_getsockname, fd, name)
+}
+
+fn name_of(number: i64, fd: Fd, name: &mut [u8]) -> Result<usize, Errno> {
+    let mut length = name.len().min(i32::MAX as usize) as u32;
+    let arguments = [word(fd.0), name.as_mut_ptr() as usize, (&raw mut length) as usize];
+    // SAFETY: the kernel writes at most `length` bytes of an exclusive slice, and the length.
+    unsafe { invoke(number, arguments) }?;
+    Ok(length as usize)
+}
+
 /// The sockaddr of an AF_UNIX name: a path, or with a leading `@` a name in the abstract space.
 ///
 /// # Errors

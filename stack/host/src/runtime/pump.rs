@@ -1,0 +1,633 @@
+//! Serving handles, in the keeper: bytes, datagrams, connections, half-closes, resets and ends are carried between a
+//! socket of the stack and the AF_UNIX socket that a stranger has for it. Nothing is taken from either side before the
+//! other has taken it, so both queues keep their limits and push back, and nothing is lost when a handle is given up.
+//!
+//! A byte stays unread in the keeper's end of a stream: first the one put there when the pair was made, then the last
+//! one that was carried on. Closing an end with something unread is what shows a reset to the other one
+//! (`unix_release_sock`). It would make a level-triggered poll fire for ever, so the ends are watched edge-triggered.
+//!
+//! A stranger who merely inherited a socket that members still hold takes nothing that arrives for them: see
+//! [`HandleRecord::claimed`].
+
+use super::handle::{HandleId, HandleKind, HandleRecord, HandleState, handle_address};
+use super::member::SlotId;
+use super::{Core, DescriptionId, Open};
+use crate::sys::{Errno, Fd, call};
+use remora_stack::io::{Fault, Sink};
+use remora_stack::socket::error::{ReceiveError, SendError};
+use remora_stack::socket::options::SetOption;
+use remora_stack::socket::protocol::{Readiness, ReceiveFlags, SendArguments, Shutdown, SocketId};
+use remora_stack::time::Instant;
+use std::io::IoSliceMut;
+use std::time::Duration;
+
+/// Bytes moved in one piece; a datagram fits.
+const CHUNK: usize = 64 << 10;
+
+/// Pieces moved for one handle before others, and the device, have their turn.
+const TURN: usize = 4;
+
+/// Events asked for at once.
+const EVENTS: usize = 32;
+
+/// When to try again to hand over a connection that a stranger's full queue did not take: accept tells nobody.
+const QUEUE_LOOK: Duration = Duration::from_millis(5);
+
+/// When to look again whether a socket that tells nobody of its end is still there, once the process that it was made
+/// for has gone or is not known.
+const END_LOOK: Duration = Duration::from_secs(1);
+
+/// One handle as the keeper has it.
+#[derive(Debug)]
+struct Line {
+    handle: HandleId,
+    /// Our end; of a listener or a datagram socket without a peer, the process that it was made for.
+    far: Fd,
+    /// Bytes at the head of our queue that have been carried on already: 0 or 1.
+    kept: usize,
+    /// The program's end is told that nothing more comes.
+    input_over: bool,
+    /// Nothing more is taken from the program's end.
+    output_over: bool,
+    /// Set when the stack has told of a failure that the program's end has not been shown.
+    failed: bool,
+    /// Something may be done now.
+    ready: bool,
+    /// When to look without being told.
+    look: Option<Instant>,
+}
+
+/// What became of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing more can be done until something happens.
+    Rests,
+    /// There may be more to move.
+    Goes,
+    /// The handle has ended.
+    Ends,
+}
+
+/// The keeper's part of all handles.
+#[derive(Debug)]
+pub(super) struct Pump {
+    /// Watches our ends, edge-triggered.
+    set: Fd,
+    lines: Vec<Line>,
+    /// One piece on its way.
+    piece: Vec<u8>,
+}
+
+/// Room for one piece.
+struct Piece<'a> {
+    bytes: &'a mut [u8],
+    length: usize,
+}
+
+impl Sink for Piece<'_> {
+    fn room(&self) -> usize {
+        self.bytes.len() - self.length
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let room = self.bytes.get_mut(self.length..).and_then(|rest| rest.get_mut(..bytes.len())).ok_or(Fault)?;
+        room.copy_from_slice(bytes);
+        self.length += bytes.len();
+        Ok(())
+    }
+}
+
+/// Room for so many bytes that are thrown away.
+struct Nowhere(usize);
+
+impl Sink for Nowhere {
+    fn room(&self) -> usize {
+        self.0
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.0 = self.0.saturating_sub(bytes.len());
+        Ok(())
+    }
+}
+
+/// The events of a descriptor now.
+fn events_of(fd: Fd) -> i16 {
+    let mut set = [libc::pollfd { fd: fd.raw(), events: libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP, revents: 0 }];
+    match call::ppoll(&mut set, Some(Duration::ZERO), None) {
+        Ok(_) => set.first().map_or(0, |one| one.revents),
+        Err(_) => 0,
+    }
+}
+
+impl Pump {
+    pub(super) const fn new() -> Self {
+        Self { set: Fd::NONE, lines: Vec::new(), piece: Vec::new() }
+    }
+
+    /// What to watch for input beside the rest; none while there are no handles.
+    pub(super) const fn fd(&self) -> Fd {
+        self.set
+    }
+
+    /// A member has handed over our end of a handle.
+    pub(super) fn take(&mut self, core: Option<&mut Core>, handle: HandleId, far: Fd) {
+        let record = core.and_then(|core| core.handles.table.find_mut(handle));
+        let Some(record) = record else {
+            let _ = call::close(far);
+            return;
+        };
+        record.known = true;
+        let kept = usize::from(record.kind == HandleKind::Stream);
+        self.add(handle, far, kept);
+    }
+
+    fn add(&mut self, handle: HandleId, far: Fd, kept: usize) {
+        if !self.set.is_some() {
+            let made = call::epoll_create(libc::EPOLL_CLOEXEC);
+            self.set = made.and_then(|fd| call::raise_high(fd, 3)).unwrap_or(Fd::NONE);
+        }
+        if self.piece.is_empty() {
+            self.piece.resize(CHUNK, 0);
+        }
+        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let mut event = libc::epoll_event { events: events as u32, u64: handle.pack() };
+        let _ = call::epoll_ctl(self.set, libc::EPOLL_CTL_ADD, far, Some(&mut event));
+        self.lines.push(Line {
+            handle,
+            far,
+            kept,
+            input_over: false,
+            output_over: false,
+            failed: false,
+            ready: true,
+            look: None,
+        });
+    }
+
+    /// Notes what has happened to our ends.
+    pub(super) fn hear(&mut self) {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
+        while let Ok(count @ 1..) = call::epoll_pwait(self.set, &mut events, 0, None) {
+            for event in events.iter().take(count) {
+                let handle = HandleId::unpack(event.u64);
+                if let Some(line) = self.lines.iter_mut().find(|line| line.handle == handle) {
+                    line.ready = true;
+                }
+            }
+            if count < EVENTS {
+                break;
+            }
+        }
+    }
+
+    /// Whether there is anything to serve.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Moves what can be moved; says when to come again without being told. Runs under the lock: the system calls that it
+    /// makes do not wait, and between them the state is whole.
+    pub(super) fn run(&mut self, core: &mut Core, open: &Open, now: Instant) -> Option<Instant> {
+        let expected = core.next_expected(now);
+        let due = std::mem::take(&mut core.handles.due);
+        for handle in &due {
+            if let Some(record) = core.handles.table.find_mut(*handle) {
+                record.due = false;
+            }
+            if let Some(line) = self.lines.iter_mut().find(|line| line.handle == *handle) {
+                line.ready = true;
+            }
+        }
+        // The vector is the arena's.
+        drop(due);
+        let mut next = expected;
+        let mut index = 0;
+        while let Some(line) = self.lines.get_mut(index) {
+            let is_time = line.look.is_some_and(|look| look <= now);
+            let known = core.handles.table.find(line.handle).is_some();
+            if known && !line.ready && !is_time {
+                next = [next, line.look].into_iter().flatten().min();
+                index += 1;
+                continue;
+            }
+            line.ready = false;
+            line.look = None;
+            let turn = if known { self.serve(core, open, now, index) } else { Turn::Ends };
+            let Some(line) = self.lines.get_mut(index) else { break };
+            match turn {
+                Turn::Rests => next = [next, line.look].into_iter().flatten().min(),
+                Turn::Goes => {
+                    line.ready = true;
+                    next = Some(now);
+                }
+                Turn::Ends => {
+                    let line = self.lines.swap_remove(index);
+                    let _ = call::close(line.far);
+                    core.drop_handle(now, line.handle);
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        next
+    }
+
+    fn serve(&mut self, core: &mut Core, open: &Open, now: Instant, index: usize) -> Turn {
+        let Some(line) = self.lines.get_mut(index) else { return Turn::Ends };
+        let Some(record) = core.handles.table.find(line.handle) else { return Turn::Ends };
+        let HandleRecord { description: id, kind, state, wanders, .. } = *record;
+        let Some(socket) = core.socket_of(id) else { return Turn::Ends };
+        let pumped = state == HandleState::Pumped;
+        match kind {
+            HandleKind::Listener | HandleKind::Datagrams => {
+                let gone = wanders || events_of(line.far) & libc::POLLIN != 0;
+                if gone && is_free(open.identity, id, line.handle, kind) {
+                    return Turn::Ends;
+                }
+                if gone {
+                    line.look = Some(now + END_LOOK);
+                }
+                match kind {
+                    HandleKind::Listener if pumped => self.hand_over(core, open, now, index, (id, socket)),
+                    _ => Turn::Rests,
+                }
+            }
+            HandleKind::Stream | HandleKind::Packets if !pumped => {
+                // Closed before it was started.
+                if events_of(line.far) & libc::POLLHUP == 0 { Turn::Rests } else { Turn::Ends }
+            }
+            HandleKind::Stream => {
+                let claimed = core.may_take_input(line.handle, id);
+                let mut stream = Stream { core, open, now, line, socket, piece: &mut self.piece };
+                stream.serve(claimed)
+            }
+            HandleKind::Packets => {
+                let claimed = core.may_take_input(line.handle, id);
+                let mut stream = Stream { core, open, now, line, socket, piece: &mut self.piece };
+                stream.serve_packets(claimed)
+            }
+        }
+    }
+
+    /// Connections that have come in go to the stranger's queue, as many as it takes.
+    fn hand_over(
+        &mut self,
+        core: &mut Core,
+        open: &Open,
+        now: Instant,
+        index: usize,
+        (listener, socket): (DescriptionId, SocketId),
+    ) -> Turn {
+        for _ in 0..TURN {
+            let Some(line) = self.lines.get_mut(index) else { return Turn::Ends };
+            let handle = line.handle;
+            let waiting = core.stack.readiness(socket).contains(Readiness::IN);
+            if !waiting || !core.may_take_input(handle, listener) {
+                return Turn::Rests;
+            }
+            let reached = connect_to(open.identity, listener, handle);
+            let far = match reached {
+                Ok(far) => far,
+                // Full; who accepts from it tells nobody.
+                Err(Errno(libc::EAGAIN | libc::EINTR)) => {
+                    line.look = Some(now + QUEUE_LOOK);
+                    return Turn::Rests;
+                }
+                // The last copy of it has been closed.
+                Err(Errno(libc::ECONNREFUSED)) => return Turn::Ends,
+                Err(_) => {
+                    line.look = Some(now + END_LOOK);
+                    return Turn::Rests;
+                }
+            };
+            let accepted = core.accept_for_strangers(open, now, listener, socket);
+            let Some((id, new)) = accepted else {
+                let _ = call::close(far);
+                return Turn::Rests;
+            };
+            if let Ok((name, length)) = handle_address(open.identity, id, new, HandleKind::Stream) {
+                let _ = call::bind(far, name.get(..length).unwrap_or(&[]));
+            }
+            let _private = crate::sys::alloc::leave_arena();
+            self.add(new, far, 0);
+        }
+        Turn::Goes
+    }
+}
+
+/// Whether nobody has the socket of this name any more.
+fn is_free(family: u64, id: DescriptionId, handle: HandleId, kind: HandleKind) -> bool {
+    let Ok((name, length)) = handle_address(family, id, handle, kind) else { return false };
+    let Ok(probe) = call::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) else { return false };
+    let free = call::bind(probe, name.get(..length).unwrap_or(&[])).is_ok();
+    let _ = call::close(probe);
+    free
+}
+
+/// A connection to a listener's handle.
+fn connect_to(family: u64, listener: DescriptionId, handle: HandleId) -> Result<Fd, Errno> {
+    let (name, length) = handle_address(family, listener, handle, HandleKind::Listener)?;
+    let far = call::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)?;
+    match call::connect(far, name.get(..length).unwrap_or(&[])) {
+        Ok(()) => Ok(far),
+        Err(errno) => {
+            let _ = call::close(far);
+            Err(errno)
+        }
+    }
+}
+
+impl Core {
+    /// Whether a handle may take what arrives: nobody else could, or it is meant to.
+    fn may_take_input(&self, handle: HandleId, id: DescriptionId) -> bool {
+        let Some(record) = self.handles.table.find(handle) else { return false };
+        let direct = self
+            .descriptions
+            .find(id)
+            .is_some_and(|description| description.holders.total() > description.holders.count(SlotId::STRANGERS));
+        record.claimed || !direct
+    }
+
+    /// The stranger has used the handle: what arrives is for it too.
+    fn claim_handle(&mut self, handle: HandleId) {
+        if let Some(record) = self.handles.table.find_mut(handle) {
+            record.claimed = !record.draining;
+        }
+    }
+
+    /// All that was written to the handle has been carried on.
+    fn handle_is_drained(&mut self, handle: HandleId) {
+        if let Some(record) = self.handles.table.find_mut(handle) {
+            record.draining = false;
+        }
+    }
+
+    /// Takes a connection for whoever has the listener's handle.
+    fn accept_for_strangers(
+        &mut self,
+        open: &Open,
+        now: Instant,
+        listener: DescriptionId,
+        socket: SocketId,
+    ) -> Option<(DescriptionId, HandleId)> {
+        let kind = self.descriptions.find(listener)?.kind;
+        let (accepted, _) = self.stack.accept(now, socket).ok()?;
+        let id = self.describe(open, SlotId::STRANGERS, accepted, kind, false);
+        let handle = self.handles.table.insert(HandleRecord {
+            description: id,
+            kind: HandleKind::Stream,
+            state: HandleState::Pumped,
+            claimed: true,
+            known: true,
+            wanders: true,
+            due: false,
+            draining: false,
+        });
+        if let Some(description) = self.descriptions.find_mut(id) {
+            description.handles.push(handle);
+        }
+        Some((id, handle))
+    }
+
+    /// Closes the connection as a process does that leaves data unread: with a reset. Others who hold it keep it.
+    fn abort_for_strangers(&mut self, now: Instant, id: DescriptionId, socket: SocketId) {
+        let last = self.descriptions.find(id).is_some_and(|description| description.holders.total() <= 1);
+        if last {
+            let _ = self.stack.set_option(now, socket, &SetOption::Linger(Some(Duration::ZERO)));
+        }
+    }
+}
+
+/// One handle being served.
+struct Stream<'a> {
+    core: &'a mut Core,
+    open: &'a Open,
+    now: Instant,
+    line: &'a mut Line,
+    socket: SocketId,
+    piece: &'a mut Vec<u8>,
+}
+
+impl Stream<'_> {
+    fn serve(&mut self, claimed: bool) -> Turn {
+        // Before what was written is looked at: what came before the end is then all there.
+        let seen = events_of(self.line.far);
+        let hung_up = seen & libc::POLLHUP != 0;
+        if hung_up && self.left_unread() {
+            return Turn::Ends;
+        }
+        let output = self.carry_output(seen);
+        if output == Turn::Ends {
+            return Turn::Ends;
+        }
+        let input = if hung_up { Turn::Rests } else { self.carry_input(claimed) };
+        match (output, input) {
+            (_, Turn::Ends) => Turn::Ends,
+            // Everything written has been carried on.
+            (Turn::Rests, _) if hung_up && self.line.output_over => Turn::Ends,
+            (Turn::Goes, _) | (_, Turn::Goes) => Turn::Goes,
+            _ => Turn::Rests,
+        }
+    }
+
+    /// Whether the program closed its end with bytes unread (`unix_release_sock`): a reset goes out.
+    fn left_unread(&mut self) -> bool {
+        if call::option_int(self.line.far, libc::SOL_SOCKET, libc::SO_ERROR) != Ok(libc::ECONNRESET) {
+            return false;
+        }
+        let id = self.core.handles.table.find(self.line.handle).map(|record| record.description);
+        if let Some(id) = id {
+            self.core.abort_for_strangers(self.now, id, self.socket);
+        }
+        true
+    }
+
+    /// What the program has written goes to the stack, as far as it has room.
+    fn carry_output(&mut self, seen: i16) -> Turn {
+        if self.line.output_over {
+            return Turn::Rests;
+        }
+        for _ in 0..TURN {
+            let kept = self.line.kept;
+            let far = self.line.far;
+            let open = self.open;
+            let piece = &mut *self.piece;
+            let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+            let filled = open.consistently(|| call::receive(far, piece, flags)).unwrap_or_default();
+            let mut fresh = self.piece.get(kept..filled).unwrap_or(&[]);
+            if fresh.is_empty() {
+                self.core.handle_is_drained(self.line.handle);
+                if seen & libc::POLLRDHUP != 0 {
+                    self.line.output_over = true;
+                    if seen & libc::POLLHUP == 0 {
+                        let _ = self.core.stack.shutdown(self.now, self.socket, Shutdown::Write);
+                    }
+                }
+                return Turn::Rests;
+            }
+            let result = self.core.stack.send(self.now, self.socket, &mut fresh, &SendArguments::default());
+            match result {
+                Ok(0) | Err(SendError::WouldBlock | SendError::Memory) => return Turn::Rests,
+                Ok(taken) => {
+                    self.core.claim_handle(self.line.handle);
+                    // All but the last byte carried on is taken out of the queue.
+                    let done = (kept + taken).saturating_sub(1);
+                    self.line.kept = 1;
+                    let room = self.piece.get_mut(..done).unwrap_or(&mut []);
+                    if !room.is_empty() {
+                        let _ = call::receive(far, room, libc::MSG_DONTWAIT);
+                    }
+                }
+                Err(error) => {
+                    self.line.failed |= matches!(error, SendError::Fault(_));
+                    self.line.output_over = true;
+                    // The program's writes fail with EPIPE from here on.
+                    let _ = call::shutdown(far, libc::SHUT_RD);
+                    return Turn::Rests;
+                }
+            }
+        }
+        Turn::Goes
+    }
+
+    /// What has arrived goes to the program's end, as far as it has room.
+    fn carry_input(&mut self, claimed: bool) -> Turn {
+        if self.line.input_over {
+            return self.watch_for_failure();
+        }
+        if !claimed {
+            return Turn::Rests;
+        }
+        for _ in 0..TURN {
+            let mut sink = Piece { bytes: self.piece, length: 0 };
+            let flags = ReceiveFlags::PEEK | ReceiveFlags::DONTWAIT;
+            match self.core.stack.receive(self.now, self.socket, &mut sink, flags) {
+                Ok(received) if received.length == 0 => {
+                    self.line.input_over = true;
+                    let _ = call::shutdown(self.line.far, libc::SHUT_WR);
+                    return Turn::Rests;
+                }
+                Ok(received) => {
+                    let (far, open) = (self.line.far, self.open);
+                    let bytes = self.piece.get(..received.length).unwrap_or(&[]);
+                    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+                    match open.consistently(|| call::send(far, bytes, flags)) {
+                        Ok(sent) => {
+                            let _ = self.core.stack.receive(
+                                self.now,
+                                self.socket,
+                                &mut Nowhere(sent),
+                                ReceiveFlags::TRUNC | ReceiveFlags::DONTWAIT,
+                            );
+                            if sent < received.length {
+                                return Turn::Rests;
+                            }
+                        }
+                        // The program reads no more: as on TCP, what arrives stays where it is.
+                        Err(Errno(libc::EPIPE)) => {
+                            self.line.input_over = true;
+                            let _ = self.core.stack.shutdown(self.now, self.socket, Shutdown::Read);
+                            return Turn::Rests;
+                        }
+                        // Full: its end tells when it has been read from.
+                        Err(_) => return Turn::Rests,
+                    }
+                }
+                Err(ReceiveError::Fault(_)) => {
+                    self.line.failed = true;
+                    return self.show_failure();
+                }
+                Err(_) if self.line.failed => return self.show_failure(),
+                Err(_) => return Turn::Rests,
+            }
+        }
+        Turn::Goes
+    }
+
+    /// After the end of what arrives, a reset is still to be shown.
+    fn watch_for_failure(&mut self) -> Turn {
+        let failed = self.core.stack.take_error(self.socket).is_some();
+        if failed || self.line.failed { self.show_failure() } else { Turn::Rests }
+    }
+
+    /// Our end is closed with a byte unread, so the program's shows ECONNRESET once.
+    fn show_failure(&mut self) -> Turn {
+        Turn::Ends
+    }
+
+    /// Datagrams, one for one, both ways.
+    fn serve_packets(&mut self, claimed: bool) -> Turn {
+        let seen = events_of(self.line.far);
+        let mut goes = false;
+        for turn in 0..=TURN {
+            match self.packet_out() {
+                Some(true) if turn < TURN => {}
+                Some(moved) => {
+                    goes |= moved;
+                    break;
+                }
+                // The end of all packets.
+                None if seen & libc::POLLHUP != 0 => return Turn::Ends,
+                None => break,
+            }
+        }
+        if seen & libc::POLLHUP != 0 {
+            return if goes { Turn::Goes } else { Turn::Ends };
+        }
+        for turn in 0..=TURN {
+            let moved = claimed && self.packet_in();
+            if !moved {
+                break;
+            }
+            goes |= turn == TURN;
+        }
+        if goes { Turn::Goes } else { Turn::Rests }
+    }
+
+    /// One datagram to the stack: whether one was moved, or `None` when there is none.
+    fn packet_out(&mut self) -> Option<bool> {
+        let mut control = [0u8; 64];
+        let received = {
+            let mut parts = [IoSliceMut::new(self.piece)];
+            call::receive_message(self.line.far, &mut parts, &mut control, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+        };
+        let Ok(received) = received else {
+            self.core.handle_is_drained(self.line.handle);
+            return None;
+        };
+        if received.control == 0 {
+            self.core.handle_is_drained(self.line.handle);
+            return None;
+        }
+        let mut bytes = self.piece.get(..received.length).unwrap_or(&[]);
+        let sent = self.core.stack.send(self.now, self.socket, &mut bytes, &SendArguments::default());
+        if sent == Err(SendError::WouldBlock) {
+            return Some(false);
+        }
+        // What cannot be sent is lost, as a datagram is; an error that was waiting has been told by this.
+        self.core.claim_handle(self.line.handle);
+        let _ = call::receive(self.line.far, self.piece.get_mut(..1).unwrap_or(&mut []), libc::MSG_DONTWAIT);
+        Some(true)
+    }
+
+    /// One datagram to the program's end: whether one was moved.
+    fn packet_in(&mut self) -> bool {
+        let mut sink = Piece { bytes: self.piece, length: 0 };
+        let flags = ReceiveFlags::PEEK | ReceiveFlags::DONTWAIT;
+        match self.core.stack.receive(self.now, self.socket, &mut sink, flags) {
+            Ok(received) => {
+                let bytes = self.piece.get(..received.length).unwrap_or(&[]);
+                let sent = call::send(self.line.far, bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+                if sent.is_ok() {
+                    let flags = ReceiveFlags::DONTWAIT;
+                    let _ = self.core.stack.receive(self.now, self.socket, &mut Nowhere(0), flags);
+                }
+                sent.is_ok()
+            }
+            // An ICMP error has nowhere to be shown; what follows it has.
+            Err(ReceiveError::Fault(_)) => true,
+            Err(_) => false,
+        }
+    }
+}
