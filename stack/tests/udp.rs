@@ -386,3 +386,41 @@ fn a_flood_while_the_address_is_probed_waits_and_loses_nothing() {
     assert!(network.stack(a).readiness(client).contains(Readiness::OUT));
     assert!(send(&mut network, a, client, &datagram, Some(at(2, 7))).is_ok());
 }
+
+#[test]
+//= test REF L-03
+fn reuse_port_spreads_datagrams_evenly_and_a_sender_stays_with_one() {
+    let (mut network, left, right) = pair();
+    let group: Vec<SocketId> = (0..4)
+        .map(|_| {
+            let id = socket(&mut network, right);
+            let now = network.now;
+            network.stack(right).set_option(now, id, &SetOption::ReusePort(true)).unwrap();
+            network.stack(right).bind(now, id, at(2, 5_000)).unwrap();
+            id
+        })
+        .collect();
+    let senders: Vec<SocketId> = (0..200).map(|port| bound(&mut network, left, at(1, 20_000 + port))).collect();
+    for _ in 0..2 {
+        for sender in &senders {
+            send(&mut network, left, *sender, b"x", Some(at(2, 5_000))).unwrap();
+        }
+        network.run_for(SECOND);
+    }
+    let mut seen: Vec<Vec<u16>> = Vec::new();
+    for id in group {
+        let mut from = Vec::new();
+        while let Ok((received, _)) = receive(&mut network, right, id, 10, ReceiveFlags::empty()) {
+            from.push(received.from.unwrap().port());
+        }
+        seen.push(from);
+    }
+    assert_eq!(seen.iter().map(Vec::len).sum::<usize>(), 400);
+    for mut ports in seen {
+        assert!((50..150).contains(&ports.len()), "{}", ports.len());
+        let all = ports.len();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len() * 2, all);
+    }
+}

@@ -161,6 +161,7 @@ fn set_socket(name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
         libc::SO_TIMESTAMP => SetOption::Timestamp(u8::from(given.flag()?)),
         libc::SO_TIMESTAMPNS => SetOption::Timestamp(if given.flag()? { 2 } else { 0 }),
         libc::SO_NO_CHECK => SetOption::NoCheck(given.flag()?),
+        libc::SO_INCOMING_CPU => SetOption::IncomingCpu(given.int()?),
         // A switch for the kernel's own messages.
         libc::SO_DEBUG => return Ok(None),
         _ => return Err(UNKNOWN),
@@ -251,6 +252,7 @@ fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
         libc::TCP_QUICKACK => SetOption::QuickAck(value),
         libc::TCP_USER_TIMEOUT => SetOption::UserTimeout(value),
         libc::TCP_NOTSENT_LOWAT => SetOption::NotSentLowWater(value as u32),
+        libc::TCP_SAVE_SYN => SetOption::SaveSyn(value),
         libc::TCP_FASTOPEN => SetOption::FastOpen(value),
         libc::TCP_FASTOPEN_CONNECT => SetOption::FastOpenConnect(value != 0),
         _ => return Err(UNKNOWN),
@@ -268,7 +270,12 @@ pub(crate) fn getsockopt(
     let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
     let result = length.read().and_then(|room| {
         let room = usize::try_from(room as i32).map_err(|_| INVALID)?;
-        let found = get(fd, handle, runtime, level, name)?;
+        let found = match (level, name) {
+            (libc::IPPROTO_TCP, libc::TCP_SAVED_SYN) if handle.is_stream() => {
+                saved_syn(fd, handle, runtime, room, length)?
+            }
+            _ => get(fd, handle, runtime, level, name)?,
+        };
         let bytes = match level {
             // do_ip_getsockopt gives a small value as one byte to one who has no room for an int.
             libc::IPPROTO_IP => shrink(&found, room),
@@ -278,6 +285,16 @@ pub(crate) fn getsockopt(
         length.write(bytes.len() as u32)
     });
     traced(format_args!("getsockopt({fd}, {level}, {name})"), result.map(|()| 0))
+}
+
+/// TCP_SAVED_SYN: who has too little room is told how much it takes, and may ask again.
+fn saved_syn(fd: i32, handle: Handle, runtime: &Runtime, room: usize, length: User<u32>) -> Result<Bytes, Errno> {
+    let found = own(fd, handle, runtime, OptionName::SavedSyn { room });
+    if found == Err(INVALID) {
+        let needed = own(fd, handle, runtime, OptionName::SavedSynLength)?;
+        length.write(needed.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes)))?;
+    }
+    found
 }
 
 fn shrink(found: &Bytes, room: usize) -> &[u8] {
@@ -362,6 +379,7 @@ fn get_socket(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<B
         libc::SO_NO_CHECK => flag(|options| options.no_check),
         libc::SO_TIMESTAMP => flag(|options| options.timestamp == 1),
         libc::SO_TIMESTAMPNS => flag(|options| options.timestamp == 2),
+        libc::SO_INCOMING_CPU => number(|options| options.incoming_cpu),
         libc::SO_PRIORITY => number(|options| options.priority),
         libc::SO_MARK => number(|options| options.mark as i32),
         libc::SO_RCVBUF => number(|options| options.receive_buffer as i32),
@@ -499,6 +517,7 @@ fn tcp_name(name: i32) -> Option<OptionName> {
         libc::TCP_CONGESTION => OptionName::Congestion,
         libc::TCP_USER_TIMEOUT => OptionName::UserTimeout,
         libc::TCP_NOTSENT_LOWAT => OptionName::NotSentLowWater,
+        libc::TCP_SAVE_SYN => OptionName::SaveSyn,
         libc::TCP_FASTOPEN => OptionName::FastOpen,
         libc::TCP_FASTOPEN_CONNECT => OptionName::FastOpenConnect,
         libc::TCP_INFO => OptionName::Info,

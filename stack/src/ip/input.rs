@@ -156,6 +156,7 @@ impl Stack {
             tos: header.tos,
             checksum: arrival.meta.checksum,
             gso_size: arrival.meta.gso_size,
+            network_at: at,
         };
         trace!(
             target: "remora::ip", "{} -> {} protocol {} {} bytes", header.source, header.destination, header.protocol, header.total

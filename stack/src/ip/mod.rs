@@ -115,6 +115,8 @@ pub struct PacketInfo {
     pub checksum: crate::frame::RxChecksum,
     /// Segment size of a super-packet; 0 for an ordinary one.
     pub gso_size: u16,
+    /// Where the packet's own header begins in its buffer; the link's is before it.
+    pub network_at: usize,
 }
 
 /// Most neighbours whose proof of life waits to be handed to the link layer; more than one is rare.

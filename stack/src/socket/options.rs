@@ -77,6 +77,8 @@ pub struct SocketOptions {
     pub v6_only: bool,
     /// SO_NO_CHECK (UDP without checksum on send).
     pub no_check: bool,
+    /// SO_INCOMING_CPU; -1 is none. Kept: the stack does its work on the CPU of the caller.
+    pub incoming_cpu: i32,
 }
 
 /// One option with its new value (setsockopt).
@@ -174,6 +176,10 @@ pub enum SetOption {
     UserTimeout(i32),
     /// TCP_NOTSENT_LOWAT, in bytes.
     NotSentLowWater(u32),
+    /// TCP_SAVE_SYN: 0 off, 1 from the IP header on, 2 from the link's on.
+    SaveSyn(i32),
+    /// SO_INCOMING_CPU.
+    IncomingCpu(i32),
     /// TCP_FASTOPEN: queue length.
     FastOpen(i32),
     /// TCP_FASTOPEN_CONNECT.
@@ -217,6 +223,15 @@ pub enum OptionName {
     UserTimeout,
     /// TCP_NOTSENT_LOWAT.
     NotSentLowWater,
+    /// TCP_SAVE_SYN.
+    SaveSyn,
+    /// TCP_SAVED_SYN: the headers of the SYN, if they fit; read once.
+    SavedSyn {
+        /// Bytes that the caller has room for.
+        room: usize,
+    },
+    /// How many bytes TCP_SAVED_SYN has to give.
+    SavedSynLength,
     /// TCP_FASTOPEN.
     FastOpen,
     /// TCP_FASTOPEN_CONNECT.
@@ -276,6 +291,7 @@ impl SocketOptions {
             multicast_interface: None,
             v6_only: false,
             no_check: false,
+            incoming_cpu: -1,
         }
     }
 }

@@ -291,7 +291,7 @@ pub trait Protocol {
     ///
     /// # Errors
     /// `Unknown` for one that the protocol has not.
-    fn option(&self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError>;
+    fn option(&mut self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError>;
 
     /// Takes the pending error (SO_ERROR, `sock_error`): reports once and clears.
     fn take_error(&mut self, sock: SockId) -> Option<SocketFault>;

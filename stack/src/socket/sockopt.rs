@@ -57,6 +57,7 @@ pub fn set_common(
         SetOption::Timestamp(kind) => options.timestamp = *kind,
         SetOption::Device(name) => options.device.clone_from(name),
         SetOption::NoCheck(on) => options.no_check = *on,
+        SetOption::IncomingCpu(cpu) => options.incoming_cpu = *cpu,
         SetOption::Ttl(-1) => options.ttl = None,
         SetOption::Ttl(ttl) => options.ttl = Some(in_range(*ttl, 1, 255)?),
         // Linux takes any int and keeps the byte; the ECN bits of a TCP socket are the protocol's.
@@ -89,6 +90,7 @@ pub fn set_common(
         | SetOption::Congestion(_)
         | SetOption::UserTimeout(_)
         | SetOption::NotSentLowWater(_)
+        | SetOption::SaveSyn(_)
         | SetOption::FastOpen(_)
         | SetOption::FastOpenConnect(_)
         | SetOption::IcmpFilter(_)

@@ -23,6 +23,10 @@ pub mod purpose {
     pub const TABLES: u64 = 0x7463_7004;
     /// Spread over SO_REUSEPORT groups.
     pub const SPREAD: u64 = 0x7463_7005;
+    /// SYN cookies: the part that does not change.
+    pub const COOKIE: u64 = 0x7463_7006;
+    /// SYN cookies: the part that changes every minute.
+    pub const COOKIE_COUNTED: u64 = 0x7463_7007;
 }
 
 /// Bytes that name a connection, for a keyed hash.

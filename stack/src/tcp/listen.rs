@@ -1,6 +1,6 @@
 //! Passive open (RFC 9293 §3.10.7.2, `tcp_conn_request`, `tcp_check_req`): half-open requests, small and bounded, and
-//! the queue of connections that wait for accept, kept apart. There are no SYN cookies: a full half-open queue drops
-//! the SYN.
+//! the queue of connections that wait for accept, kept apart. A full half-open queue is answered with SYN cookies
+//! (`cookie.rs`).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -16,10 +16,9 @@ use super::sock::{DEFAULT_MSS, Sock};
 use super::state::State;
 use super::timer::TimerKey;
 use super::window::Initial;
-use super::{Reply, Shared, Tcp, Tuple, rto};
+use super::{Reply, Shared, Tcp, Tuple, cookie, rto};
 use crate::frame::Purpose;
 use crate::ip::{AddressKind, Route, RouteKey};
-use crate::settings::Settings;
 use crate::socket::error::{AcceptError, ListenError};
 use crate::socket::protocol::{AddressFamily, Net, SockId};
 use crate::time::Instant;
@@ -32,6 +31,22 @@ pub struct Listen {
     pub accept: VecDeque<u32>,
     /// Half-open requests.
     pub half_open: u32,
+    /// Those whose SYN-ACK was never repeated by the timer.
+    pub young: u32,
+    /// When a SYN was last answered with a cookie.
+    cookies_at: Option<Instant>,
+}
+
+/// What is known of a connection request, from its SYN or from a cookie.
+struct Offer {
+    isn: Seq,
+    irs: Seq,
+    peer_mss: u16,
+    shift: Option<u8>,
+    sack: bool,
+    /// The peer's timestamp, when both sides want them.
+    stamp: Option<u32>,
+    saved_syn: Option<Box<[u8]>>,
 }
 
 impl Listen {
@@ -59,17 +74,34 @@ pub struct Request {
     window: Initial,
     route: Option<Route>,
     tos: u8,
+    /// How often the SYN-ACK was repeated.
     retransmits: u32,
-    sent_at: Instant,
-    /// The final ACK came while the accept queue was full.
+    /// How often the timer has fired.
+    timeouts: u32,
+    /// When the first SYN-ACK was sent; `None`: nobody remembers (a cookie).
+    sent_at: Option<Instant>,
+    /// The final ACK came while the accept queue was full, or while data is waited for.
     acked: bool,
+    /// Made from a cookie: nothing waits for it, no timer runs.
+    from_cookie: bool,
+    /// TCP_SAVE_SYN.
+    saved_syn: Option<Box<[u8]>>,
     pub armed: Option<Instant>,
     deadline: Instant,
     last_answer: Option<Instant>,
 }
 
 impl Request {
+    /// How long the SYN-ACK may go unanswered now (`tcp_reqsk_timeout`).
+    fn timeout(&self) -> Duration {
+        rto::INITIAL.saturating_mul(1 << self.timeouts.min(7)).min(rto::MOST)
+    }
+
     fn syn_ack(&self, now: Instant) -> Reply {
+        self.syn_ack_with(self.stamp(now))
+    }
+
+    fn syn_ack_with(&self, stamp: Timestamps) -> Reply {
         let mut header = Header {
             source_port: self.tuple.local_port,
             destination_port: self.tuple.remote_port,
@@ -80,10 +112,17 @@ impl Request {
             ..Header::default()
         };
         header.options.mss = Some(self.advertised_mss);
-        header.options.timestamps = self.timestamps.then(|| self.stamp(now));
+        header.options.timestamps = self.timestamps.then_some(stamp);
         header.options.sack_permitted = self.sack;
         header.options.window_scale = self.shift.map(|_| self.window.shift);
         self.reply(header)
+    }
+
+    /// The timestamp that holds the options for a cookie.
+    fn cookie_stamp(&self, now: Instant) -> Timestamps {
+        let remembered = cookie::Remembered { shift: self.shift, sack: self.sack, ecn: false };
+        let value = cookie::encode(isn::timestamp_clock(now), remembered);
+        Timestamps { value: value.wrapping_add(self.timestamp_offset), echo: self.ts_recent }
     }
 
     fn stamp(&self, now: Instant) -> Timestamps {
@@ -212,17 +251,23 @@ impl Tcp {
         net: &mut Net<'_>,
         index: u32,
         tuple: &Tuple,
-        incoming: &Incoming<'_>,
+        incoming: Incoming<'_>,
         isn: Option<Seq>,
     ) -> Verdict {
         if incoming.has(Flags::RST) {
             return Verdict::Done;
         }
         if incoming.has(Flags::ACK) {
-            return Verdict::Reset;
+            if incoming.has(Flags::SYN) {
+                return Verdict::Reset;
+            }
+            return match self.take_cookie(net, index, tuple, &incoming) {
+                Some(place) => self.complete_request(net, place, incoming),
+                None => Verdict::Reset,
+            };
         }
         if incoming.has(Flags::SYN) && !incoming.has(Flags::FIN) && incoming.info.kind == AddressKind::Local {
-            self.take_syn(net, index, tuple, incoming, isn);
+            self.take_syn(net, index, tuple, &incoming, isn);
         }
         Verdict::Done
     }
@@ -231,14 +276,24 @@ impl Tcp {
     fn take_syn(&mut self, net: &mut Net<'_>, index: u32, tuple: &Tuple, incoming: &Incoming<'_>, isn: Option<Seq>) {
         let Some(sock) = self.sock(index) else { return };
         let Some(listen) = &sock.listen else { return };
-        if listen.half_open >= most_requests(listen, net.settings) {
+        // `tcp_syn_flood_action`
+        let crowded = listen.half_open > listen.backlog;
+        let cookie = (net.settings.tcp_syncookies == 2 || crowded) && isn.is_none();
+        if cookie && net.settings.tcp_syncookies == 0 {
             net.counters.tcp_req_q_full_drop += 1;
             net.counters.listen_drops += 1;
             return;
         }
+        net.counters.tcp_req_q_full_do_cookies += u64::from(cookie);
         //= REF L-02
         if listen.is_full() {
             net.counters.listen_overflows += 1;
+            net.counters.listen_drops += 1;
+            return;
+        }
+        // Without cookies the last quarter of the room is for peers that are known to be alive, and none is.
+        let room = net.settings.tcp_max_syn_backlog.saturating_sub(listen.half_open);
+        if isn.is_none() && net.settings.tcp_syncookies == 0 && room < net.settings.tcp_max_syn_backlog >> 2 {
             net.counters.listen_drops += 1;
             return;
         }
@@ -251,17 +306,87 @@ impl Tcp {
             net.counters.listen_drops += 1;
             return;
         }
-        let request = self.make_request(net, index, tuple, incoming, isn, route);
+        let mut offer = offer_of(net, sock, tuple, incoming, isn);
+        if cookie {
+            if offer.stamp.is_none() {
+                offer.shift = None;
+                offer.sack = false;
+            }
+            (offer.isn, offer.peer_mss) = cookie::make(net.random, net.now, tuple, offer.irs, offer.peer_mss);
+            offer.saved_syn = None;
+            self.answer_with_cookie(net, index, tuple, offer, route);
+            return;
+        }
+        let request = self.make_request(net, index, tuple, offer, route);
         let Some(request) = request else { return };
         let reply = request.syn_ack(net.now);
-        let place = u32::try_from(self.shared.requests.insert(request)).unwrap_or(u32::MAX);
-        self.shared.established.insert(*tuple, Endpoint::Request(place));
+        let place = self.keep_request(index, request);
         self.shared.arm_request(place);
-        if let Some(listen) = self.sock_mut(index).and_then(|sock| sock.listen.as_mut()) {
-            listen.half_open += 1;
-        }
         net.counters.tcp_out_segs += 1;
         self.shared.reply(net, reply);
+    }
+
+    /// Puts a request into its tables.
+    fn keep_request(&mut self, index: u32, request: Request) -> u32 {
+        let tuple = request.tuple;
+        let place = u32::try_from(self.shared.requests.insert(request)).unwrap_or(u32::MAX);
+        self.shared.established.insert(tuple, Endpoint::Request(place));
+        if let Some(listen) = self.sock_mut(index).and_then(|sock| sock.listen.as_mut()) {
+            listen.half_open += 1;
+            listen.young += 1;
+        }
+        place
+    }
+
+    /// The SYN is answered and forgotten.
+    fn answer_with_cookie(&mut self, net: &mut Net<'_>, index: u32, tuple: &Tuple, offer: Offer, route: Route) {
+        let Some(request) = self.make_request(net, index, tuple, offer, route) else { return };
+        if let Some(listen) = self.sock_mut(index).and_then(|sock| sock.listen.as_mut()) {
+            listen.cookies_at = Some(net.now);
+        }
+        net.counters.syncookies_sent += 1;
+        net.counters.tcp_out_segs += 1;
+        let reply = request.syn_ack_with(request.cookie_stamp(net.now));
+        self.shared.reply(net, reply);
+    }
+
+    /// The ACK of a SYN-ACK that nobody remembers (`cookie_v4_check`). `None`: it is not one.
+    //= REF L-02
+    fn take_cookie(&mut self, net: &mut Net<'_>, index: u32, tuple: &Tuple, incoming: &Incoming<'_>) -> Option<u32> {
+        let listen = self.sock(index)?.listen.as_ref()?;
+        let recent = listen.cookies_at.is_some_and(|at| net.now.since(at) < cookie::VALID);
+        if net.settings.tcp_syncookies == 0 || !recent {
+            return None;
+        }
+        let (isn, irs) = (incoming.header.ack - 1, incoming.header.seq - 1);
+        let Some(peer_mss) = cookie::check(net.random, net.now, tuple, irs, isn) else {
+            net.counters.syncookies_failed += 1;
+            return None;
+        };
+        net.counters.syncookies_recv += 1;
+        let stamps = incoming.header.options.timestamps;
+        let remembered = match stamps {
+            Some(stamps) => {
+                let offset = if stamps.echo == 0 { 0 } else { isn::timestamp_offset(net.random, net.settings, tuple) };
+                cookie::decode(net.settings, stamps.echo.wrapping_sub(offset))?
+            }
+            None => cookie::Remembered { shift: None, sack: false, ecn: false },
+        };
+        let key = RouteKey { destination: tuple.remote, source: Some(tuple.local), on_link_only: false };
+        let route = net.ip.route(&key).ok()?;
+        let offer = Offer {
+            isn,
+            irs,
+            peer_mss,
+            shift: remembered.shift,
+            sack: remembered.sack,
+            stamp: stamps.map(|stamps| stamps.value),
+            saved_syn: None,
+        };
+        let mut request = self.make_request(net, index, tuple, offer, route)?;
+        request.sent_at = None;
+        request.from_cookie = true;
+        Some(self.keep_request(index, request))
     }
 
     fn make_request(
@@ -269,46 +394,42 @@ impl Tcp {
         net: &mut Net<'_>,
         index: u32,
         tuple: &Tuple,
-        incoming: &Incoming<'_>,
-        isn: Option<Seq>,
+        offer: Offer,
         route: Route,
     ) -> Option<Request> {
         let sock = self.sock(index)?;
-        let options = &incoming.header.options;
-        let timestamps = net.settings.tcp_timestamps != 0 && options.timestamps.is_some();
-        let shift = options.window_scale.filter(|_| net.settings.tcp_window_scaling);
-        let mut peer_mss = options.mss.unwrap_or(DEFAULT_MSS);
-        if sock.tcp.max_segment > 0 {
-            peer_mss = peer_mss.min(sock.tcp.max_segment);
-        }
+        let Offer { isn, irs, peer_mss, shift, sack, stamp, saved_syn } = offer;
         // What the child will advertise follows from the listener's options and the route of this peer.
         let mut model = Sock::new(net.settings, 0, sock.family, net.now);
         model.tuple = *tuple;
         model.route = Some(route);
         model.options = sock.options.clone();
         model.tcp = sock.tcp.clone();
-        model.timestamps = timestamps;
+        model.timestamps = stamp.is_some();
         model.advertised_mss = model.mss_to_advertise();
         model.state = State::SynReceived;
         let window = model.initial_window(net, shift.is_some());
         Some(Request {
             tuple: *tuple,
             listener: sock.id(),
-            isn: isn.unwrap_or_else(|| isn::initial(net.random, net.now, tuple)),
-            irs: incoming.header.seq,
+            isn,
+            irs,
             peer_mss,
             advertised_mss: model.advertised_mss,
             shift,
-            sack: net.settings.tcp_sack && options.sack_permitted,
-            timestamps,
-            ts_recent: options.timestamps.map_or(0, |timestamps| timestamps.value),
+            sack,
+            timestamps: stamp.is_some(),
+            ts_recent: stamp.unwrap_or(0),
             timestamp_offset: isn::timestamp_offset(net.random, net.settings, tuple),
             window,
             route: Some(route),
             tos: sock.options.tos,
             retransmits: 0,
-            sent_at: net.now,
+            timeouts: 0,
+            sent_at: Some(net.now),
             acked: false,
+            from_cookie: false,
+            saved_syn,
             armed: None,
             deadline: net.now + rto::INITIAL,
             last_answer: None,
@@ -327,7 +448,10 @@ impl Tcp {
         if header.seq == request.irs && opening && !too_old {
             if may_answer(net, &mut request.last_answer) {
                 let reply = request.syn_ack(net.now);
+                request.retransmits += 1;
+                request.deadline = net.now + request.timeout();
                 net.counters.tcp_retrans_segs += 1;
+                net.counters.tcp_syn_retrans += 1;
                 self.shared.reply(net, reply);
             } else {
                 net.counters.tcp_ack_skipped_syn_recv += 1;
@@ -386,23 +510,23 @@ impl Tcp {
             return Verdict::Reset;
         };
         let bare = incoming.end == request.irs + 1;
-        let full = listen.is_full();
-        let deferred = request.retransmits < timeouts_in(sock.tcp.defer_accept) && bare;
-        if deferred {
+        let from_cookie = request.from_cookie;
+        if !from_cookie && bare && request.timeouts < timeouts_in(sock.tcp.defer_accept) {
             net.counters.tcp_defer_accept_drop += 1;
+            self.note_acked(place);
+            return Verdict::Done;
         }
-        if full && !deferred {
+        if listen.is_full() {
             net.counters.listen_overflows += 1;
             net.counters.listen_drops += 1;
-            if net.settings.tcp_abort_on_overflow {
+            if from_cookie {
+                self.drop_request(place);
+            } else if net.settings.tcp_abort_on_overflow {
                 net.counters.embryonic_rsts += 1;
                 self.drop_request(place);
                 return Verdict::Reset;
-            }
-        }
-        if full || deferred {
-            if let Some(request) = self.shared.requests.get_mut(place as usize) {
-                request.acked = true;
+            } else {
+                self.note_acked(place);
             }
             return Verdict::Done;
         }
@@ -423,6 +547,12 @@ impl Tcp {
         };
         self.settle(net, child);
         verdict
+    }
+
+    fn note_acked(&mut self, place: u32) {
+        if let Some(request) = self.shared.requests.get_mut(place as usize) {
+            request.acked = true;
+        }
     }
 
     fn make_child(&mut self, net: &mut Net<'_>, place: u32) -> Option<u32> {
@@ -459,9 +589,12 @@ impl Tcp {
             Initial { shift: if request.shift.is_some() { request.window.shift } else { 0 }, ..request.window };
         child.begin_window(window, request.irs + 1);
         child.total_retransmits = request.retransmits;
-        if request.retransmits == 0 {
-            child.rtt.sample(net.now.since(request.sent_at), child.snd_una, child.snd_nxt);
+        if request.retransmits == 0
+            && let Some(sent_at) = request.sent_at
+        {
+            child.rtt.sample(net.now.since(sent_at), child.snd_una, child.snd_nxt);
         }
+        child.saved_syn = request.saved_syn.clone();
         child.state = State::SynReceived;
         let tuple = request.tuple;
         let index = u32::try_from(socks.insert(child)).ok()?;
@@ -487,6 +620,9 @@ impl Tcp {
             && let Some(listen) = &mut listener.listen
         {
             listen.half_open = listen.half_open.saturating_sub(1);
+            if request.timeouts == 0 {
+                listen.young = listen.young.saturating_sub(1);
+            }
         }
     }
 
@@ -498,23 +634,41 @@ impl Tcp {
             self.shared.arm_request(place);
             return;
         }
-        let listener = request.listener;
-        let retransmits = request.retransmits;
-        let own = self.socks.get(listener.index as usize).map_or(0, |sock| sock.tcp.syn_count);
-        let most = if own > 0 { own } else { net.settings.tcp_synack_retries };
-        if retransmits >= u32::from(most) {
-            net.counters.tcp_attempt_fails += 1;
+        let id = request.listener;
+        let listener = self.socks.get_mut(id.index as usize).filter(|sock| sock.generation == id.generation);
+        let Some((sock, listen)) = listener.and_then(|sock| {
+            let own = (sock.tcp.syn_count, sock.tcp.defer_accept);
+            sock.listen.as_mut().map(|listen| (own, listen))
+        }) else {
+            self.drop_request(place);
+            return;
+        };
+        let (own, defer_accept) = sock;
+        let own = if own > 0 { own } else { net.settings.tcp_synack_retries };
+        let most = fewer_when_crowded(listen, u32::from(own));
+        let deferred = timeouts_in(defer_accept);
+        let Some(request) = self.shared.requests.get_mut(place as usize) else { return };
+        // `syn_ack_recalc`: while data is waited for, the SYN-ACK is repeated once, at the end.
+        let spent = request.timeouts >= most;
+        let waits = deferred > 0 && request.acked && request.timeouts < deferred;
+        let resend = deferred == 0 || !request.acked || request.timeouts >= deferred - 1;
+        net.counters.tcp_timeouts += 1;
+        if spent && !waits {
             self.drop_request(place);
             return;
         }
-        let Some(request) = self.shared.requests.get_mut(place as usize) else { return };
-        request.retransmits += 1;
-        request.deadline = net.now + rto::INITIAL.saturating_mul(1 << request.retransmits.min(7)).min(rto::MOST);
-        let reply = request.syn_ack(net.now);
-        net.counters.tcp_timeouts += 1;
-        net.counters.tcp_syn_retrans += 1;
-        net.counters.tcp_retrans_segs += 1;
-        self.shared.reply(net, reply);
+        if request.timeouts == 0 {
+            listen.young = listen.young.saturating_sub(1);
+        }
+        request.timeouts += 1;
+        request.deadline = net.now + request.timeout();
+        if resend {
+            request.retransmits += 1;
+            let reply = request.syn_ack(net.now);
+            net.counters.tcp_syn_retrans += 1;
+            net.counters.tcp_retrans_segs += 1;
+            self.shared.reply(net, reply);
+        }
         self.shared.arm_request(place);
     }
 
@@ -556,10 +710,45 @@ impl Tcp {
     }
 }
 
-/// How many half-open requests a listener may have (`inet_csk_reqsk_queue_is_full`). Where Linux would go on with SYN
-/// cookies, a request is kept instead, up to tcp_max_syn_backlog.
-fn most_requests(listen: &Listen, settings: &Settings) -> u32 {
-    if settings.tcp_syncookies == 0 { listen.backlog } else { listen.backlog.max(settings.tcp_max_syn_backlog) }
+/// What a SYN offers.
+fn offer_of(net: &mut Net<'_>, sock: &Sock, tuple: &Tuple, incoming: &Incoming<'_>, isn: Option<Seq>) -> Offer {
+    let options = &incoming.header.options;
+    let mut peer_mss = options.mss.unwrap_or(DEFAULT_MSS);
+    if sock.tcp.max_segment > 0 {
+        peer_mss = peer_mss.min(sock.tcp.max_segment);
+    }
+    let stamp = options.timestamps.filter(|_| net.settings.tcp_timestamps != 0).map(|stamps| stamps.value);
+    Offer {
+        isn: isn.unwrap_or_else(|| isn::initial(net.random, net.now, tuple)),
+        irs: incoming.header.seq,
+        peer_mss,
+        shift: options.window_scale.filter(|_| net.settings.tcp_window_scaling),
+        sack: net.settings.tcp_sack && options.sack_permitted,
+        stamp,
+        saved_syn: save_syn(sock, incoming),
+    }
+}
+
+/// TCP_SAVE_SYN: the headers of the SYN, from the IP header or (2) from the link's on (`tcp_reqsk_record_syn`).
+fn save_syn(sock: &Sock, incoming: &Incoming<'_>) -> Option<Box<[u8]>> {
+    let from = match sock.tcp.save_syn {
+        0 => return None,
+        1 => incoming.info.network_at,
+        _ => 0,
+    };
+    incoming.payload.buffer.get(from..incoming.payload.at).map(Box::from)
+}
+
+/// A crowded listener gives up sooner on those that do not answer (`reqsk_timer_handler`).
+fn fewer_when_crowded(listen: &Listen, mut most: u32) -> u32 {
+    if listen.half_open << 1 > listen.backlog.max(8) {
+        let mut young = listen.young << 1;
+        while most > 2 && listen.half_open >= young {
+            most -= 1;
+            young <<= 1;
+        }
+    }
+    most
 }
 
 /// Repeated segments of a half-open connection are answered only so often (tcp_invalid_ratelimit).

@@ -7,6 +7,7 @@ mod close;
 mod congestion;
 mod connect;
 mod control;
+mod cookie;
 mod delayed_ack;
 pub mod header;
 mod info;
@@ -332,10 +333,10 @@ impl Tcp {
                 verdict
             }
             Some(Endpoint::Request(place)) => self.handle_request(net, place, incoming),
-            Some(Endpoint::TimeWait(place)) => self.handle_wait(net, place, &tuple, &incoming),
+            Some(Endpoint::TimeWait(place)) => self.handle_wait(net, place, &tuple, incoming),
             None => match self.find_listener(net, &tuple) {
                 Some(index) => {
-                    let verdict = self.handle_in_listen(net, index, &tuple, &incoming, None);
+                    let verdict = self.handle_in_listen(net, index, &tuple, incoming, None);
                     self.settle(net, index);
                     verdict
                 }
@@ -351,9 +352,9 @@ impl Tcp {
         }
     }
 
-    fn handle_wait(&mut self, net: &mut Net<'_>, place: u32, tuple: &Tuple, incoming: &Incoming<'_>) -> Verdict {
+    fn handle_wait(&mut self, net: &mut Net<'_>, place: u32, tuple: &Tuple, incoming: Incoming<'_>) -> Verdict {
         let Some(wait) = self.shared.waits.get_mut(place as usize) else { return Verdict::Done };
-        let verdict = wait.handle(net, incoming);
+        let verdict = wait.handle(net, &incoming);
         match verdict {
             WaitVerdict::Done => {}
             WaitVerdict::Answer => {

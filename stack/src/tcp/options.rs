@@ -1,6 +1,8 @@
 //! TCP's own socket options with Linux's ranges and errors (`do_tcp_setsockopt`, `do_tcp_getsockopt`), and what the
 //! common ones need of TCP. TCP_INFO is in `info.rs`.
 
+use alloc::vec::Vec;
+
 use super::Tcp;
 use super::sock::Sock;
 use super::state::State;
@@ -43,6 +45,8 @@ pub struct TcpOptions {
     /// In milliseconds.
     pub user_timeout: u32,
     pub not_sent_low_water: u32,
+    /// TCP_SAVE_SYN: 0 off, 1 from the IP header on, 2 from the link's on.
+    pub save_syn: u8,
     pub fast_open: i32,
     pub fast_open_connect: bool,
 }
@@ -114,6 +118,10 @@ impl Sock {
                 self.tcp.user_timeout = value.unsigned_abs();
             }
             SetOption::NotSentLowWater(value) => self.tcp.not_sent_low_water = *value,
+            SetOption::SaveSyn(value) => {
+                self.tcp.save_syn =
+                    u8::try_from(*value).ok().filter(|value| *value <= 2).ok_or(OptionError::Invalid)?;
+            }
             SetOption::FastOpen(value) => {
                 if *value < 0 || !matches!(self.state, State::Closed | State::Listen) {
                     return Err(OptionError::Invalid);
@@ -147,6 +155,14 @@ impl Sock {
             self.rcv_ssthresh = self.rcv_ssthresh.min(self.tcp.window_clamp);
         }
         Ok(())
+    }
+
+    /// TCP_SAVED_SYN: given once, whole or not at all.
+    pub(super) fn take_saved_syn(&mut self, room: usize) -> Result<OptionValue, OptionError> {
+        if self.saved_syn.as_ref().is_some_and(|bytes| bytes.len() > room) {
+            return Err(OptionError::Invalid);
+        }
+        Ok(OptionValue::Bytes(self.saved_syn.take().map(Vec::from).unwrap_or_default()))
     }
 
     /// `__tcp_sock_set_quickack`.
@@ -205,6 +221,10 @@ impl Sock {
             }
             OptionName::UserTimeout => int(self.tcp.user_timeout),
             OptionName::NotSentLowWater => OptionValue::Int(self.tcp.not_sent_low_water.cast_signed()),
+            OptionName::SaveSyn => int(u32::from(self.tcp.save_syn)),
+            OptionName::SavedSynLength => {
+                int(self.saved_syn.as_ref().and_then(|bytes| u32::try_from(bytes.len()).ok()).unwrap_or(0))
+            }
             OptionName::FastOpen => OptionValue::Int(self.tcp.fast_open),
             OptionName::FastOpenConnect => int(u32::from(self.tcp.fast_open_connect)),
             OptionName::Info => OptionValue::Bytes(self.info(net.now)),
@@ -212,7 +232,9 @@ impl Sock {
                 Some(route) if !matches!(self.state, State::Closed | State::Listen) => int(u32::from(route.mtu)),
                 _ => return Err(OptionError::NotConnected),
             },
-            OptionName::IcmpFilter | OptionName::HeaderIncluded => return Err(OptionError::Unknown),
+            OptionName::SavedSyn { .. } | OptionName::IcmpFilter | OptionName::HeaderIncluded => {
+                return Err(OptionError::Unknown);
+            }
         })
     }
 }

@@ -84,6 +84,8 @@ pub struct Sock {
     /// The peer's FIN has been taken (SOCK_DONE).
     pub finished: bool,
     pub listen: Option<Box<Listen>>,
+    /// Headers of the SYN that opened the connection (TCP_SAVED_SYN); read once.
+    pub saved_syn: Option<Box<[u8]>>,
 
     pub iss: Seq,
     pub snd_una: Seq,
@@ -227,6 +229,7 @@ impl Sock {
             shutdown_write: false,
             finished: false,
             listen: None,
+            saved_syn: None,
             iss: Seq(0),
             snd_una: Seq(0),
             snd_nxt: Seq(0),

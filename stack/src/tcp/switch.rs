@@ -182,8 +182,12 @@ impl Protocol for Tcp {
         self.change_option(net, index, option)
     }
 
-    fn option(&self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
-        let sock = self.place(sock).and_then(|index| self.sock(index)).ok_or(OptionError::Invalid)?;
+    fn option(&mut self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
+        let index = self.place(sock).ok_or(OptionError::Invalid)?;
+        let sock = self.sock_mut(index).ok_or(OptionError::Invalid)?;
+        if let OptionName::SavedSyn { room } = name {
+            return sock.take_saved_syn(room);
+        }
         let settings = net.settings;
         sock.read_option(settings, net, name)
     }

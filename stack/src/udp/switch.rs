@@ -205,7 +205,7 @@ impl Protocol for Udp {
         }
     }
 
-    fn option(&self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
+    fn option(&mut self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
         let sock = self.socks.find(sock).ok_or(OptionError::Unknown)?;
         match name {
             OptionName::Mtu => path_mtu(net, sock.peer, sock.local),

@@ -239,7 +239,7 @@ fn where_ports_may_grow_a_connect_asks_for_more_before_it_has_tried_all() {
     let mut pair = Pair::new();
     let mut ranges = alloc::vec![(40_000, 40_127)];
     pair.left.tcp.restrict_ports(ranges.clone(), true);
-    let mut connect = |pair: &mut Pair| {
+    let connect = |pair: &mut Pair| {
         let sock = pair.socket(true);
         pair.connect(true, sock, 80)
     };

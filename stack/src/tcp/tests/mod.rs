@@ -6,6 +6,7 @@ mod data;
 mod handshake;
 mod hostile;
 mod limits;
+mod listen;
 mod recovery;
 
 use alloc::collections::BTreeMap;
@@ -76,6 +77,7 @@ impl Host {
             tos: 0,
             checksum: RxChecksum::Valid,
             gso_size: packet.gso_size,
+            network_at: 0,
         };
         let mut buffer = packet.bytes.clone();
         let end = buffer.len();
