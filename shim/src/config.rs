@@ -53,7 +53,7 @@ fn state() -> &'static State {
                 // Without its file the log goes to stderr and says so itself.
                 let _ = logging::install(&config);
                 let strict = config.strict.value;
-                let settings = config.address.is_some().then_some(Settings { config });
+                let settings = config.wants_stack().then_some(Settings { config });
                 State { settings, strict, complaint: NO_ADDRESS.to_owned() }
             }
             Err(error) => {

@@ -159,8 +159,13 @@ impl Default for Ip {
 
 impl Ip {
     /// Takes over the interface's address and makes the routes that follow from it (`inet_set_ifa`, `fib_add_ifaddr`).
-    /// Routes added by hand are forgotten, as they are when a device goes down.
+    /// Routes added by hand are forgotten when the device had gone down or has another address, and survive a change of
+    /// its MTU or abilities.
     pub fn configure(&mut self, interface: &InterfaceConfig) {
+        let place = |interface: &InterfaceConfig| (interface.address, interface.prefix);
+        if !self.up || self.interface.as_ref().map(place) != Some(place(interface)) {
+            self.routes.forget_added();
+        }
         self.routes.configure(interface);
         self.interface = Some(interface.clone());
         self.up = true;
@@ -185,7 +190,7 @@ impl Ip {
 
     /// Adds a route (`ip route add`).
     pub fn add_route(&mut self, entry: RouteEntry) {
-        self.routes.insert(entry);
+        self.routes.add(entry);
     }
 
     /// Takes a route away; says whether there was one.

@@ -86,10 +86,24 @@ impl RouteEntry {
 pub struct RouteTable {
     /// Longest prefix first, then lowest metric, then oldest.
     rows: Vec<RouteEntry>,
+    /// Those of the rows that do not follow from the interface.
+    added: Vec<RouteEntry>,
     learnt: BTreeMap<IpAddr, (u16, Instant)>,
 }
 
 impl RouteTable {
+    /// Adds a row that stays when the interface is configured again.
+    pub fn add(&mut self, row: RouteEntry) {
+        self.added.retain(|old| (old.destination, old.prefix, old.metric) != (row.destination, row.prefix, row.metric));
+        self.added.push(row);
+        self.insert(row);
+    }
+
+    /// The next [`RouteTable::configure`] leaves those rows out that were added.
+    pub fn forget_added(&mut self) {
+        self.added.clear();
+    }
+
     /// Adds a row (`fib_table_insert`). An equal prefix with the same metric is replaced.
     pub fn insert(&mut self, row: RouteEntry) {
         let key = |row: &RouteEntry| (u8::MAX - row.prefix, row.metric);
@@ -100,6 +114,7 @@ impl RouteTable {
 
     /// Takes a row away; says whether there was one.
     pub fn remove(&mut self, destination: IpAddr, prefix: u8) -> bool {
+        self.added.retain(|row| (row.destination, row.prefix) != (destination, prefix));
         let before = self.rows.len();
         self.rows.retain(|row| (row.destination, row.prefix) != (destination, prefix));
         self.rows.len() != before
@@ -149,6 +164,9 @@ impl RouteTable {
                 source: Some(address),
                 ..RouteEntry::new(unspecified_like(gateway), 0, RouteAction::Unicast)
             });
+        }
+        for row in self.added.clone() {
+            self.insert(row);
         }
     }
 

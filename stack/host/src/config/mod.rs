@@ -14,6 +14,7 @@ use crate::device::{self, DeviceSpec, LocalAddress};
 use log::{Level, LevelFilter};
 use remora_stack::frame::{DeviceCapabilities, Medium};
 use remora_stack::interface::{InterfaceConfig, MacAddress};
+use remora_stack::ip::route::RouteEntry;
 use remora_stack::settings::Settings;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -96,6 +97,8 @@ pub struct Config {
     pub takes_interface_address: Option<Source>,
     /// Default gateway.
     pub gateway: Option<Value<Ipv4Addr>>,
+    /// The kernel's other routes over the interface, taken with its address.
+    pub routes: Vec<RouteEntry>,
     /// Our link-layer address; `None` until resolved.
     pub mac: Option<Value<MacAddress>>,
     /// Largest IP packet in bytes; `None` until resolved.
@@ -129,6 +132,7 @@ impl Default for Config {
             address: None,
             takes_interface_address: None,
             gateway: None,
+            routes: Vec::new(),
             mac: None,
             mtu: None,
             device: Value::new(DeviceKind::Packet, Source::Default),
@@ -212,6 +216,34 @@ impl Config {
             Self::from_environment(&|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))?;
         config.resolve(&System::host())?;
         Ok(config)
+    }
+
+    /// Whether the stack is to be used, be its address known yet or only with the interface.
+    #[must_use]
+    pub const fn wants_stack(&self) -> bool {
+        self.address.is_some() || self.takes_interface_address.is_some()
+    }
+
+    /// The same configuration with what the system says now: an interface may have come, or an address.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`] and [`Config::require_interface`].
+    pub fn looked_up_again(&self) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        let system = System::host();
+        config.resolve(&system)?;
+        if config.address.is_none() {
+            config.require_interface(&system)?;
+        }
+        Ok(config)
+    }
+
+    /// The settings of this moment: /proc/sys as it is now, and the overrides.
+    #[must_use]
+    pub fn settings_now(&self) -> Settings {
+        let mut config = self.clone();
+        config.resolve_settings(&System::host());
+        config.settings
     }
 
     /// What is to be opened, once an address is there.

@@ -5,8 +5,9 @@ use super::{Cidr, Config, ConfigError, Origin, Source, Value};
 use crate::sys::call::{self, Errno};
 use log::Level;
 use remora_stack::interface::MacAddress;
+use remora_stack::ip::route::{RouteAction, RouteEntry};
 use remora_stack::settings::Settings;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Congestion control algorithms that the stack has.
 pub const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "reno"];
@@ -17,8 +18,10 @@ const MTU_DEFAULT: u16 = 1_500;
 /// ARPHRD_ETHER: the hardware types whose link address is a MAC address. Loopback has one of zeros.
 const HARDWARE_ETHER: u16 = 1;
 
-/// RTF_UP | RTF_GATEWAY of /proc/net/route.
-const ROUTE_GATEWAY: u32 = 3;
+/// RTF_UP, RTF_GATEWAY and RTF_REJECT of /proc/net/route.
+const ROUTE_UP: u32 = 1;
+const ROUTE_GATEWAY: u32 = 2;
+const ROUTE_REJECT: u32 = 0x200;
 
 /// What is asked of an interface.
 pub type InterfaceFacts = call::Interface;
@@ -53,16 +56,15 @@ fn candidates() -> Vec<String> {
 
 impl Config {
     /// Completes the configuration. It may be called again when the interface has appeared or changed: what was given
-    /// stays, what was found is found anew. An interface that does not exist yet is no error here, since devices are
-    /// waited for; see [`Config::require_interface`].
+    /// stays, what was found is found anew. An interface that does not exist yet, or has no address yet that it is to be
+    /// used with, is no error here, since devices are waited for; see [`Config::require_interface`].
     ///
     /// # Errors
-    /// No interface can be chosen, `iface` has no address to take, the MTU is more than the interface carries.
+    /// No interface can be chosen, the MTU is more than the interface carries.
     pub fn resolve(&mut self, system: &System<'_>) -> Result<(), ConfigError> {
         self.notes.clear();
         self.resolve_settings(system);
-        let has_address = self.address.is_some() || self.takes_interface_address.is_some();
-        if !has_address {
+        if !self.wants_stack() {
             return Ok(());
         }
         if self.device.value.needs_interface() && self.interface.is_none() {
@@ -82,19 +84,23 @@ impl Config {
         Ok(())
     }
 
-    /// Says so when the interface that is needed does not exist.
+    /// Says so when the interface that is needed does not exist, or has no address to take.
     ///
     /// # Errors
-    /// [`ConfigError::InterfaceMissing`].
+    /// [`ConfigError::InterfaceMissing`], [`ConfigError::NoInterfaceAddress`].
     pub fn require_interface(&self, system: &System<'_>) -> Result<Option<InterfaceFacts>, ConfigError> {
         let Some(name) = self.interface.as_ref().filter(|_| self.device.value.needs_interface()) else {
             return Ok(None);
         };
-        (system.interface)(&name.value).map(Some).map_err(|_| ConfigError::InterfaceMissing {
+        let facts = (system.interface)(&name.value).map_err(|_| ConfigError::InterfaceMissing {
             origin: Origin::of(&name.source, "REMORA_IFACE", "iface"),
             interface: name.value.clone(),
             candidates: (system.candidates)(),
-        })
+        })?;
+        if self.takes_interface_address.is_some() && self.address.is_none() {
+            return Err(ConfigError::NoInterfaceAddress { interface: name.value.clone() });
+        }
+        Ok(Some(facts))
     }
 
     fn resolve_address(&mut self, system: &System<'_>, facts: Option<&InterfaceFacts>) -> Result<(), ConfigError> {
@@ -108,15 +114,35 @@ impl Config {
             prefix: u8::try_from(u32::from(mask).leading_ones()).unwrap_or(32).max(1),
         });
         let Some(cidr) = found.filter(|cidr| !cidr.address.is_loopback()) else {
-            return Err(ConfigError::NoInterfaceAddress { interface: name });
+            self.address = None;
+            return Ok(());
         };
         self.address = Some(Value::new(cidr, Source::Interface));
         // The kernel's default route belongs to the kernel's address as much as its prefix does.
         if self.gateway.as_ref().is_none_or(|gateway| gateway.source == Source::Interface) {
-            let route = (system.read)("/proc/net/route").and_then(|table| default_gateway(&table, &name));
-            self.gateway = route
-                .filter(|gateway| cidr.prefix == 32 || cidr.contains(*gateway))
-                .map(|gateway| Value::new(gateway, Source::Interface));
+            let mut routes = (system.read)("/proc/net/route").map_or_else(Vec::new, |table| routes_of(&table, &name));
+            let default = routes
+                .iter()
+                .filter(|route| route.prefix == 0)
+                .filter_map(|route| match route.gateway {
+                    Some(IpAddr::V4(gateway)) if gateway != cidr.address => Some((route.metric, gateway)),
+                    _ => None,
+                })
+                .min();
+            self.gateway = default
+                .filter(|(_, gateway)| cidr.prefix == 32 || cidr.contains(*gateway))
+                .map(|(_, gateway)| Value::new(gateway, Source::Interface));
+            let connected = Ipv4Addr::from_bits(cidr.address.to_bits() & cidr.mask());
+            routes.retain(|route| {
+                let has_default = self.gateway.is_some() && route.prefix == 0;
+                !has_default && (route.destination, route.prefix) != (IpAddr::V4(connected), cidr.prefix)
+            });
+            for route in &mut routes {
+                route.source = Some(cidr.address.into());
+                // Over a point-to-point device one may name one's own end (`ip route add ... via`).
+                route.gateway = route.gateway.filter(|gateway| *gateway != IpAddr::V4(cidr.address));
+            }
+            self.routes = routes;
         }
         self.check_gateway()
     }
@@ -151,7 +177,7 @@ impl Config {
         });
     }
 
-    fn resolve_settings(&mut self, system: &System<'_>) {
+    pub(super) fn resolve_settings(&mut self, system: &System<'_>) {
         let found = settings_from_proc(system.read, self.interface.as_ref().map(|name| name.value.as_str()));
         self.settings = found.settings;
         self.setting_sources = found.read.into_iter().map(|name| (name, Source::Proc)).collect();
@@ -231,24 +257,31 @@ pub(super) fn derive_mac(address: Ipv4Addr, own: Option<MacAddress>) -> MacAddre
     MacAddress([((a ^ g) & 0xfc) | 0x02, b ^ h, c, d, e, f])
 }
 
-/// The gateway of the default route over `interface` with the lowest metric, from the text of /proc/net/route.
-fn default_gateway(table: &str, interface: &str) -> Option<Ipv4Addr> {
-    table
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut columns = line.split_ascii_whitespace();
-            let name = columns.next()?;
-            let hexadecimal = |text: Option<&str>| u32::from_str_radix(text?, 16).ok();
-            let destination = hexadecimal(columns.next())?;
-            // Addresses are printed as the word that lies in memory.
-            let gateway = Ipv4Addr::from(hexadecimal(columns.next())?.to_ne_bytes());
-            let flags = hexadecimal(columns.next())?;
-            let metric: u32 = columns.nth(2)?.parse().ok()?;
-            let mask = hexadecimal(columns.next())?;
-            let fits = name == interface && destination == 0 && mask == 0 && flags & ROUTE_GATEWAY == ROUTE_GATEWAY;
-            fits.then_some((metric, gateway))
-        })
-        .min()
-        .map(|(_, gateway)| gateway)
+/// The routes over `interface`, from the text of /proc/net/route (`fib_route_seq_show`).
+fn routes_of(table: &str, interface: &str) -> Vec<RouteEntry> {
+    table.lines().skip(1).filter_map(|line| route_of(line, interface)).collect()
+}
+
+fn route_of(line: &str, interface: &str) -> Option<RouteEntry> {
+    let mut columns = line.split_ascii_whitespace();
+    let name = columns.next()?;
+    let hexadecimal = |text: Option<&str>| u32::from_str_radix(text?, 16).ok();
+    // Addresses are printed as the word that lies in memory.
+    let address = |text: Option<&str>| hexadecimal(text).map(|word| Ipv4Addr::from(word.to_ne_bytes()));
+    let destination = address(columns.next())?;
+    let gateway = address(columns.next())?;
+    let flags = hexadecimal(columns.next())?;
+    let metric = columns.nth(2)?.parse().ok()?;
+    let mask = address(columns.next())?;
+    let mtu: u32 = columns.next()?.parse().ok()?;
+    let window = columns.next()?.parse().ok()?;
+    let prefix = u8::try_from(mask.to_bits().leading_ones()).ok()?;
+    let action = if flags & ROUTE_REJECT != 0 { RouteAction::Unreachable } else { RouteAction::Unicast };
+    (name == interface && flags & ROUTE_UP != 0).then(|| RouteEntry {
+        gateway: (flags & ROUTE_GATEWAY != 0).then_some(gateway.into()),
+        metric,
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+        window,
+        ..RouteEntry::new(destination.into(), prefix, action)
+    })
 }

@@ -375,7 +375,11 @@ fn iface_takes_address_mac_and_gateway_of_the_kernel() {
     let device = DeviceCapabilities { medium: Medium::Ethernet, mtu: 1_400, gso_max: 0, checksum_tx: false };
     assert!(!config.interface_config(device).unwrap().probe);
     let mut none = parse(&[("REMORA_ADDR", "iface"), ("REMORA_IFACE", "eth0")]).unwrap();
-    let error = with_system(Some(ethernet(None)), &[], |system| none.resolve(system)).unwrap_err();
+    let error = with_system(Some(ethernet(None)), &[], |system| {
+        none.resolve(system).unwrap();
+        none.require_interface(system).unwrap_err()
+    });
+    assert!(none.wants_stack() && none.device_spec().is_none());
     assert!(error.to_string().starts_with("REMORA_ADDR=iface: eth0 has no IPv4 address: allowed is"));
 }
 

@@ -4,7 +4,7 @@
 use super::keeper::{self, Message, Phase, send_to_keeper};
 use super::registry::{ClaimError, random_word};
 use super::{Core, Open, Runtime};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::device::pcap::{PcapTee, PcapWriter};
 use crate::device::{self, Device, DeviceError, DeviceKind, OpenError};
 use crate::sys::alloc::leave_arena;
@@ -22,6 +22,8 @@ use std::time::Duration;
 pub enum BringUpError {
     /// No address is configured: the program runs on the kernel's sockets.
     NotConfigured,
+    /// The interface is not there yet or has no address, or the configuration does not fit it.
+    Interface(ConfigError),
     /// The device cannot be opened; the text says what to do.
     Device(OpenError),
     /// Other families on this address hold all port blocks.
@@ -36,6 +38,7 @@ impl fmt::Display for BringUpError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotConfigured => write!(formatter, "{}", crate::config::NO_ADDRESS),
+            Self::Interface(error) => error.fmt(formatter),
             Self::Device(error) => error.fmt(formatter),
             Self::NoPorts => {
                 write!(
@@ -163,10 +166,11 @@ impl Runtime {
     }
 
     fn open_and_attach(&self) -> Result<(), BringUpError> {
-        let config = self.config;
-        if config.device_spec().is_none() {
+        if !self.config.wants_stack() {
             return Err(BringUpError::NotConfigured);
         }
+        // The interface may have come, changed or got its address since the family was started.
+        let config = &self.config.looked_up_again().map_err(BringUpError::Interface)?;
         self.prepare();
         let open = self.family.open();
         let random = random_word();
@@ -214,6 +218,9 @@ impl Runtime {
             core.here = true;
             core.may_spin = may_spin;
             core.stack.attach(now, interface);
+            for route in &config.routes {
+                core.stack.add_route(*route);
+            }
             core.registry.filter_again();
             core.ring_keeper();
             Ok(())

@@ -370,6 +370,7 @@ fn make(config: &Config, instead: bool) -> Result<&'static Runtime, StartError> 
         joined_keeper: Word::new(0),
         family_fds: Word::new(0),
         device_here: Word::new(0),
+        settings_read: AtomicU64::new(call::now().micros()),
     }));
     let slot = runtime.enter(|core, _| core.take_slot(call::getpid())).unwrap_or(SlotId::NONE);
     runtime.set_slot(slot);

@@ -41,7 +41,8 @@ use remora_stack::socket::protocol::{AddressFamily, Readiness, SocketId, SocketT
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 use std::cell::Cell;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Names the open file description of one of our sockets. Zeroed, it names nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -210,7 +211,12 @@ pub struct Runtime {
     family_fds: Word,
     /// Which device this process has the descriptors of.
     device_here: Word,
+    /// When the settings were last read, in microseconds.
+    settings_read: AtomicU64,
 }
+
+/// How old the settings may be that a new socket begins with. Reading them all takes a third of a millisecond.
+const SETTINGS_AGE: Duration = Duration::from_millis(100);
 
 impl Runtime {
     /// The configuration that the family was started with.
@@ -288,6 +294,7 @@ impl Runtime {
         protocol: u8,
         nonblocking: bool,
     ) -> Result<DescriptionId, CreateError> {
+        self.read_settings_again();
         let slot = self.slot();
         self.enter(|core, now| {
             let socket = core.stack.socket(now, family, kind, protocol)?;
@@ -295,6 +302,19 @@ impl Runtime {
             Ok(core.describe(self.family.open(), slot, socket, kind, nonblocking))
         })
         .unwrap_or(Err(CreateError::NoMemory))
+    }
+
+    /// A new socket goes by /proc/sys as it is, not as it was when the family began (`tcp_init_sock`).
+    fn read_settings_again(&self) {
+        let now = call::now();
+        let micros = now.micros();
+        let read = self.settings_read.load(Ordering::Relaxed);
+        if Duration::from_micros(micros.saturating_sub(read)) < SETTINGS_AGE {
+            return;
+        }
+        self.settings_read.store(micros, Ordering::Relaxed);
+        let settings = self.config.settings_now();
+        let _ = self.enter(|core, _| *core.stack.settings_mut() = settings);
     }
 
     /// Makes a description for a socket that `accept` has given, held once by this process. `listener` is whose it was.
