@@ -66,6 +66,8 @@ counters! {
         tcp_timeouts = "TCPTimeouts"; tcp_loss_probes = "TCPLossProbes"; tcp_loss_probe_recovery = "TCPLossProbeRecovery";
         tcp_reno_recovery_fail = "TCPRenoRecoveryFail"; tcp_sack_recovery_fail = "TCPSackRecoveryFail";
         tcp_rcv_collapsed = "TCPRcvCollapsed"; tcp_dsack_old_sent = "TCPDSACKOldSent"; tcp_dsack_ofo_sent = "TCPDSACKOfoSent";
+        tcp_sack_discard = "TCPSACKDiscard"; tcp_dsack_ignored_old = "TCPDSACKIgnoredOld";
+        tcp_dsack_ignored_no_undo = "TCPDSACKIgnoredNoUndo"; tcp_dsack_ignored_dubious = "TCPDSACKIgnoredDubious";
         tcp_dsack_recv = "TCPDSACKRecv"; tcp_dsack_ofo_recv = "TCPDSACKOfoRecv"; tcp_abort_on_data = "TCPAbortOnData";
         tcp_abort_on_close = "TCPAbortOnClose"; tcp_abort_on_memory = "TCPAbortOnMemory"; tcp_abort_on_timeout = "TCPAbortOnTimeout";
         tcp_abort_on_linger = "TCPAbortOnLinger"; tcp_abort_failed = "TCPAbortFailed"; tcp_memory_pressures = "TCPMemoryPressures";

@@ -26,6 +26,16 @@ pub struct Settings {
     pub tcp_syn_retries: u8,
     /// net.ipv4.tcp_synack_retries.
     pub tcp_synack_retries: u8,
+    /// net.ipv4.tcp_recovery: bit 0 RACK, bit 1 a window for reordering that stays, bit 2 no threshold of duplicates.
+    pub tcp_recovery: u8,
+    /// net.ipv4.tcp_early_retrans: 3 and 4 allow tail loss probes.
+    pub tcp_early_retrans: u8,
+    /// net.ipv4.tcp_frto: 0 off.
+    pub tcp_frto: u8,
+    /// net.ipv4.tcp_reordering: segments, at the start of a connection.
+    pub tcp_reordering: u32,
+    /// net.ipv4.tcp_max_reordering, in segments.
+    pub tcp_max_reordering: u32,
     /// net.ipv4.tcp_retries1.
     pub tcp_retries1: u8,
     /// net.ipv4.tcp_retries2.
@@ -152,6 +162,11 @@ impl Default for Settings {
             tcp_ecn: 2,
             tcp_syn_retries: 6,
             tcp_synack_retries: 5,
+            tcp_recovery: 1,
+            tcp_early_retrans: 3,
+            tcp_frto: 2,
+            tcp_reordering: 3,
+            tcp_max_reordering: 300,
             tcp_retries1: 3,
             tcp_retries2: 15,
             tcp_orphan_retries: 0,

@@ -5,13 +5,20 @@ use core::time::Duration;
 
 use super::Shared;
 use super::congestion::AckSample;
-use super::header::Flags;
+use super::header::{Flags, Header};
 use super::receive::Incoming;
-use super::recovery::AckKind;
+use super::recovery::Acknowledged;
 use super::sack::Delivery;
+use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
+use super::undo::Echo;
+use crate::settings::Settings;
 use crate::socket::protocol::Net;
+use crate::time::Instant;
+
+/// One jiffy: a timer whose time has passed fires then.
+const TICK: Duration = Duration::from_millis(4);
 
 /// What `acknowledge` made of the ACK field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,75 +41,63 @@ impl Sock {
         challenge: bool,
     ) -> AckResult {
         let header = incoming.header;
-        let before = self.board.packets_out;
-        let prior = self.before_ack();
         let mut delivery = Delivery::default();
-        self.board.begin_ack(Duration::from_micros(u64::from(self.rtt.least)));
+        let mut ack = self.before_ack(&header);
         if header.ack.before(self.snd_una) {
-            //= RFC 5961 §5.2: snd_una - max_window <= ack
-            if header.ack.before(self.snd_una - self.max_window) {
+            //= RFC 5961 §5.2: snd_una - max_window <= ack, and nothing is acknowledged that was never sent.
+            let reach = u64::from(self.max_window).min(self.bytes_acked);
+            if header.ack.before(self.snd_una - u32::try_from(reach).unwrap_or(u32::MAX)) {
                 if challenge {
                     self.challenge_ack(shared, net);
                 }
                 return AckResult::Invalid;
             }
             if self.sack && !header.options.sack.is_empty() {
-                self.board.report(header.options.sack.as_slice(), self.snd_una, self.snd_nxt, net.now, &mut delivery);
-                let kind = AckKind { advanced: false, not_duplicate: true };
-                self.after_ack(net.now, net.counters, kind, &delivery);
-                self.control_window(net, &prior, &delivery, None);
+                self.take_reports(net, header.options.sack.as_slice(), header.ack, self.snd_una, &mut delivery);
+                ack.not_duplicate = true;
+                self.conclude(net, &ack, &delivery);
             }
             return AckResult::Old;
         }
         if header.ack.after(self.snd_nxt) {
             return AckResult::Invalid;
         }
-        let advanced = header.ack.after(self.snd_una);
-        if advanced {
+        ack.advanced = header.ack.after(self.snd_una);
+        if ack.advanced {
             self.retransmits = 0;
             self.bytes_acked += u64::from(header.ack.distance_from(self.snd_una));
         }
+        let before = self.board.packets_out;
+        let prior_high = self.board.highest_sacked(self.snd_una);
         self.update_ts_recent(net.now, incoming);
-        let window_moved = self.update_send_window(incoming);
-        let acked_before = self.snd_una;
-        if advanced {
+        let window_newer = self.update_send_window(incoming);
+        ack.not_duplicate = ack.advanced || window_newer || incoming.length > 0;
+        if ack.advanced {
             self.free_acknowledged(incoming);
         }
         if self.sack && !header.options.sack.is_empty() {
-            self.board.report(header.options.sack.as_slice(), header.ack, self.snd_nxt, net.now, &mut delivery);
-            if delivery.duplicate {
-                net.counters.tcp_dsack_recv += 1;
-            }
+            self.take_reports(net, header.options.sack.as_slice(), header.ack, ack.prior_una, &mut delivery);
         }
         self.soft_error = None;
         self.probes_out = 0;
         self.last_ack_received = net.now;
         if before > 0 {
-            self.board.acknowledge(self.snd_una, net.now, &mut delivery);
-            let from_echo = self.sample_round_trip(net, incoming, &delivery, advanced);
-            let rtt = delivery.latest_rtt.or(from_echo);
-            let facts = self.facts(net.now);
-            self.algorithm.pkts_acked(&mut self.window, &facts, &AckSample { acked: delivery.acked, rtt });
-            let not_duplicate = advanced || window_moved || incoming.length > 0 || delivery.duplicate;
-            self.digest_probe(net.now, net.counters, &delivery, not_duplicate);
-            let kind = AckKind { advanced, not_duplicate };
-            self.after_ack(net.now, net.counters, kind, &delivery);
-            self.control_window(net, &prior, &delivery, rtt);
-            net.counters.tcp_delivered +=
-                u64::from(delivery.acked - delivery.acked_sacked.min(delivery.acked)) + u64::from(delivery.sacked);
-            if delivery.acked > 0 {
-                //= RFC 6298 (5.3)
-                self.restart_timer(net.now);
+            self.digest(net, incoming, &mut ack, &mut delivery, prior_high);
+        } else {
+            // What was sent is all acknowledged, and yet a D-SACK may call a repetition needless.
+            if delivery.duplicate {
+                self.conclude(net, &ack, &delivery);
             }
+            self.digest_probe(net, &ack, &delivery);
         }
         if let Some(route) = self.route
-            && advanced
+            && ack.advanced
             && !route.local
         {
             net.ip.confirm_neighbour(route.next_hop);
         }
         self.check_probe(net.now);
-        if advanced && self.snd_una != acked_before {
+        if ack.advanced {
             // What MSG_MORE held back goes out with the next ACK, as on Linux.
             self.more = false;
             self.expand_send_buffer(net.settings);
@@ -111,6 +106,65 @@ impl Sock {
             }
         }
         AckResult::Taken
+    }
+
+    /// What has to be known of the time before an ACK.
+    fn before_ack(&mut self, header: &Header) -> Acknowledged {
+        self.board.begin_ack(Duration::from_micros(u64::from(self.rtt.least)));
+        let echo = header.options.timestamps.map(|timestamps| timestamps.echo);
+        Acknowledged {
+            advanced: false,
+            not_duplicate: false,
+            congestion_echo: false,
+            prior_una: self.snd_una,
+            prior_lost: self.board.rate.lost,
+            prior_delivered: self.board.rate.delivered,
+            prior_in_flight: self.board.in_flight(),
+            rtt: None,
+            echo: echo
+                .filter(|echo| self.timestamps && *echo != 0)
+                .map(|value| Echo { value, offset: self.timestamp_offset }),
+        }
+    }
+
+    /// The part of `tcp_ack` for segments in flight: what has arrived, what is lost, what the window becomes.
+    fn digest(
+        &mut self,
+        net: &mut Net<'_>,
+        incoming: &Incoming<'_>,
+        ack: &mut Acknowledged,
+        delivery: &mut Delivery,
+        prior_high: Seq,
+    ) {
+        self.board.acknowledge(self.snd_una, (self.high_seq, prior_high), net.now, ack.echo, delivery);
+        if delivery.syn {
+            self.retransmit_since = None;
+        }
+        let from_echo = self.sample_round_trip(net, incoming, delivery, ack.advanced);
+        ack.rtt = delivery.latest_rtt.or(from_echo);
+        self.board.count_delivered(self.sack, delivery);
+        if self.sack {
+            if let Some(late) = delivery.late
+                && self.note_reordering(late, net.settings.tcp_max_reordering)
+            {
+                net.counters.tcp_sack_reorder += 1;
+            }
+        } else if delivery.acked > 0 {
+            if self.board.uncount_duplicates(delivery.acked, net.settings.tcp_max_reordering) {
+                net.counters.tcp_reno_reorder += 1;
+            }
+            // Without SACK it is not known which copy it was.
+            delivery.original &= !delivery.ambiguous;
+        }
+        let facts = self.facts(net.now);
+        self.algorithm.pkts_acked(&mut self.window, &facts, &AckSample { acked: delivery.acked, rtt: ack.rtt });
+        self.adapt_reordering_window(net.settings.tcp_recovery, self.board.rate.prior_delivered());
+        self.digest_probe(net, ack, delivery);
+        let may_set = self.conclude(net, ack, delivery);
+        if may_set && (delivery.acked > 0 || delivery.outlasts_head) {
+            self.restart_timer(net.now, net.settings);
+        }
+        self.control_window(net, ack, delivery);
     }
 
     /// Frees what `ack` covers from the send buffer and moves `snd_una`.
@@ -128,7 +182,7 @@ impl Sock {
         }
     }
 
-    /// `tcp_ack_update_window`.
+    /// Takes over the window if this segment is the newer one (`tcp_ack_update_window`); says whether it is.
     pub(super) fn update_send_window(&mut self, incoming: &Incoming<'_>) -> bool {
         let header = incoming.header;
         let shift = if header.flags.contains(Flags::SYN) { 0 } else { self.snd_wscale };
@@ -140,10 +194,9 @@ impl Sock {
             return false;
         }
         self.snd_wl1 = header.seq;
-        let moved = self.snd_wnd != window;
         self.snd_wnd = window;
         self.max_window = self.max_window.max(window);
-        moved
+        true
     }
 
     /// `tcp_ack_update_rtt`: from the time of sending, or from timestamps where that is ambiguous.
@@ -166,27 +219,42 @@ impl Sock {
         };
         if let Some(rtt) = rtt {
             self.rtt.sample(rtt, self.snd_una, self.snd_nxt);
+            let latest = delivery.latest_rtt.unwrap_or(rtt);
+            // An ACK that the receiver held back tells nothing of the path.
+            if !(delivery.is_lone_runt && self.rtt.is_above_least(latest)) {
+                self.rtt.note_least(latest);
+            }
         }
         rtt.filter(|_| delivery.rtt.is_none())
     }
 
-    /// `tcp_rearm_rto`.
-    pub(super) fn restart_timer(&mut self, now: crate::time::Instant) {
-        if self.board.packets_out == 0 {
-            self.retransmit_at = None;
-            self.retransmit_since = None;
-            self.reordering_at = None;
-        } else {
-            let timeout = now + self.rtt.timeout();
-            self.retransmit_at = Some(match self.probe_time(now, timeout) {
-                Some(at) => (at, RetransmitTimer::Tail),
-                None => (timeout, RetransmitTimer::Repeat),
-            });
+    /// Starts the timer anew after progress, for a tail loss probe if possible (`tcp_set_xmit_timer`).
+    //= RFC 6298 (5.3)
+    pub(super) fn restart_timer(&mut self, now: Instant, settings: &Settings) {
+        if !self.schedule_probe(now, settings, true) {
+            self.rearm_timer(now);
         }
     }
 
+    /// When the oldest segment times out (`tcp_rto_delta_us`).
+    pub(super) fn head_timeout(&self, now: Instant) -> Instant {
+        self.board.head().map_or(now, |head| head.sent_at) + self.rtt.timeout()
+    }
+
+    /// Starts the retransmission timer; after the timers of RACK and TLP it fires when it would have without them
+    /// (`tcp_rearm_rto`).
+    pub(super) fn rearm_timer(&mut self, now: Instant) {
+        self.retransmit_at = if self.board.packets_out == 0 {
+            None
+        } else if matches!(self.retransmit_at, Some((_, RetransmitTimer::Reorder | RetransmitTimer::Tail))) {
+            Some((self.head_timeout(now).max(now + TICK), RetransmitTimer::Repeat))
+        } else {
+            Some((now + self.rtt.timeout(), RetransmitTimer::Repeat))
+        };
+    }
+
     /// `tcp_ack_probe`: the window has opened, or stays closed while data waits.
-    fn check_probe(&mut self, now: crate::time::Instant) {
+    fn check_probe(&mut self, now: Instant) {
         if self.board.packets_out > 0 || self.unsent() == 0 || !self.state.may_send() {
             return;
         }
@@ -203,7 +271,7 @@ impl Sock {
 
     /// `tcp_sndbuf_expand`: room for twice the congestion window.
     //= REF T-06
-    pub(super) fn expand_send_buffer(&mut self, settings: &crate::settings::Settings) {
+    pub(super) fn expand_send_buffer(&mut self, settings: &Settings) {
         if self.options.send_buffer_locked || self.state == State::Closed {
             return;
         }

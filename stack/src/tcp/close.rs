@@ -89,6 +89,8 @@ impl Sock {
         self.rtt = super::rto::RoundTrip::default();
         self.window = super::congestion::Window::default();
         self.phase = super::recovery::Phase::Open;
+        self.recovery = super::recovery::Recovery::default();
+        self.duplicates_reported = 0;
         self.algorithm = self.algorithm.afresh();
         self.max_packets_out = 0;
         self.retransmits = 0;

@@ -2,10 +2,8 @@
 //! it is asked, and what becomes of its answers. The algorithms are in `congestion/`; when something is lost is
 //! decided in `recovery.rs`.
 
-use core::time::Duration;
-
 use super::congestion::{Algorithm, Event, Facts, Found, RateSample, UNPACED};
-use super::recovery::Phase;
+use super::recovery::{Acknowledged, Phase};
 use super::sack::Delivery;
 use super::sock::Sock;
 use crate::counters::Counters;
@@ -13,14 +11,6 @@ use crate::settings::Settings;
 use crate::socket::error::OptionError;
 use crate::socket::protocol::Net;
 use crate::time::Instant;
-
-/// Counts before an ACK.
-#[derive(Clone, Copy, Debug)]
-pub struct Before {
-    in_flight: u32,
-    lost: u32,
-    delivered: u32,
-}
 
 impl Sock {
     /// What the algorithm sees.
@@ -93,13 +83,6 @@ impl Sock {
         self.phase = phase;
     }
 
-    /// The threshold after congestion, and what has to be remembered for an undo (`tcp_init_cwnd_reduction`).
-    pub(super) fn begin_reduction(&mut self, now: Instant) {
-        self.window.prior_cwnd = self.window.cwnd;
-        self.window.count = 0;
-        self.lower_threshold(now);
-    }
-
     /// The threshold after congestion, by the algorithm's rule.
     pub(super) fn lower_threshold(&mut self, now: Instant) {
         let facts = self.facts(now);
@@ -112,35 +95,28 @@ impl Sock {
         self.window_limited || (self.window.is_slow_start() && self.window.cwnd < 2 * self.max_packets_out)
     }
 
-    /// What has to be known of the time before an ACK when it is digested.
-    pub(super) const fn before_ack(&self) -> Before {
-        Before { in_flight: self.board.in_flight(), lost: self.board.rate.lost, delivered: self.board.rate.delivered }
-    }
-
     /// An ACK was digested: the window goes on by the algorithm's rules (`tcp_cong_control`).
-    pub(super) fn control_window(
-        &mut self,
-        net: &mut Net<'_>,
-        before: &Before,
-        delivery: &Delivery,
-        rtt: Option<Duration>,
-    ) {
-        let acked_sacked = self.board.rate.delivered.wrapping_sub(before.delivered);
+    pub(super) fn control_window(&mut self, net: &mut Net<'_>, ack: &Acknowledged, delivery: &Delivery) {
+        let acked_sacked = self.board.rate.delivered.wrapping_sub(ack.prior_delivered);
         let tells = RateSample {
-            rtt,
-            losses: self.board.rate.lost.wrapping_sub(before.lost),
+            rtt: ack.rtt,
+            losses: self.board.rate.lost.wrapping_sub(ack.prior_lost),
             acked_sacked,
-            prior_in_flight: before.in_flight,
+            prior_in_flight: ack.prior_in_flight,
             is_ack_delayed: delivery.is_lone_runt,
             ..RateSample::default()
         };
+        net.counters.tcp_delivered += u64::from(acked_sacked);
         let sample = self.board.rate.sample(net.now, self.rtt.least, false, tells);
         let facts = self.facts(net.now);
         if self.algorithm.has_cong_control() {
             self.algorithm.cong_control(&mut self.window, &facts, &sample);
         } else {
-            // While the window is being reduced it does not grow (`tcp_in_cwnd_reduction`).
-            if acked_sacked > 0 && !matches!(self.phase, Phase::Recovery | Phase::Reduced) {
+            // On a path that reorders much, arrival counts in whatever order (`tcp_may_raise_cwnd`).
+            let disordered = self.board.reordering > net.settings.tcp_reordering && delivery.sacked > 0;
+            if self.phase.is_reduction() {
+                self.reduce(acked_sacked, tells.losses, ack.advanced);
+            } else if acked_sacked > 0 && (delivery.data_acked || disordered) {
                 self.algorithm.cong_avoid(&mut self.window, &facts, acked_sacked);
             }
             self.update_pacing_rate(net.settings);

@@ -9,13 +9,16 @@ mod connect;
 mod control;
 mod cookie;
 mod delayed_ack;
+mod duplicate;
 pub mod header;
 mod info;
 mod isn;
 mod keepalive;
 mod listen;
+mod loss;
 mod options;
 mod path_error;
+mod phase;
 mod poll;
 mod ports;
 mod rack;
@@ -23,6 +26,7 @@ mod rate;
 mod reassembly;
 mod receive;
 mod recovery;
+mod reduction;
 mod retransmit;
 mod rto;
 mod sack;
@@ -31,8 +35,10 @@ mod sequence;
 mod sock;
 mod state;
 mod switch;
+mod tail_probe;
 mod time_wait;
 mod timer;
+mod undo;
 mod window;
 
 #[cfg(test)]
@@ -439,9 +445,6 @@ impl Tcp {
             && at <= net.now
         {
             sock.retransmit_due(shared, net, timer);
-        }
-        if sock.reordering_at.is_some_and(|at| at <= net.now) {
-            sock.reordering_due(net);
         }
         if sock.ack.deadline().is_some_and(|at| at <= net.now) {
             sock.delayed_ack_due(net.counters);

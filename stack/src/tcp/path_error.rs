@@ -112,8 +112,7 @@ impl Sock {
         let new = self.current_mss(net.settings);
         if new < old && self.board.mark_oversized_lost(new) {
             self.last_mss = new;
-            self.enter_reduced(net.now);
-            self.head_due = true;
+            self.enter_oversized(net.now);
         }
     }
 }

@@ -78,6 +78,11 @@ impl DeliveryRate {
         }
     }
 
+    /// What had been delivered when the segment was sent that this ACK tells of, if it tells of any.
+    pub fn prior_delivered(&self) -> Option<u32> {
+        self.latest.map(|latest| latest.stamp.delivered)
+    }
+
     /// The program gives less than the network would take (`tcp_rate_check_app_limited`).
     pub fn limit(&mut self, in_flight: u32) {
         self.app_limited = self.delivered.wrapping_add(in_flight).max(1);

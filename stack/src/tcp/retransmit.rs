@@ -4,7 +4,6 @@
 use core::time::Duration;
 
 use super::Shared;
-use super::congestion::Event;
 use super::recovery::Phase;
 use super::rto;
 use super::sack::Mark;
@@ -31,37 +30,42 @@ impl Sock {
             RetransmitTimer::Repeat => self.repeat_due(shared, net),
             RetransmitTimer::Tail => self.tail_probe_due(net),
             RetransmitTimer::Probe => self.probe_timer_due(shared, net),
+            RetransmitTimer::Reorder => {
+                self.retransmit_at = Some((net.now, timer));
+                self.reordering_due(net);
+            }
         }
     }
 
+    /// `tcp_retransmit_timer`.
     fn repeat_due(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         if self.board.packets_out == 0 {
             return;
         }
+        self.tail_probe = None;
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
-        net.counters.tcp_timeouts += 1;
-        if self.is_given_up(net) {
-            self.give_up(shared, net);
-            return;
-        }
-        if self.retransmits == 0 {
-            match self.phase {
-                Phase::Recovery if self.sack => net.counters.tcp_sack_recovery_fail += 1,
-                Phase::Recovery => net.counters.tcp_reno_recovery_fail += 1,
-                Phase::Loss => net.counters.tcp_loss_failures += 1,
-                _ if self.sack && self.board.sacked_out > 0 => net.counters.tcp_sack_failures += 1,
-                _ => {}
+        if self.snd_wnd == 0 && !self.orphan && !opening {
+            // The peer has shrunk its window to nothing: repetitions become probes, and go on while it answers.
+            if self.is_silent_behind_closed_window(net.now) {
+                self.give_up(shared, net);
+                return;
             }
-        }
-        if self.retransmits >= u32::from(net.settings.tcp_retries1) {
-            // The path may have changed: look for another (RFC 9293 §3.8.3 R1).
+            self.enter_loss(net);
             self.look_up_route(net);
+        } else {
+            net.counters.tcp_timeouts += 1;
+            if self.is_given_up(net) {
+                self.give_up(shared, net);
+                return;
+            }
+            self.count_failure(net);
+            if self.retransmits >= u32::from(net.settings.tcp_retries1) {
+                // The path may have changed: look for another (RFC 9293 §3.8.3 R1).
+                self.look_up_route(net);
+            }
+            self.enter_loss(net);
         }
-        self.enter_loss(net);
         self.retransmits += 1;
-        if self.retransmit_since.is_none() {
-            self.retransmit_since = self.board.head().map(|head| head.sent_at);
-        }
         //= RFC 6298 (5.5)
         self.rtt.back_off();
         if self.board.head().is_some_and(|head| head.mark.contains(Mark::SYN)) {
@@ -73,30 +77,51 @@ impl Sock {
             self.head_due = true;
         }
         //= RFC 6298 (5.6)
-        self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Repeat));
+        self.retransmit_at = Some((net.now + self.timeout_within_user_timeout(net.now), RetransmitTimer::Repeat));
     }
 
-    /// `tcp_enter_loss`.
-    //= RFC 5681 §3.1 (4)
-    fn enter_loss(&mut self, net: &mut Net<'_>) {
-        let first = self.phase != Phase::Loss || !self.snd_una.before(self.high_seq);
-        if first && self.phase != Phase::Recovery {
-            self.window.prior_cwnd = self.window.cwnd;
-            self.lower_threshold(net.now);
-            self.control_event(net.now, Event::Loss);
+    /// What the timeout says of the recovery that it interrupts.
+    fn count_failure(&self, net: &mut Net<'_>) {
+        if self.retransmits > 0 {
+            return;
         }
-        if !self.sack {
-            self.board.forget_duplicates();
+        let counters = &mut *net.counters;
+        let disordered = self.phase == Phase::Disorder || self.board.sacked_out > 0;
+        match (self.phase, self.sack) {
+            (Phase::Recovery, true) => counters.tcp_sack_recovery_fail += 1,
+            (Phase::Recovery, false) => counters.tcp_reno_recovery_fail += 1,
+            (Phase::Loss, _) => counters.tcp_loss_failures += 1,
+            (_, true) if disordered => counters.tcp_sack_failures += 1,
+            (_, false) if disordered => counters.tcp_reno_failures += 1,
+            _ => {}
         }
-        if self.board.mark_all_lost() && self.sack {
-            net.counters.tcp_sack_reneging += 1;
+    }
+
+    /// `tcp_rtx_probe0_timed_out`.
+    fn is_silent_behind_closed_window(&self, now: Instant) -> bool {
+        let since = self.retransmit_since.or(self.board.head().map(|head| head.sent_at)).unwrap_or(now);
+        let repeating = now.since(since);
+        let mut limit = rto::MOST * 2;
+        if self.tcp.user_timeout > 0 {
+            let user = Duration::from_millis(u64::from(self.tcp.user_timeout));
+            // The program does not want a closed window to keep the connection alive.
+            if repeating > user {
+                return true;
+            }
+            limit = limit.min(user);
         }
-        self.window.cwnd = self.board.in_flight() + 1;
-        self.window.count = 0;
-        self.high_seq = self.snd_nxt;
-        self.tail_probe = None;
-        self.reordering_at = None;
-        self.set_phase(net.now, Phase::Loss);
+        now.since(self.last_ack_received) > limit && repeating > limit
+    }
+
+    /// `tcp_clamp_rto_to_user_timeout`.
+    fn timeout_within_user_timeout(&self, now: Instant) -> Duration {
+        let timeout = self.rtt.timeout();
+        if self.tcp.user_timeout == 0 {
+            return timeout;
+        }
+        let limit = Duration::from_millis(u64::from(self.tcp.user_timeout));
+        let left = limit.saturating_sub(self.retransmit_since.map_or(Duration::ZERO, |since| now.since(since)));
+        timeout.min(left.max(Duration::from_millis(1)))
     }
 
     /// `tcp_write_timeout`.

@@ -71,11 +71,21 @@ impl RoundTrip {
         self.backoff = self.backoff.saturating_add(1).min(31);
     }
 
+    /// Whether `rtt` is longer than the least one.
+    #[must_use]
+    pub fn is_above_least(&self, rtt: Duration) -> bool {
+        rtt > Duration::from_micros(u64::from(self.least))
+    }
+
+    /// Takes the time of the segment that was delivered last (`tcp_update_rtt_min`).
+    pub fn note_least(&mut self, rtt: Duration) {
+        self.least = self.least.min(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1));
+    }
+
     /// Takes a sample; `snd_una` and `snd_nxt` are those after the ACK.
     pub fn sample(&mut self, rtt: Duration, snd_una: Seq, snd_nxt: Seq) {
         // Samples are capped far beyond any path so that the sums below stay in 32 bits.
         let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, 100_000_000);
-        self.least = self.least.min(sample);
         let floor = u32::try_from(LEAST.as_micros()).unwrap_or(200_000);
         if self.srtt == 0 {
             self.srtt = sample << 3;

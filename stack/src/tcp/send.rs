@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::congestion::{Event, INITIAL_WINDOW};
 use super::header::{Flags, Header, HeaderBytes, TIMESTAMPS_LENGTH, Timestamps};
+use super::phase::Phase;
 use super::rate::Stamp;
 use super::sack::{Mark, Range};
 use super::sequence::Seq;
@@ -95,7 +96,7 @@ impl Sock {
             || self.probe_due
             || self.head_due
             || self.tail_due
-            || self.board.lost_out > self.board.repeated_out
+            || (self.recovery.may_repeat && self.board.lost_out > self.board.repeated_out)
             || (self.state.may_send() && self.unsent() > 0)
     }
 
@@ -106,6 +107,14 @@ impl Sock {
         }
         if self.syn_due {
             return Some(self.plan_syn(net));
+        }
+        if self.recovery.new_first {
+            if self.state.may_send()
+                && let Some(plan) = self.plan_data(net)
+            {
+                return Some(plan);
+            }
+            self.end_new_first();
         }
         if self.board.packets_out > 0
             && let Some(plan) = self.plan_repetition(net)
@@ -150,7 +159,7 @@ impl Sock {
         if repeated {
             net.counters.tcp_retrans_segs += 1;
             self.total_retransmits += 1;
-            self.board.repeated(self.iss, net.now);
+            self.board.repeated(self.iss, net.now, false);
         } else if self.board.packets_out == 0 {
             let end = self.iss + 1;
             self.board.push(Range {
@@ -180,11 +189,12 @@ impl Sock {
             && !range.mark.contains(Mark::SYN)
         {
             let from = range.start.distance_from(self.data_start()) as usize;
-            return self.repeat(net, range, from);
+            return self.repeat(net, range, from, true);
         }
         let forced = core::mem::take(&mut self.head_due);
         let most = if forced { 1 } else { quota.min(self.segments_per_plan(mss)) };
-        if most == 0 || (!forced && self.board.lost_out <= self.board.repeated_out) {
+        let wanted = self.recovery.may_repeat && self.board.lost_out > self.board.repeated_out;
+        if most == 0 || (!forced && !wanted) {
             return None;
         }
         let most = most.saturating_mul(u32::from(mss));
@@ -198,7 +208,7 @@ impl Sock {
         }
         // A peer that has shrunk its window gets one segment as a probe, no more (RFC 9293 §3.8.6.2.1).
         let beyond = range.start.offset_from(self.snd_una + self.snd_wnd) >= 0;
-        if beyond && !forced {
+        if beyond && range.start != self.snd_una {
             return None;
         }
         let fin = range.mark.contains(Mark::FIN);
@@ -212,29 +222,46 @@ impl Sock {
                 return None;
             }
             let whole = if fits > u32::from(mss) { fits - fits % u32::from(mss) } else { fits };
-            return self.repeat(net, Range { end: range.start + whole, mark: range.mark - Mark::FIN, ..range }, from);
+            return self.repeat(
+                net,
+                Range { end: range.start + whole, mark: range.mark - Mark::FIN, ..range },
+                from,
+                false,
+            );
         }
-        self.repeat(net, range, from)
+        self.repeat(net, range, from, false)
     }
 
-    fn repeat(&mut self, net: &mut Net<'_>, range: Range, from: usize) -> Option<Plan> {
+    /// Sends a range again (`tcp_retransmit_skb`); `probe`: to make the peer answer, which stands for no loss.
+    fn repeat(&mut self, net: &mut Net<'_>, range: Range, from: usize, probe: bool) -> Option<Plan> {
         let fin = range.mark.contains(Mark::FIN);
         let length = range.end.distance_from(range.start) - u32::from(fin);
         self.board.cut_at(range.start, range.end);
         let packets = range.packets();
-        self.board.repeated(range.start, net.now);
+        self.board.repeated(range.start, net.now, probe);
         net.counters.tcp_retrans_segs += u64::from(packets);
         self.total_retransmits += packets;
-        match self.phase {
-            super::recovery::Phase::Recovery => net.counters.tcp_fast_retrans += u64::from(packets),
-            super::recovery::Phase::Loss => net.counters.tcp_slow_start_retrans += u64::from(packets),
-            _ => {}
-        }
-        // The repetition of the first segment gets the time that it needs (`tcp_xmit_retransmit_queue`).
-        if self.retransmit_at.is_none() || range.start == self.snd_una {
-            self.restart_timer(net.now);
+        if !probe {
+            self.note_repetition(net, &range, packets);
         }
         Some(self.plan_segment(net, range.start, from, length, fin))
+    }
+
+    fn note_repetition(&mut self, net: &mut Net<'_>, range: &Range, packets: u32) {
+        self.retransmit_since = self.retransmit_since.or(Some(net.now));
+        self.board.undo.repeated(packets);
+        self.note_reduction_output(packets);
+        if self.phase != Phase::Loss {
+            net.counters.tcp_fast_retrans += u64::from(packets);
+        } else if self.retransmits == 0 || range.start != self.snd_una {
+            // What the timer repeats itself is counted with the timeouts only.
+            net.counters.tcp_slow_start_retrans += u64::from(packets);
+        }
+        // The repetition of the first segment gets the time that it needs (`tcp_xmit_retransmit_queue`).
+        let waits = matches!(self.retransmit_at, Some((_, RetransmitTimer::Reorder)));
+        if self.retransmit_at.is_none() || (range.start == self.snd_una && !waits) {
+            self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Repeat));
+        }
     }
 
     /// Segments that one super-segment may hold.
@@ -260,7 +287,7 @@ impl Sock {
         // `tcp_cwnd_test` is not strict about the last segment with its FIN.
         let last = self.fin_queued && unsent <= mss;
         if quota == 0 && !forced && !last {
-            self.window_limited = true;
+            self.note_window_use(net, true);
             return None;
         }
         let data = self.data_end().distance_from(self.snd_nxt);
@@ -268,14 +295,21 @@ impl Sock {
         if unsent.min(mss) > room && !forced {
             return None;
         }
-        let limit = room.min(quota.max(1).saturating_mul(mss)).min(self.segments_per_plan(self.last_mss) * mss);
+        let quota = if forced { 1 } else { quota.max(1) };
+        let limit = room.min(quota.saturating_mul(mss)).min(self.segments_per_plan(self.last_mss) * mss);
         let mut length = data.min(limit);
         if length > mss {
             let partial = length % mss;
             if partial != 0 && (length < data || self.is_held_by_nagle(true)) {
                 length -= partial;
             }
-        } else if length < mss && length == data && !forced && !self.fin_queued && self.is_held_by_nagle(true) {
+        } else if length < mss
+            && length == data
+            && !forced
+            && !self.fin_queued
+            && !self.recovery.new_first
+            && self.is_held_by_nagle(true)
+        {
             return None;
         }
         let from = self.snd_nxt.distance_from(self.data_start()) as usize;
@@ -302,15 +336,18 @@ impl Sock {
         self.snd_nxt = end;
         self.bytes_sent += u64::from(length);
         net.counters.tcp_orig_data_sent += u64::from(length.div_ceil(mss).max(1));
-        self.note_window_use();
-        if first || !matches!(self.retransmit_at, Some((_, RetransmitTimer::Repeat | RetransmitTimer::Tail))) {
+        self.note_reduction_output(length.div_ceil(mss).max(1));
+        let full = self.board.in_flight() >= self.window.cwnd;
+        self.note_window_use(net, full);
+        if first {
             self.retransmit_since = None;
-            self.restart_timer(net.now);
-        } else if let Some((_, RetransmitTimer::Tail)) = self.retransmit_at
-            && let Some(oldest) = self.board.head().map(|head| head.sent_at)
-            && let Some(at) = self.probe_time(net.now, oldest + self.rtt.timeout())
-        {
-            self.retransmit_at = Some((at, RetransmitTimer::Tail));
+        }
+        // `tcp_event_new_data_sent`; a probe does not bring another one.
+        if first || !matches!(self.retransmit_at, Some((_, RetransmitTimer::Repeat | RetransmitTimer::Reorder))) {
+            self.rearm_timer(net.now);
+        }
+        if !forced {
+            self.schedule_probe(net.now, net.settings, false);
         }
         // What a timer pushes out is pushed to the reader too (`tcp_write_wakeup`).
         self.more &= !forced;
@@ -331,15 +368,39 @@ impl Sock {
         !self.tcp.no_delay && !self.tcp.push_once && self.board.packets_out > 0 && small_in_flight
     }
 
-    /// `tcp_cwnd_validate`: how much of the window was used in this round.
-    fn note_window_use(&mut self) {
+    /// How much of the window was used in this round; a window that is not used for long shrinks (`tcp_cwnd_validate`,
+    /// `tcp_cwnd_application_limited`). `limited`: it held something back.
+    //= RFC 7661 §4.4.3 in spirit
+    fn note_window_use(&mut self, net: &Net<'_>, limited: bool) {
         let in_flight = self.board.packets_out;
-        if !self.snd_una.before(self.max_packets_seq) || in_flight > self.max_packets_out {
+        let more = !self.window_limited && in_flight > self.max_packets_out;
+        if !self.snd_una.before(self.max_packets_seq) || limited || more {
+            self.window_limited = limited;
             self.max_packets_out = in_flight;
             self.max_packets_seq = self.snd_nxt;
-            self.window_limited = self.board.in_flight() >= self.window.cwnd;
         }
-        self.window_limited |= self.board.in_flight() >= self.window.cwnd;
+        if self.is_cwnd_limited() {
+            self.window_used = 0;
+            self.window_used_at = net.now;
+            return;
+        }
+        self.window_used = self.window_used.max(in_flight);
+        if !net.settings.tcp_slow_start_after_idle
+            || self.algorithm.has_cong_control()
+            || net.now.since(self.window_used_at) < self.rtt.base()
+        {
+            return;
+        }
+        // Limited by the program or the peer, and not by the send buffer.
+        if self.phase == Phase::Open && self.is_writeable(net.settings) {
+            let used = self.window_used.max(INITIAL_WINDOW);
+            if used < self.window.cwnd {
+                self.window.ssthresh = self.current_threshold();
+                self.window.cwnd = u32::midpoint(self.window.cwnd, used);
+            }
+            self.window_used = 0;
+        }
+        self.window_used_at = net.now;
     }
 
     /// `tcp_cwnd_restart`: a window that was not used for a while proves nothing (RFC 5681 §4.1).

@@ -13,7 +13,7 @@ use super::header::{Flags, Header, Options, SackBlocks, TIMESTAMPS_LENGTH, Times
 use super::listen::Listen;
 use super::options::TcpOptions;
 use super::reassembly::Reassembly;
-use super::recovery::Phase;
+use super::recovery::{Phase, Recovery};
 use super::rto::RoundTrip;
 use super::sack::Scoreboard;
 use super::sequence::Seq;
@@ -39,6 +39,8 @@ pub enum RetransmitTimer {
     Tail,
     /// Probe a closed window.
     Probe,
+    /// Take for lost what was overtaken long enough ago.
+    Reorder,
 }
 
 /// What becomes of a sock after an event.
@@ -112,6 +114,9 @@ pub struct Sock {
     pub window: Window,
     pub algorithm: Algorithm,
     pub phase: Phase,
+    pub recovery: Recovery,
+    /// Segments that D-SACKs have told of.
+    pub duplicates_reported: u32,
     /// `snd_nxt` when the last loss was noticed (RFC 6582's recover).
     pub high_seq: Seq,
     /// The first segment goes out whatever the window says.
@@ -120,6 +125,9 @@ pub struct Sock {
     pub max_packets_out: u32,
     pub max_packets_seq: Seq,
     pub window_limited: bool,
+    /// Most segments in flight since the window was filled last, and when that was (`snd_cwnd_used`, `snd_cwnd_stamp`).
+    pub window_used: u32,
+    pub window_used_at: Instant,
     pub rtt: RoundTrip,
     /// When the first segment that is repeated now was sent first.
     pub retransmit_since: Option<Instant>,
@@ -166,8 +174,6 @@ pub struct Sock {
     pub ack: DelayedAck,
     pub last_challenge: Option<Instant>,
     pub retransmit_at: Option<(Instant, RetransmitTimer)>,
-    /// Segments that were overtaken are taken for lost then (RACK).
-    pub reordering_at: Option<Instant>,
     /// A tail loss probe is on its way: what ends it, and whether it repeats.
     pub tail_probe: Option<(Seq, bool)>,
     /// The last segment goes out again.
@@ -244,15 +250,19 @@ impl Sock {
             fin_acked: false,
             syn_due: false,
             more: false,
-            board: Scoreboard::default(),
+            board: Scoreboard::new(settings.tcp_reordering),
             window: Window::default(),
             algorithm: Algorithm::from_setting(&settings.tcp_congestion_control),
             phase: Phase::Open,
+            recovery: Recovery::default(),
+            duplicates_reported: 0,
             high_seq: Seq(0),
             head_due: false,
             max_packets_out: 0,
             max_packets_seq: Seq(0),
             window_limited: false,
+            window_used: 0,
+            window_used_at: now,
             rtt: RoundTrip::default(),
             retransmit_since: None,
             retransmits: 0,
@@ -289,7 +299,6 @@ impl Sock {
             ack: DelayedAck::default(),
             last_challenge: None,
             retransmit_at: None,
-            reordering_at: None,
             tail_probe: None,
             tail_due: false,
             keepalive_at: None,
@@ -345,7 +354,6 @@ impl Sock {
 
     pub fn clear_timers(&mut self) {
         self.retransmit_at = None;
-        self.reordering_at = None;
         self.tail_probe = None;
         self.tail_due = false;
         self.keepalive_at = None;
@@ -366,10 +374,7 @@ impl Sock {
     /// Next deadline of any of the timers.
     pub fn deadline(&self) -> Option<Instant> {
         let retransmit = self.retransmit_at.map(|(at, _)| at);
-        [retransmit, self.reordering_at, self.keepalive_at, self.ack.deadline(), self.paused_until]
-            .into_iter()
-            .flatten()
-            .min()
+        [retransmit, self.keepalive_at, self.ack.deadline(), self.paused_until].into_iter().flatten().min()
     }
 
     /// Bytes that the receive buffer could advertise if it were empty (`tcp_full_space`).
