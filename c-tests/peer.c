@@ -19,6 +19,8 @@
  *   ECHO                  sends back everything until the far end's FIN, then closes; OK count
  *   FIN | SHUTRD | CLOSE | RESET    half-close, shutdown of the read half, close, close with a reset
  *   STATE                 OK TCP_INFO state
+ *   URGENT byte           sends one urgent byte; OK 1
+ *   TAKEURGENT            waits for an urgent byte and takes it; OK byte
  *   UDPSEND ip port n     one datagram of n pattern bytes; OK source port
  */
 #include <arpa/inet.h>
@@ -359,6 +361,17 @@ static struct answer act(struct puppet *puppet, const char *verb, long number)
         struct tcp_info info = {0};
         socklen_t length = sizeof info;
         return getsockopt(*fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 ? done(info.tcpi_state, 0) : failed(errno);
+    }
+    if (strcmp(verb, "URGENT") == 0) {
+        char byte = (char)number;
+        return send(*fd, &byte, 1, MSG_OOB) == 1 ? done(1, 0) : failed(errno);
+    }
+    if (strcmp(verb, "TAKEURGENT") == 0) {
+        struct pollfd entry = {*fd, POLLPRI, 0};
+        unsigned char byte = 0;
+        if (poll(&entry, 1, PATIENCE_MS) != 1)
+            return failed(ETIMEDOUT);
+        return recv(*fd, &byte, 1, MSG_OOB) == 1 ? done(byte, 0) : failed(errno);
     }
     long total = 0;
     if (strcmp(verb, "ECHO") == 0) {

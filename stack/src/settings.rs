@@ -80,6 +80,8 @@ pub struct Settings {
     pub tcp_autocorking: bool,
     /// net.ipv4.tcp_rfc1337.
     pub tcp_rfc1337: bool,
+    /// net.ipv4.tcp_stdurg: the urgent pointer shows to the urgent byte itself.
+    pub tcp_stdurg: bool,
     /// net.ipv4.tcp_challenge_ack_limit: per second.
     pub tcp_challenge_ack_limit: u32,
     /// net.ipv4.tcp_invalid_ratelimit, in milliseconds.
@@ -189,6 +191,7 @@ impl Default for Settings {
             tcp_slow_start_after_idle: true,
             tcp_autocorking: true,
             tcp_rfc1337: false,
+            tcp_stdurg: false,
             tcp_challenge_ack_limit: i32::MAX as u32,
             tcp_invalid_ratelimit: 500,
             tcp_min_snd_mss: 48,

@@ -111,6 +111,7 @@ const TABLE: &[Row] = &[
     row("net.ipv4.tcp_rmem", Field::Buffer(|s| &mut s.tcp_rmem)),
     row("net.ipv4.tcp_sack", Field::Flag(|s| &mut s.tcp_sack, 255)),
     row("net.ipv4.tcp_slow_start_after_idle", Field::Flag(|s| &mut s.tcp_slow_start_after_idle, 255)),
+    row("net.ipv4.tcp_stdurg", Field::Flag(|s| &mut s.tcp_stdurg, 255)),
     row("net.ipv4.tcp_syn_retries", Field::Byte(|s| &mut s.tcp_syn_retries, 1, 127)),
     row("net.ipv4.tcp_synack_retries", Field::Byte(|s| &mut s.tcp_synack_retries, 0, 255)),
     row("net.ipv4.tcp_syncookies", Field::Byte(|s| &mut s.tcp_syncookies, 0, 255)),

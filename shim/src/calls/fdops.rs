@@ -295,13 +295,10 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
     traced(format_args!("ioctl({fd}, {request:#x})"), result)
 }
 
-/// Whether the next byte to read is the urgent one: with urgent data waiting and none before it.
+/// Whether the next byte to read is the urgent one.
 fn at_mark(runtime: &runtime::Runtime, id: runtime::DescriptionId) -> Result<usize, Errno> {
-    use remora_stack::socket::protocol::Readiness;
-    let urgent = runtime.with_socket(id, |stack, socket, _| {
-        stack.readiness(socket).contains(Readiness::PRI) && stack.queued_input(socket) == 0
-    });
-    Ok(usize::from(urgent.unwrap_or(false)))
+    let mark = runtime.with_socket(id, |stack, socket, _| stack.at_mark(socket));
+    Ok(usize::from(mark.unwrap_or(false)))
 }
 
 fn ask_kernel(request: usize, argument: usize) -> Result<i32, Errno> {

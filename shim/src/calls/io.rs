@@ -166,6 +166,7 @@ pub(crate) fn receive(
                     let again = handle.is_stream()
                         && received.length > 0
                         && !core_flags.intersects(ReceiveFlags::PEEK | ReceiveFlags::TRUNC | ReceiveFlags::OOB)
+                        && !stack.at_mark(socket)
                         && total.get() < wanted(stack, socket, whole, room);
                     if !again {
                         return Some(Ok(()));
@@ -179,8 +180,9 @@ pub(crate) fn receive(
         }
     };
     let mut result = until(runtime, handle.id, Readiness::IN, Patience::Never, &total, &mut step);
-    let errors_only = flags & libc::MSG_ERRQUEUE != 0;
-    if result == Err(Stop::WouldBlock) && !errors_only && !is_nonblocking(runtime, handle, flags) {
+    // Neither the queue of errors nor the urgent byte is waited for (`tcp_recv_urg`).
+    let at_once = flags & (libc::MSG_ERRQUEUE | libc::MSG_OOB) != 0;
+    if result == Err(Stop::WouldBlock) && !at_once && !is_nonblocking(runtime, handle, flags) {
         check_fresh(fd)?;
         let timeout = runtime
             .with_socket(handle.id, |stack, socket, _| {

@@ -299,6 +299,11 @@ pub trait Protocol {
     /// Bytes that a receive would give now (SIOCINQ / FIONREAD); for datagrams the length of the next one.
     fn queued_input(&self, sock: SockId) -> usize;
 
+    /// Whether the next byte to read is the urgent one (SIOCATMARK); only streams have a mark.
+    fn at_mark(&self, _sock: SockId) -> bool {
+        false
+    }
+
     /// Bytes not yet acknowledged by the peer (SIOCOUTQ).
     fn queued_output(&self, sock: SockId) -> usize;
 

@@ -134,6 +134,12 @@ impl Stack {
         self.sockets.find(id).map_or(0, |socket| self.below_ref(socket.transport).queued_input(socket.sock))
     }
 
+    /// Whether the next byte to read is the urgent one (SIOCATMARK).
+    #[must_use]
+    pub fn at_mark(&self, id: SocketId) -> bool {
+        self.sockets.find(id).is_some_and(|socket| self.below_ref(socket.transport).at_mark(socket.sock))
+    }
+
     /// Bytes not yet acknowledged (SIOCOUTQ).
     #[must_use]
     pub fn queued_output(&self, id: SocketId) -> usize {

@@ -216,6 +216,11 @@ impl Stack {
         self.tcp.poll_event().or_else(|| self.udp.poll_event()).or_else(|| self.raw.poll_event())
     }
 
+    /// The next socket whose peer has announced urgent data: its owner gets SIGURG (`sk_send_sigurg`).
+    pub fn poll_urgent(&mut self) -> Option<SocketId> {
+        self.tcp.poll_urgent()
+    }
+
     /// Linux's counters, and ours.
     #[must_use]
     pub const fn counters(&self) -> &Counters {

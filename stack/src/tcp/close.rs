@@ -81,6 +81,7 @@ impl Sock {
         self.fin_acked = false;
         self.fin_ahead = None;
         self.snd_up = None;
+        self.urgent = None;
         self.soft_error = None;
         self.route = None;
         self.iss = Seq(0);

@@ -39,6 +39,7 @@ mod tail_probe;
 mod time_wait;
 mod timer;
 mod undo;
+mod urgent;
 mod window;
 
 #[cfg(test)]
@@ -162,6 +163,8 @@ struct Shared {
     ready: VecDeque<u32>,
     replies: VecDeque<Reply>,
     events: VecDeque<SockId>,
+    /// Whose peer has announced urgent data (SIGURG); each is queued at most once.
+    urgent: VecDeque<SockId>,
     challenge_since: Instant,
     challenges: u32,
 }
@@ -230,6 +233,7 @@ impl Tcp {
                 ready: VecDeque::new(),
                 replies: VecDeque::new(),
                 events: VecDeque::new(),
+                urgent: VecDeque::new(),
                 challenge_since: Instant::ZERO,
                 challenges: 0,
             },
@@ -578,6 +582,18 @@ impl Tcp {
         while let Some(id) = self.shared.events.pop_front() {
             let Some(sock) = self.sock_mut(id.index).filter(|sock| sock.generation == id.generation) else { continue };
             sock.event_queued = false;
+            if let Some(owner) = sock.owner {
+                return Some(owner);
+            }
+        }
+        None
+    }
+
+    /// An owner whose peer has announced urgent data: time for SIGURG.
+    pub fn poll_urgent(&mut self) -> Option<SocketId> {
+        while let Some(id) = self.shared.urgent.pop_front() {
+            let Some(sock) = self.sock_mut(id.index).filter(|sock| sock.generation == id.generation) else { continue };
+            sock.urgent_queued = false;
             if let Some(owner) = sock.owner {
                 return Some(owner);
             }

@@ -2,6 +2,7 @@
 
 use super::sock::Sock;
 use super::state::State;
+use super::urgent::UrgentByte;
 use crate::settings::Settings;
 use crate::socket::protocol::Readiness;
 
@@ -23,14 +24,19 @@ impl Sock {
         }
         if !matches!(self.state, State::SynSent | State::SynReceived) {
             let target = (self.options.receive_low_water.max(1) as usize).min(self.options.receive_buffer as usize / 2);
+            // The urgent byte that stands next is not for a read (unless it is inline).
+            let target = target.max(1) + usize::from(self.is_at_mark() && !self.options.oob_inline);
             let available = self.queue.readable();
             let window_shut = available > 0 && self.receive_window() == 0;
-            if available >= target.max(1) || window_shut {
+            if available >= target || window_shut {
                 mask |= readable;
             }
             if self.shutdown_write || self.is_writeable(settings) {
                 mask |= writable;
             }
+        }
+        if self.urgent.is_some_and(|urgent| matches!(urgent.byte, UrgentByte::Here(_))) {
+            mask |= Readiness::PRI;
         }
         if self.error.is_some() || !self.reports.is_empty() {
             mask |= Readiness::ERR;

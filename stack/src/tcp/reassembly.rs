@@ -31,7 +31,9 @@ impl Payload<'_> {
         self.end.saturating_sub(self.at)
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         self.buffer.get(self.at..self.end).unwrap_or_default()
     }
 
@@ -372,6 +374,39 @@ impl Reassembly {
                 if piece.bytes.capacity() <= JOIN_UP_TO && self.ready.is_empty() {
                     self.spare = Some(piece.bytes);
                 }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Throws the first `count` readable bytes away.
+    pub fn drop_front(&mut self, count: usize) {
+        // Nothing is stored, so nothing can fail.
+        let _ = self.read(None, count, false);
+    }
+
+    /// Shows readable bytes from `skip` on.
+    ///
+    /// # Errors
+    /// `Fault` when not even the first could be stored.
+    pub fn show(&self, mut skip: usize, mut sink: Option<&mut dyn Sink>, most: usize) -> Result<usize, Fault> {
+        let mut total = 0;
+        for piece in &self.ready {
+            let data = piece.data();
+            let Some(rest) = data.get(skip..) else {
+                skip -= data.len();
+                continue;
+            };
+            skip = 0;
+            let part = rest.get(..most - total).unwrap_or(rest);
+            if let Some(sink) = sink.as_deref_mut()
+                && sink.put(part).is_err()
+            {
+                return if total == 0 { Err(Fault) } else { Ok(total) };
+            }
+            total += part.len();
+            if total == most {
+                break;
             }
         }
         Ok(total)

@@ -90,6 +90,7 @@ impl Sock {
         if verdict == Verdict::Reset || self.state == State::Closed || self.fate != Fate::Stays {
             return verdict;
         }
+        self.take_urgent(shared, net.settings, &incoming);
         self.handle_payload(shared, net, incoming)
     }
 

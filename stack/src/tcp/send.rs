@@ -65,7 +65,7 @@ impl Sock {
         }
         let taken = self.buffer.append(source, wanted.min(room)).map_err(|_| SendError::Memory)?;
         self.more = arguments.flags.contains(SendFlags::MORE) && taken == wanted;
-        if arguments.flags.contains(SendFlags::OOB) && taken == wanted {
+        if arguments.flags.contains(SendFlags::OOB) {
             //= RFC 9293 §3.8.5: the pointer shows to the byte after the urgent ones, as everybody does it.
             self.snd_up = Some(self.data_end());
         }
@@ -266,6 +266,10 @@ impl Sock {
 
     /// Segments that one super-segment may hold.
     fn segments_per_plan(&self, mss: u16) -> u32 {
+        // A device that cuts would repeat the urgent pointer in every piece.
+        if self.snd_up.is_some() {
+            return 1;
+        }
         let headers = if self.tuple.remote.is_ipv4() { 20 } else { 40 } + 20 + u32::from(TIMESTAMPS_LENGTH) + 28;
         let room = self.route.map_or(0, |route| route.gso_max.min(65_535)).saturating_sub(headers);
         (room / u32::from(mss.max(1))).max(1)
@@ -437,13 +441,7 @@ impl Sock {
         }
         let mut header = self.header(seq, flags);
         header.window = window;
-        if let Some(up) = self.snd_up
-            && up.after(seq)
-            && up.offset_from(seq) <= i32::from(u16::MAX)
-        {
-            header.flags |= Flags::URG;
-            header.urgent = u16::try_from(up.distance_from(seq)).unwrap_or(u16::MAX);
-        }
+        self.point_to_urgent(&mut header, seq);
         header.options = self.common_options(net.now, true);
         self.ack.sent();
         if length > 0 {
@@ -458,6 +456,7 @@ impl Sock {
     fn plan_bare(&mut self, net: &mut Net<'_>, seq: Seq) -> Plan {
         let window = self.update_window(net.settings, net.counters);
         let mut header = self.header(seq, Flags::ACK);
+        self.point_to_urgent(&mut header, seq);
         header.window = window;
         header.options = self.common_options(net.now, true);
         let more = self.ack.owed > 1;

@@ -18,6 +18,7 @@ use super::rto::RoundTrip;
 use super::sack::Scoreboard;
 use super::sequence::Seq;
 use super::state::State;
+use super::urgent::Urgent;
 use super::{Reply, Shared, Tuple, isn};
 use crate::frame::Purpose;
 use crate::ip::Route;
@@ -63,6 +64,7 @@ pub struct Sock {
     /// No program holds it any more (SOCK_DEAD).
     pub orphan: bool,
     pub event_queued: bool,
+    pub urgent_queued: bool,
     pub send_queued: bool,
     pub hashed: bool,
     pub state: State,
@@ -151,6 +153,8 @@ pub struct Sock {
     pub fin_ahead: Option<Seq>,
     /// First byte that the program has not read.
     pub copied_seq: Seq,
+    /// Urgent data of the peer.
+    pub urgent: Option<Urgent>,
     /// Receive autotuning: start of the measured round and bytes read in the last one.
     pub space_since: Instant,
     pub space_seq: Seq,
@@ -218,6 +222,7 @@ impl Sock {
             owner: None,
             orphan: false,
             event_queued: false,
+            urgent_queued: false,
             send_queued: false,
             hashed: false,
             state: State::Closed,
@@ -280,6 +285,7 @@ impl Sock {
             queue: Reassembly::default(),
             fin_ahead: None,
             copied_seq: Seq(0),
+            urgent: None,
             space_since: now,
             space_seq: Seq(0),
             space: 0,

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 
 use super::sock::Sock;
 use super::state::State;
+use super::urgent::Stretch;
 use super::{Tcp, close};
 use crate::io::{Sink, Source};
 use crate::socket::error::{
@@ -198,7 +199,11 @@ impl Protocol for Tcp {
     }
 
     fn queued_input(&self, sock: SockId) -> usize {
-        self.place(sock).and_then(|index| self.sock(index)).map_or(0, |sock| sock.queue.readable())
+        self.place(sock).and_then(|index| self.sock(index)).map_or(0, Sock::readable)
+    }
+
+    fn at_mark(&self, sock: SockId) -> bool {
+        self.place(sock).and_then(|index| self.sock(index)).is_some_and(Sock::is_at_mark)
     }
 
     fn queued_output(&self, sock: SockId) -> usize {
@@ -231,14 +236,23 @@ impl Sock {
             return Err(ReceiveError::NotConnected);
         }
         if flags.contains(ReceiveFlags::OOB) {
-            // Nothing urgent is ever kept apart: it stays in the stream.
-            return Err(ReceiveError::Invalid);
+            return self.read_urgent(sink, flags);
         }
         let peek = flags.contains(ReceiveFlags::PEEK);
-        let most = sink.room();
+        let Stretch { skip, most } = self.stretch(sink.room());
         let discard = flags.contains(ReceiveFlags::TRUNC);
         let target = if discard { None } else { Some(sink) };
-        let length = self.queue.read(target, most, peek).map_err(|_| ReceiveError::Memory)?;
+        let length = if peek {
+            self.queue.show(skip, target, most)
+        } else {
+            if skip > 0 && most > 0 {
+                self.queue.drop_front(skip);
+                self.copied_seq += 1;
+                self.pass_mark();
+            }
+            self.queue.read(target, most, false)
+        }
+        .map_err(|_| ReceiveError::Memory)?;
         if length == 0 && most > 0 && !self.finished {
             //= REF T-10
             if let Some(fault) = self.error.take() {
@@ -254,6 +268,7 @@ impl Sock {
         }
         if length > 0 && !peek {
             self.copied_seq += u32::try_from(length).unwrap_or(0);
+            self.pass_mark();
             self.tune_receive_buffer(net.now, net.settings);
         }
         if !peek && !matches!(self.state, State::Closed | State::SynSent) {

@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod listen;
 mod recovery;
+mod urgent;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
