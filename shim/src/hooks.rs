@@ -197,7 +197,6 @@ hooks! {
         fn send(fd: c_int, buffer: *const u8, size: usize, flags: c_int) -> isize | __send;
         fn sendto(fd: c_int, buffer: *const u8, size: usize, flags: c_int, address: *const sockaddr, length: u32)
             -> isize;
-        fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> isize;
         fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: u32, flags: c_int) -> c_int;
         fn recv(fd: c_int, buffer: *mut u8, size: usize, flags: c_int) -> isize;
         fn __recv_chk(fd: c_int, buffer: *mut u8, size: usize, room: usize, flags: c_int) -> isize;
@@ -236,6 +235,7 @@ hooks! {
         fn sendfile(to: c_int, from: c_int, offset: *mut i64, count: usize) -> isize | sendfile64;
         fn splice(from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, count: usize, flags: u32)
             -> isize;
+        fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> isize;
         fn tee(from: c_int, to: c_int, count: usize, flags: u32) -> isize;
         fn copy_file_range(from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, count: usize, flags: u32)
             -> isize;
@@ -260,6 +260,7 @@ hooks! {
         fn dup3(fd: c_int, target: c_int, flags: c_int) -> c_int;
         fn fileno(file: *mut FILE) -> c_int | fileno_unlocked;
 
+        fn prctl(option: c_int, b: usize, c: usize, d: usize, e: usize) -> c_int;
         fn pthread_cancel(thread: usize) -> c_int;
         fn _exit(status: c_int) -> () | _Exit;
         fn quick_exit(status: c_int) -> ();

@@ -105,6 +105,19 @@ impl Header {
     }
 }
 
+/// Sends a message of the program's to a descriptor that is not ours, with other control data than it had. By number:
+/// that is no cancellation point, at which a thread could not end inside a call of ours.
+pub(crate) fn send_raw(fd: i32, header: &Header, control: &[u8], flags: i32) -> Result<isize, Errno> {
+    let mut raw = header.raw;
+    raw.msg_control = control.as_ptr().cast_mut().cast();
+    raw.msg_controllen = control.len();
+    let syscall = crate::hooks::real::syscall.get();
+    let message = (&raw const raw) as usize;
+    // SAFETY: the original, with the program's own buffers and control data that outlives the call.
+    let sent = unsafe { syscall(libc::SYS_sendmsg, fd as usize, message, flags as usize, 0, 0, 0) };
+    if sent < 0 { Err(Errno(super::errno())) } else { Ok(sent as isize) }
+}
+
 /// Control messages being put together.
 #[derive(Debug, Default)]
 pub(crate) struct ControlWriter {

@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod process;
+pub(crate) mod seccomp;
 pub(crate) mod signal;
 pub(crate) mod stdio;
 pub(crate) mod syscall;

@@ -47,6 +47,11 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
     let on_descriptor = || fdtable::is_ours(fd);
     match number {
         libc::SYS_socket => widen(calls::socket(fd, b as i32, c as i32)),
+        libc::SYS_seccomp => {
+            calls::before_seccomp(a, c);
+            Outcome::PassThrough
+        }
+        libc::SYS_prctl => widen(calls::prctl(fd, b, c, d, e)),
         libc::SYS_close => widen(calls::close(fd)),
         libc::SYS_close_range => widen(calls::close_range(a as u32, b as u32, c as i32)),
         libc::SYS_dup3 => widen(calls::dup3(fd, b as i32, c as i32)),
@@ -59,6 +64,7 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
         #[cfg(target_arch = "x86_64")]
         libc::SYS_poll => widen(calls::poll(cast!(a as ptr), b, c as i32)),
         libc::SYS_ppoll => widen(calls::ppoll(cast!(a as ptr), b, cast!(c as ptr), cast!(d as ptr))),
+        libc::SYS_sendmsg => size(calls::sendmsg(fd, cast!(b as ptr), c as i32)),
         _ if !on_descriptor() => Outcome::PassThrough,
         libc::SYS_dup => widen(calls::dup(fd)),
         libc::SYS_fcntl => widen(calls::fcntl(fd, b as i32, c)),
@@ -78,7 +84,6 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
         libc::SYS_write => size(calls::write(fd, cast!(b as ptr), c)),
         libc::SYS_writev => size(calls::writev(fd, cast!(b as ptr), c as i32)),
         libc::SYS_sendto => size(calls::sendto(fd, cast!(b as ptr), c, d as i32, cast!(e as ptr), f as u32)),
-        libc::SYS_sendmsg => size(calls::sendmsg(fd, cast!(b as ptr), c as i32)),
         libc::SYS_sendmmsg => widen(calls::sendmmsg(fd, cast!(b as ptr), c as u32, d as i32)),
         libc::SYS_recvfrom => size(calls::recvfrom(fd, cast!(b as ptr), c, d as i32, cast!(e as ptr), cast!(f as ptr))),
         libc::SYS_recvmsg => size(calls::recvmsg(fd, cast!(b as ptr), c as i32)),

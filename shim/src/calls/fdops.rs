@@ -28,7 +28,8 @@ pub(super) fn release_entry(entry: Entry) {
 
 /// Whether a number is the library's own, which the program never opened.
 pub(super) fn is_private(fd: i32) -> bool {
-    companion::is_companion(fd) || runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd))
+    !super::strangers::is_locked_in()
+        && (companion::is_companion(fd) || runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd)))
 }
 
 /// Makes `number`, a new copy of a descriptor with this entry, stand for the same.

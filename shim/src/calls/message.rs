@@ -9,11 +9,11 @@ use remora_stack::socket::protocol::{AddressFamily, Received};
 
 use super::io::{Extras, Gathered, destination, receive, send_to};
 use super::policy::{Purpose, Side};
-use super::{policy, socket_of, traced};
+use super::{policy, socket_of, strangers, traced};
 use crate::abi::memory::User;
 use crate::abi::message::{ControlWriter, Header, controls};
 use crate::abi::{Outcome, address};
-use crate::fdtable::Handle;
+use crate::fdtable::{self, Handle};
 
 /// Options of a socket that ask for control messages with what is received.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +40,10 @@ fn kernel_message<T>(fd: i32, message: User<libc::msghdr>) -> Outcome<T> {
 }
 
 pub(crate) fn sendmsg(fd: i32, message: User<libc::msghdr>, flags: i32) -> Outcome<isize> {
-    let Some((handle, runtime)) = socket_of(fd) else { return kernel_message(fd, message) };
+    let Some((handle, runtime)) = socket_of(fd) else {
+        let foreign = fdtable::lookup(fd).is_none();
+        return if foreign { strangers::send_rights(fd, message, flags) } else { kernel_message(fd, message) };
+    };
     match send_one(fd, handle, runtime, message, flags) {
         Ok(Side::Kernel) => Outcome::PassThrough,
         Ok(Side::Stack) => Outcome::PassThrough,

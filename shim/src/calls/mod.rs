@@ -1,6 +1,6 @@
 //! What the socket calls of a program come to: safe Rust between the hook table and the stack. `socket` and `names` are
 //! about the socket itself, `io` about data, `options` about options, `ready` and `epoll` about waiting, `fdops` about
-//! descriptor numbers, `transfer` about copies between descriptors, `policy` decides between kernel and stack, and
+//! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks, `policy` decides between kernel and stack, and
 //! `process` sees to fork and exit.
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod policy;
 pub(crate) mod process;
 mod ready;
 mod socket;
+mod strangers;
 mod transfer;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub(crate) use options::*;
 pub(crate) use process::{_exit, pthread_cancel, quick_exit};
 pub(crate) use ready::*;
 pub(crate) use socket::*;
+pub(crate) use strangers::{before_seccomp, prctl};
 pub(crate) use transfer::*;
 
 use crate::abi::User;

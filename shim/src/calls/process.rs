@@ -41,7 +41,7 @@ pub(crate) fn after_fork_child() {
 }
 
 fn prepare() {
-    if let Some(runtime) = runtime::current() {
+    if let Some(runtime) = runtime::current().filter(|_| !super::strangers::is_locked_in()) {
         TICKET.set(Some(runtime.before_fork()));
     }
 }
@@ -94,7 +94,7 @@ pub(crate) fn fork(real: impl FnOnce() -> i32) -> i32 {
 
 /// The process ends: everything that it holds is given up, at once.
 pub(crate) fn leave() {
-    if let Some(runtime) = runtime::current() {
+    if let Some(runtime) = runtime::current().filter(|_| !super::strangers::is_locked_in()) {
         runtime.leave();
     }
 }

@@ -33,6 +33,9 @@ pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> Outcome<i32> {
         (libc::AF_INET6, _) => AddressFamily::Inet6,
         _ => return Outcome::PassThrough,
     };
+    if super::strangers::is_locked_in() {
+        return Outcome::PassThrough;
+    }
     let Some(settings) = config::active() else {
         return watched(family, kind, protocol);
     };

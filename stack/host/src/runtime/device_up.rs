@@ -315,6 +315,23 @@ impl Runtime {
         }
     }
 
+    /// Leaves the family for good while the process goes on, without a descriptor or a lock that it would need again.
+    pub fn retire(&self) {
+        let slot = self.slot();
+        let _ = self.enter(|core, now| {
+            core.drop_member(now, slot);
+            core.ring_keeper();
+        });
+        self.set_slot(super::member::SlotId::NONE);
+        let open = self.family.open();
+        let arena = Arena::active().map_or(Fd::NONE, Arena::fd);
+        let device: Vec<Fd> = if self.device_here.swap(0) == 0 { Vec::new() } else { open.device_fds().collect() };
+        let family: Vec<Fd> = if self.family_fds.swap(0) == 0 { Vec::new() } else { open.family_fds().collect() };
+        for fd in device.into_iter().chain(family).chain([arena, self.lifeline_fd()]).filter(|fd| fd.is_some()) {
+            let _ = call::close(fd);
+        }
+    }
+
     /// Drives until all data is acknowledged and all connections are closed or wait for their time to pass.
     fn finish_alone(&self) {
         let deadline = call::now() + LEAVING_PATIENCE;

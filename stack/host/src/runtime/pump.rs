@@ -57,6 +57,13 @@ struct Line {
     look: Option<Instant>,
 }
 
+impl Line {
+    /// Both halves have ended as they should.
+    const fn is_over(&self) -> bool {
+        self.input_over && self.output_over && !self.failed
+    }
+}
+
 /// What became of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -223,6 +230,10 @@ impl Pump {
                 }
                 Turn::Ends => {
                     let line = self.lines.swap_remove(index);
+                    if line.kept > 0 && !line.failed {
+                        // With nothing unread, closing shows no reset.
+                        let _ = call::receive(line.far, &mut [0], libc::MSG_DONTWAIT);
+                    }
                     let _ = call::close(line.far);
                     core.drop_handle(now, line.handle);
                     continue;
@@ -426,6 +437,8 @@ impl Stream<'_> {
             (_, Turn::Ends) => Turn::Ends,
             // Everything written has been carried on.
             (Turn::Rests, _) if hung_up && self.line.output_over => Turn::Ends,
+            // Both halves are over: nothing is left to carry, and the program's end shows the rest by itself.
+            (Turn::Rests, Turn::Rests) if self.line.is_over() => Turn::Ends,
             (Turn::Goes, _) | (_, Turn::Goes) => Turn::Goes,
             _ => Turn::Rests,
         }

@@ -1,0 +1,123 @@
+/* Processes that lock themselves in with seccomp and go on with the sockets that they have: strict mode (read, write
+ * and exit only), a filter as of a network daemon's child (read, write, poll, close, shutdown), and a filter that
+ * forbids nothing of interest, under which everything goes on as before. */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "t.h"
+
+/* Ends as strict mode allows; no signal handler, no library. */
+static void leave(int status)
+{
+    syscall(SYS_exit, status);
+}
+
+/* The echo of four bytes; 0 when it came back as it was. */
+static int echo(int fd)
+{
+    char data[4] = "abcd";
+    size_t got = 0;
+    if (write(fd, data, 4) != 4)
+        return 1;
+    memset(data, 0, sizeof data);
+    while (got < 4) {
+        ssize_t more = read(fd, data + got, 4 - got);
+        if (more <= 0)
+            return 2;
+        got += (size_t)more;
+    }
+    return memcmp(data, "abcd", 4) == 0 ? 0 : 3;
+}
+
+static void strict(int fd)
+{
+    alarm(0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0)
+        leave(10);
+    leave(echo(fd));
+}
+
+/* Allows the calls of a list, or all but them. */
+static int filter(const int *calls, int count, unsigned listed, unsigned others, bool by_number)
+{
+    struct sock_filter code[64];
+    int length = 0;
+    code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (int i = 0; i < count; i++)
+        code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i],
+                                                      (unsigned char)(count - i), 0);
+    code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, others);
+    code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, listed);
+    struct sock_fprog program = {(unsigned short)length, code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return -1;
+    if (by_number)
+        return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+static void daemons_child(int fd, bool by_number)
+{
+    static const int allowed[] = {SYS_read, SYS_write, SYS_poll, SYS_ppoll, SYS_close, SYS_shutdown, SYS_exit,
+                                  SYS_exit_group};
+    char byte;
+    if (filter(allowed, sizeof allowed / sizeof *allowed, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, by_number) != 0)
+        leave(10);
+    if (echo(fd) != 0)
+        leave(11);
+    struct pollfd entry = {fd, POLLIN | POLLOUT, 0};
+    if (poll(&entry, 1, 5000) != 1 || entry.revents != POLLOUT)
+        leave(12);
+    if (shutdown(fd, SHUT_WR) != 0 || poll(&entry, 1, 5000) != 1 || read(fd, &byte, 1) != 0)
+        leave(13);
+    leave(close(fd) == 0 ? 0 : 14);
+}
+
+static void harmless(int fd)
+{
+    static const int forbidden[] = {SYS_ptrace, SYS_reboot, SYS_init_module};
+    if (filter(forbidden, 3, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW, true) != 0)
+        _exit(10);
+    int other = peer_connect(PORT_ECHO);
+    _exit(other < 0 ? 11 : echo(fd) != 0 ? 12 : echo(other) != 0 ? 13 : t_local_port(fd) == 0 ? 14 : 0);
+}
+
+static int status_of(pid_t child)
+{
+    int status = -1;
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + (status & 0x7f);
+}
+
+int main(void)
+{
+    t_begin();
+    int fd = MUST(peer_connect(PORT_ECHO));
+    pid_t child = MUST(fork());
+    if (child == 0)
+        strict(fd);
+    CHECK_EQ(status_of(child), 0, "strict mode: the inherited connection works on");
+    CHECK_EQ(echo(fd), 0, "and here too, afterwards");
+    child = MUST(fork());
+    if (child == 0)
+        daemons_child(fd, false);
+    close(fd);
+    CHECK_EQ(status_of(child), 0, "a filter by prctl: write, read, poll, shutdown, end, close");
+    for (int i = 0; i < 2; i++) {
+        fd = MUST(peer_connect(PORT_ECHO));
+        child = MUST(fork());
+        if (child == 0)
+            daemons_child(fd, true);
+        close(fd);
+        CHECK_EQ(status_of(child), 0, "a filter by seccomp, time %d", i);
+    }
+    fd = MUST(peer_connect(PORT_ECHO));
+    child = MUST(fork());
+    if (child == 0)
+        harmless(fd);
+    CHECK_EQ(status_of(child), 0, "a filter that forbids nothing of interest: old and new sockets work");
+    CHECK_EQ(echo(fd), 0, "and its parent's");
+    return t_end();
+}
