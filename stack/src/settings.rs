@@ -96,6 +96,12 @@ pub struct Settings {
     pub tcp_notsent_lowat: u32,
     /// net.ipv4.tcp_fastopen.
     pub tcp_fastopen: u32,
+    /// net.ipv4.tcp_min_tso_segs: least segments of a super-segment.
+    pub tcp_min_tso_segs: u8,
+    /// net.ipv4.tcp_tso_win_divisor: what part of the window one super-segment may wait for; 0 is three segments.
+    pub tcp_tso_win_divisor: u8,
+    /// net.ipv4.tcp_tso_rtt_log: super-segments are halved for each 2^this microseconds of round trip.
+    pub tcp_tso_rtt_log: u8,
     /// net.core.somaxconn.
     pub somaxconn: u32,
     /// net.core.rmem_default, in bytes.
@@ -199,6 +205,9 @@ impl Default for Settings {
             tcp_mtu_probing: 0,
             tcp_notsent_lowat: u32::MAX,
             tcp_fastopen: 1,
+            tcp_min_tso_segs: 2,
+            tcp_tso_win_divisor: 3,
+            tcp_tso_rtt_log: 9,
             somaxconn: 4_096,
             rmem_default: 212_992,
             rmem_max: 212_992,

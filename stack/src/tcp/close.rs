@@ -68,6 +68,7 @@ impl Sock {
     fn start_afresh(&mut self) {
         self.clear_timers();
         self.buffer.clear();
+        self.boundaries.clear();
         self.board.clear();
         self.queue.clear();
         self.tuple.remote_port = 0;

@@ -30,6 +30,7 @@ mod reduction;
 mod retransmit;
 mod rto;
 mod sack;
+mod segmentation;
 mod send;
 mod sequence;
 mod sock;

@@ -20,7 +20,7 @@ pub const LEAST_REORDERING: u32 = 3;
 bitflags! {
     /// What is known of a range.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct Mark: u8 {
+    pub struct Mark: u16 {
         /// The peer has reported it.
         const SACKED = 0x01;
         /// It is taken for lost.
@@ -33,6 +33,10 @@ bitflags! {
         const SYN = 0x10;
         /// Ends with a FIN.
         const FIN = 0x20;
+        /// Its end is pushed to the reader.
+        const PUSHED = 0x40;
+        /// Ends a record (MSG_EOR): nothing is joined to it.
+        const RECORD = 0x80;
     }
 }
 
@@ -229,7 +233,7 @@ impl Scoreboard {
         if let Some(last) = self.ranges.back_mut()
             && last.end == range.start
             && last.mark.is_empty()
-            && (range.mark | Mark::FIN) == Mark::FIN
+            && (Mark::FIN | Mark::PUSHED | Mark::RECORD).contains(range.mark)
             && last.mss == range.mss
             && last.sent_at == range.sent_at
             && last.end.distance_from(last.start).is_multiple_of(u32::from(range.mss.max(1)))
@@ -251,7 +255,7 @@ impl Scoreboard {
         if !at.after(range.start) || !at.before(range.end) {
             return;
         }
-        let first = Range { end: at, mark: range.mark - Mark::FIN, ..range };
+        let first = Range { end: at, mark: range.mark - (Mark::FIN | Mark::PUSHED | Mark::RECORD), ..range };
         let second = Range { start: at, mark: range.mark - Mark::SYN, ..range };
         self.retire(&range);
         self.enlist(&first);

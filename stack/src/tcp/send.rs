@@ -63,8 +63,10 @@ impl Sock {
         if room == 0 || !self.is_below_low_water(net.settings) {
             return Err(SendError::WouldBlock);
         }
+        let start = self.data_end();
         let taken = self.buffer.append(source, wanted.min(room)).map_err(|_| SendError::Memory)?;
         self.more = arguments.flags.contains(SendFlags::MORE) && taken == wanted;
+        self.note_write(net.settings, start, arguments.flags.contains(SendFlags::EOR) && taken == wanted);
         if arguments.flags.contains(SendFlags::OOB) {
             //= RFC 9293 §3.8.5: the pointer shows to the byte after the urgent ones, as everybody does it.
             self.snd_up = Some(self.data_end());
@@ -244,7 +246,7 @@ impl Sock {
         if !probe {
             self.note_repetition(net, &range, packets);
         }
-        Some(self.plan_segment(net, range.start, from, length, fin))
+        Some(self.plan_segment(net, range.start, from, length, range.mark))
     }
 
     fn note_repetition(&mut self, net: &mut Net<'_>, range: &Range, packets: u32) {
@@ -265,7 +267,7 @@ impl Sock {
     }
 
     /// Segments that one super-segment may hold.
-    fn segments_per_plan(&self, mss: u16) -> u32 {
+    pub(super) fn segments_per_plan(&self, mss: u16) -> u32 {
         // A device that cuts would repeat the urgent pointer in every piece.
         if self.snd_up.is_some() {
             return 1;
@@ -286,8 +288,8 @@ impl Sock {
         self.last_mss = mss;
         let mss = u32::from(mss);
         let forced = core::mem::take(&mut self.forced);
-        let in_flight = self.board.in_flight();
-        let quota = self.window.cwnd.saturating_sub(in_flight);
+        let probing = forced && self.board.packets_out == 0;
+        let quota = self.window_quota(self.board.in_flight());
         // `tcp_cwnd_test` is not strict about the last segment with its FIN.
         let last = self.fin_queued && unsent <= mss;
         if quota == 0 && !forced && !last {
@@ -299,23 +301,9 @@ impl Sock {
         if unsent.min(mss) > room && !forced {
             return None;
         }
-        let quota = if forced { 1 } else { quota.max(1) };
-        let limit = room.min(quota.saturating_mul(mss)).min(self.segments_per_plan(self.last_mss) * mss);
-        let mut length = data.min(limit);
-        if length > mss {
-            let partial = length % mss;
-            if partial != 0 && (length < data || self.is_held_by_nagle(true)) {
-                length -= partial;
-            }
-        } else if length < mss
-            && length == data
-            && !forced
-            && !self.fin_queued
-            && !self.recovery.new_first
-            && self.is_held_by_nagle(true)
-        {
-            return None;
-        }
+        let record_end = self.boundaries.record_end(self.snd_nxt);
+        let record = record_end.map_or(data, |end| end.distance_from(self.snd_nxt)).min(data);
+        let mut length = self.length_to_send(net, record, record == data, forced, quota, room)?;
         let from = self.snd_nxt.distance_from(self.data_start()) as usize;
         let (_, gathered) = self.buffer.gather(from, length as usize);
         let gathered = u32::try_from(gathered).unwrap_or(0);
@@ -331,11 +319,19 @@ impl Sock {
         if length % mss != 0 {
             self.snd_sml = end;
         }
+        let mut mark = if fin { Mark::FIN } else { Mark::empty() };
+        // What a timer pushes out is pushed to the reader too (`tcp_write_wakeup`).
+        if probing || self.boundaries.is_pushed(start, start + length) {
+            mark |= Mark::PUSHED;
+        }
+        if record_end == Some(start + length) {
+            mark |= Mark::RECORD;
+        }
+        self.boundaries.sent(start + length);
         let first = self.board.packets_out == 0;
         if self.board.in_flight() == 0 {
             self.control_event(net.now, Event::TxStart);
         }
-        let mark = if fin { Mark::FIN } else { Mark::empty() };
         self.board.push(Range { start, end, sent_at: net.now, mss: self.last_mss, mark, stamp: Stamp::default() });
         self.snd_nxt = end;
         self.bytes_sent += u64::from(length);
@@ -353,9 +349,51 @@ impl Sock {
         if !forced {
             self.schedule_probe(net.now, net.settings, false);
         }
-        // What a timer pushes out is pushed to the reader too (`tcp_write_wakeup`).
-        self.more &= !forced;
-        Some(self.plan_segment(net, start, from, length, fin))
+        Some(self.plan_segment(net, start, from, length, mark))
+    }
+
+    /// Bytes of the next new segment of a buffer that holds `record` more, the last one if `in_tail`; `None`: nothing goes
+    /// now (`tcp_write_xmit`, `tcp_mss_split_point`).
+    fn length_to_send(
+        &mut self,
+        net: &Net<'_>,
+        record: u32,
+        in_tail: bool,
+        forced: bool,
+        quota: u32,
+        room: u32,
+    ) -> Option<u32> {
+        let mss = u32::from(self.last_mss);
+        if forced {
+            return Some(record.min(room).min(mss));
+        }
+        let most = self.paced_segments(net.settings, mss);
+        if record <= mss {
+            // Only the last buffer may still be added to; a FIN ends it.
+            let free = self.fin_queued || self.recovery.new_first;
+            let held = in_tail && !free && self.is_held_by_nagle(record < mss);
+            return (!held).then_some(record.min(room));
+        }
+        if self.is_worth_waiting(net.settings, net.now, record, in_tail, most) {
+            if quota.saturating_mul(mss) < room {
+                self.note_window_use(net, true);
+            }
+            return None;
+        }
+        if self.snd_up.is_some() {
+            return Some(mss.min(room));
+        }
+        let longest = quota.min(most).max(1).saturating_mul(mss);
+        if longest <= room && !in_tail {
+            return Some(record.min(longest));
+        }
+        let needed = record.min(room);
+        if longest <= needed {
+            return Some(longest);
+        }
+        let partial = needed % mss;
+        let held = !(self.fin_queued && needed == record) && self.is_held_by_nagle(partial != 0);
+        Some(if held { needed - partial } else { needed })
     }
 
     /// `tcp_nagle_check` for a segment that is not full.
@@ -364,12 +402,18 @@ impl Sock {
         if !partial || self.snd_up.is_some() {
             return false;
         }
-        if self.tcp.cork || self.more {
+        if self.more {
+            return true;
+        }
+        if self.tcp.push_once {
+            return false;
+        }
+        if self.tcp.cork {
             return true;
         }
         // Minshall: only a small segment in flight holds the next one back.
         let small_in_flight = self.snd_sml.after(self.snd_una) && !self.snd_sml.after(self.snd_nxt);
-        !self.tcp.no_delay && !self.tcp.push_once && self.board.packets_out > 0 && small_in_flight
+        !self.tcp.no_delay && self.board.packets_out > 0 && small_in_flight
     }
 
     /// How much of the window was used in this round; a window that is not used for long shrinks (`tcp_cwnd_validate`,
@@ -429,14 +473,14 @@ impl Sock {
         self.window.count = 0;
     }
 
-    fn plan_segment(&mut self, net: &mut Net<'_>, seq: Seq, from: usize, length: u32, fin: bool) -> Plan {
+    fn plan_segment(&mut self, net: &mut Net<'_>, seq: Seq, from: usize, length: u32, mark: Mark) -> Plan {
         let window = self.update_window(net.settings, net.counters);
         let mut flags = Flags::ACK;
-        let last = seq + length == self.data_end();
-        if length > 0 && last && !self.more {
+        // A super-segment is pushed too, so that the receiver hands it on at once (`__tcp_transmit_skb`).
+        if length > u32::from(self.last_mss) || (length > 0 && mark.contains(Mark::PUSHED)) {
             flags |= Flags::PSH;
         }
-        if fin {
+        if mark.contains(Mark::FIN) {
             flags |= Flags::FIN;
         }
         let mut header = self.header(seq, flags);
@@ -501,7 +545,8 @@ impl Sock {
     /// After all that could be sent was sent: data that waits for a closed window needs a probe
     /// (`tcp_check_probe_timer`).
     pub(super) fn after_sending(&mut self, now: Instant) {
-        self.tcp.push_once = false;
+        // MSG_MORE is about the moment of the call: later events go by TCP_CORK and Nagle alone.
+        self.more = false;
         if self.board.packets_out == 0 && self.state.may_send() && self.unsent() > 0 {
             self.arm_probe(now);
         }

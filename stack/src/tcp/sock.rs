@@ -16,6 +16,7 @@ use super::reassembly::Reassembly;
 use super::recovery::{Phase, Recovery};
 use super::rto::RoundTrip;
 use super::sack::Scoreboard;
+use super::segmentation::Boundaries;
 use super::sequence::Seq;
 use super::state::State;
 use super::urgent::Urgent;
@@ -112,6 +113,8 @@ pub struct Sock {
     pub syn_due: bool,
     /// The last send said that more follows at once (MSG_MORE).
     pub more: bool,
+    /// Where the unsent part of the stream is pushed and cut.
+    pub boundaries: Boundaries,
     pub board: Scoreboard,
     pub window: Window,
     pub algorithm: Algorithm,
@@ -255,6 +258,7 @@ impl Sock {
             fin_acked: false,
             syn_due: false,
             more: false,
+            boundaries: Boundaries::default(),
             board: Scoreboard::new(settings.tcp_reordering),
             window: Window::default(),
             algorithm: Algorithm::from_setting(&settings.tcp_congestion_control),
@@ -373,6 +377,7 @@ impl Sock {
     /// Throws away what was not acknowledged (`tcp_write_queue_purge`).
     pub fn purge_output(&mut self) {
         self.buffer.clear();
+        self.boundaries.clear();
         self.board.clear();
         self.snd_una = self.snd_nxt;
     }

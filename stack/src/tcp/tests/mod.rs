@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod listen;
 mod recovery;
+mod segmentation;
 mod urgent;
 
 use alloc::collections::BTreeMap;
