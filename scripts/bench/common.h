@@ -41,6 +41,7 @@ struct options {
     double seconds;
     size_t size;
     size_t count;
+    const char *control;
 };
 
 __attribute__((noreturn, format(printf, 1, 2))) static inline void die(const char *format, ...)
@@ -91,14 +92,14 @@ static inline int parse(int argc, char **argv, struct options *options)
 {
     *options = (struct options){.cpu = -1, .life_seconds = 60, .seconds = 1, .size = 1, .count = 1};
     if (argc < 2) {
-        fprintf(stderr, "usage: %s MODE [-a address] [-p port] [-c cpu] [-t seconds] [-l life] [-z size] [-n count]\n",
+        fprintf(stderr, "usage: %s MODE [-a address] [-p port] [-c cpu] [-t seconds] [-l life] [-z size] [-n count] [-C control]\n",
                 argv[0]);
         exit(2);
     }
     options->mode = argv[1];
     int option;
     optind = 2;
-    while ((option = getopt(argc, argv, "+a:p:c:t:l:z:n:")) != -1) {
+    while ((option = getopt(argc, argv, "+a:p:c:t:l:z:n:C:")) != -1) {
         switch (option) {
         case 'a':
             if (inet_pton(AF_INET, optarg, &options->address) != 1)
@@ -110,6 +111,7 @@ static inline int parse(int argc, char **argv, struct options *options)
         case 'l': options->life_seconds = (unsigned)number(optarg); break;
         case 'z': options->size = (size_t)number(optarg); break;
         case 'n': options->count = (size_t)number(optarg); break;
+        case 'C': options->control = optarg; break;
         default: exit(2);
         }
     }
@@ -133,11 +135,15 @@ static inline struct sockaddr_in endpoint(const struct options *options, unsigne
     };
 }
 
-static inline int open_socket(int type)
+/* -C: congestion control, which a network namespace may not always choose for all of its sockets. */
+static inline int open_socket(const struct options *options, int type)
 {
     int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
     if (fd < 0)
         die("socket");
+    if (options->control != NULL && type == SOCK_STREAM &&
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, options->control, (socklen_t)strlen(options->control)) != 0)
+        die("TCP_CONGESTION %s", options->control);
     return fd;
 }
 
@@ -150,7 +156,7 @@ static inline void no_delay(int fd)
 
 static inline int connected(const struct options *options, int type, unsigned port_offset)
 {
-    int fd = open_socket(type);
+    int fd = open_socket(options, type);
     struct sockaddr_in to = endpoint(options, port_offset);
     if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0)
         die("connect to port %d", ntohs(to.sin_port));
@@ -159,7 +165,7 @@ static inline int connected(const struct options *options, int type, unsigned po
 
 static inline int bound(const struct options *options, int type, unsigned port_offset)
 {
-    int fd = open_socket(type), on = 1;
+    int fd = open_socket(options, type), on = 1;
     struct sockaddr_in at = endpoint(options, port_offset);
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0)
         die("SO_REUSEADDR");

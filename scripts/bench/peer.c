@@ -113,7 +113,7 @@ static void wait_for_server(const struct options *options)
     struct sockaddr_in to = endpoint(options, 0);
     uint64_t end = now() + SERVER_PATIENCE_SECONDS * NANOSECONDS;
     for (;;) {
-        int fd = open_socket(SOCK_STREAM);
+        int fd = open_socket(options, SOCK_STREAM);
         if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0) {
             char word = 'x';
             send_all(fd, &word, 1);
