@@ -12,9 +12,8 @@ set -euo pipefail
 
 GOODPUT_PARTS="$LAB_SCRIPTS/bench"
 GOODPUT_PORT=7000
-# A run may take so long beside its seconds: what is in the buffers has to drain over a lossy
-# link of 20 Mbit/s.
-GOODPUT_SLACK_SECONDS=60
+# A run may take so long beside its seconds.
+GOODPUT_SLACK_SECONDS=30
 
 rates=20,200
 losses=0,0.1,1,3
@@ -124,7 +123,7 @@ link() {
 
 # side kernel|remora DIRECTION: one run; bytes per second on standard output.
 side() {
-    local peer=sink pid status=0
+    local peer=sink mode=goodput pid status=0
     if [ "$1" = kernel ]; then
         lab_kernel_mode
         ip -n "$LAB_OURS" neigh flush dev "$LAB_OURS_IFACE"
@@ -133,7 +132,7 @@ side() {
         lab_remora_mode
     fi
     if [ "$2" = receive ]; then
-        peer=source
+        peer=source mode=receive
     fi
     lab_start peer "$goodput_dir/peer" "$peer" -a 0.0.0.0 -p "$GOODPUT_PORT" -l "$LAB_DEADLINE" \
         -C "$control" >"$goodput_dir/peer.out" 2>"$goodput_dir/errors"
@@ -141,7 +140,7 @@ side() {
         say "the peer does not listen: $(cat "$goodput_dir/errors")"
         return 1
     fi
-    lab_start ours "$goodput_dir/ours" "$2" -a "$T_PEER" -p "$GOODPUT_PORT" -l "$LAB_DEADLINE" -t "$seconds" \
+    lab_start ours "$goodput_dir/ours" "$mode" -a "$T_PEER" -p "$GOODPUT_PORT" -l "$LAB_DEADLINE" -t "$seconds" \
         -C "$control" >"$goodput_dir/figures" 2>>"$goodput_dir/errors"
     pid="$LAB_PID"
     wait "$pid" || status=$?

@@ -3,6 +3,9 @@
 #include "common.h"
 
 #include <dirent.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 /* A datagram may get lost: asked again after this long, and counted. */
@@ -73,6 +76,30 @@ static void bulk_send(const struct options *options)
         die("sent %llu bytes, the peer got %llu", (unsigned long long)total, (unsigned long long)arrived);
     }
     bulk_figures(total, elapsed, before);
+    close(fd);
+}
+
+/* What has been acknowledged when the time is over: what the send buffers hold, and how long it takes to drain, does not
+ * count. The connection is reset then. */
+static void goodput(const struct options *options)
+{
+    int fd = connected(options, SOCK_STREAM, 0), unacknowledged = 0;
+    uint64_t start = now(), end = start + (uint64_t)(options->seconds * NANOSECONDS), sent = 0, time;
+    while ((time = now()) < end) {
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        if (poll(&ready, 1, (int)((end - time) / 1000000) + 1) < 0)
+            die("poll");
+        ssize_t count = send(fd, bulk, BULK_BYTES, MSG_DONTWAIT);
+        if (count > 0)
+            sent += (uint64_t)count;
+        else if (errno != EAGAIN)
+            die("send");
+    }
+    if (ioctl(fd, SIOCOUTQ, &unacknowledged) != 0)
+        die("SIOCOUTQ");
+    figure("bytes_per_second", (double)(sent - (uint64_t)unacknowledged) * NANOSECONDS / (double)(time - start));
+    struct linger off = {.l_onoff = 1};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
     close(fd);
 }
 
@@ -335,7 +362,7 @@ int main(int argc, char **argv)
         {"send", bulk_send},        {"receive", bulk_receive}, {"roundtrip", round_trips},
         {"connect", client},        {"accept", accept_many},   {"udp-roundtrip", udp_round_trips},
         {"udp-send", udp_send},     {"udp-receive", udp_receive},
-        {"idle", idle},
+        {"idle", idle},            {"goodput", goodput},
     };
     struct options options;
     parse(argc, argv, &options);

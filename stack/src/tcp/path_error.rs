@@ -1,5 +1,5 @@
 //! What ICMP says of our segments (RFC 9293 §3.9.2.2, RFC 5927; `tcp_v4_err`): soft errors, failed opens, a smaller
-//! path MTU (RFC 1191).
+//! path MTU (RFC 1191), a break in the path that must not be taken for congestion (RFC 6069).
 
 use super::ports::Endpoint;
 use super::sequence::Seq;
@@ -11,6 +11,7 @@ use crate::socket::error::SocketFault;
 use crate::socket::protocol::Net;
 
 const UNREACHABLE: u8 = 3;
+const HOST_UNREACHABLE: u8 = 1;
 const FRAGMENTATION_NEEDED: u8 = 4;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
@@ -79,6 +80,9 @@ impl Sock {
         if error.kind == UNREACHABLE && error.code == FRAGMENTATION_NEEDED {
             self.take_smaller_mtu(net, error.mtu);
             return;
+        }
+        if error.kind == UNREACHABLE && error.code <= HOST_UNREACHABLE {
+            self.revert_back_off(shared, net, seq);
         }
         let Some(fault) = fault_of(error.kind, error.code) else { return };
         //= REF C-05

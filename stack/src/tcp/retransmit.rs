@@ -7,6 +7,7 @@ use super::Shared;
 use super::recovery::Phase;
 use super::rto;
 use super::sack::Mark;
+use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
 use crate::ip::RouteKey;
@@ -78,6 +79,24 @@ impl Sock {
         }
         //= RFC 6298 (5.6)
         self.retransmit_at = Some((net.now + self.timeout_within_user_timeout(net.now), RetransmitTimer::Repeat));
+    }
+
+    /// A router had no way for the repetition that begins at `seq`: it was no congestion that lost it, so the timer need
+    /// not have backed off (`tcp_ld_RTO_revert`).
+    //= RFC 6069 §4
+    pub(super) fn revert_back_off(&mut self, shared: &mut Shared, net: &mut Net<'_>, seq: Seq) {
+        let opening = matches!(self.state, State::SynSent | State::SynReceived);
+        if opening || seq != self.snd_una || self.retransmits == 0 || self.rtt.backoff == 0 {
+            return;
+        }
+        let Some(sent_at) = self.board.head().map(|head| head.sent_at) else { return };
+        self.rtt.backoff -= 1;
+        let due = sent_at + self.rtt.timeout();
+        if due > net.now {
+            self.retransmit_at = Some((due, RetransmitTimer::Repeat));
+        } else {
+            self.repeat_due(shared, net);
+        }
     }
 
     /// What the timeout says of the recovery that it interrupts.

@@ -9,6 +9,7 @@ mod limits;
 mod listen;
 mod recovery;
 mod segmentation;
+mod undo;
 mod urgent;
 
 use alloc::collections::BTreeMap;
