@@ -112,6 +112,20 @@ static int stranger(int pair)
             pattern_fill((unsigned char *)data, 4, 0);
             value = (int)write(fd, data, 4);
             break;
+        case 'o': /* eight bytes of the pattern with an urgent one between them */
+            pattern_fill((unsigned char *)data, 8, 0);
+            value = write(fd, data, 4) == 4 && send(fd, "!", 1, MSG_OOB) == 1 && write(fd, data + 4, 4) == 4;
+            break;
+        case 'S': { /* answers one datagram of a sender that is not known before */
+            struct sockaddr_in sender;
+            socklen_t length = sizeof sender;
+            value = t_wait(fd, POLLIN) > 0
+                        ? (int)recvfrom(fd, data, sizeof data, 0, (struct sockaddr *)&sender, &length)
+                        : -1;
+            if (value >= 0 && sendto(fd, data, (size_t)value, 0, (struct sockaddr *)&sender, length) != value)
+                value = -errno;
+            break;
+        }
         case 'D': /* datagrams of several sizes, one empty; all come back as they were */
             value = 0;
             for (int size = 0; size <= 1400; size += 350) {
@@ -204,6 +218,13 @@ static void streams(char *path)
     close(control);
 
     fd = peer_pair(&control);
+    CHECK_EQ(ask(pair, 'o', fd), 1, "data around an urgent byte is written");
+    CHECK_EQ(peer_ask(control, "RECV 8"), 8, "the peer reads the data without it");
+    close(fd);
+    MUST(ask(pair, 'c', -1));
+    close(control);
+
+    fd = peer_pair(&control);
     MUST(ask(pair, 'k', fd));
     close(fd);
     MUST(peer_ask(control, "RESET"));
@@ -246,6 +267,24 @@ static void datagrams_and_listener(char *path)
     close(fd);
     CHECK_EQ(ask(pair, 'u', -1), 700, "UDP: a datagram goes and comes");
     CHECK_EQ(ask(pair, 'D', -1), 0, "and more, one of them empty");
+    MUST(ask(pair, 'c', -1));
+
+    char data[512] = "question";
+    int server = MUST(t_udp(SOCK_CLOEXEC)), clients[2];
+    MUST(t_bind(server, T_LOCAL, 0));
+    port = t_local_port(server);
+    for (int i = 0; i < 2; i++) {
+        clients[i] = MUST(t_udp(SOCK_CLOEXEC));
+        MUST(t_connect(clients[i], T_LOCAL, port));
+    }
+    MUST(ask(pair, 'k', server));
+    close(server);
+    for (int i = 0; i < 4; i++) {
+        MUST(send(clients[i % 2], data, (size_t)(100 + i), 0));
+        CHECK_EQ(ask(pair, 'S', -1), 100 + i, "a UDP server: datagram %d is answered", i);
+        CHECK(t_wait(clients[i % 2], POLLIN) > 0 && recv(clients[i % 2], data, sizeof data, 0) == 100 + i,
+              "the answer comes to who asked");
+    }
     MUST(ask(pair, 'c', -1));
 
     int control = MUST(peer_connect(PORT_COMMAND)), listener = t_listener(SOCK_CLOEXEC, &port);

@@ -191,16 +191,26 @@ pub(super) fn handle_address(
         HandleKind::Datagrams => ".d",
         HandleKind::Stream | HandleKind::Packets => "",
     };
-    let mut text = Text(SmallVec::new());
+    let mut text = Text::new();
     let (index, generation) = (description.index, description.generation);
     let serial = handle.pack();
     write!(text, "@remora/h/{family:016x}/{index}.{generation}.{serial}{suffix}")
         .map_err(|_| Errno(libc::ENAMETOOLONG))?;
-    call::unix_address(std::str::from_utf8(&text.0).unwrap_or(""))
+    call::unix_address(text.as_str())
 }
 
 /// Text on the stack: it is made inside and outside of the arena.
-pub(super) struct Text(pub(super) SmallVec<[u8; 128]>);
+pub(super) struct Text(SmallVec<[u8; 128]>);
+
+impl Text {
+    pub(super) fn new() -> Self {
+        Self(SmallVec::new())
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("")
+    }
+}
 
 impl std::fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {

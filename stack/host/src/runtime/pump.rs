@@ -9,14 +9,17 @@
 //! A stranger who merely inherited a socket that members still hold takes nothing that arrives for them: see
 //! [`HandleRecord::claimed`].
 
+mod datagrams;
+
 use super::handle::{HandleId, HandleKind, HandleRecord, HandleState, handle_address};
 use super::member::SlotId;
 use super::{Core, DescriptionId, Open};
 use crate::sys::{Errno, Fd, call};
+use datagrams::{Peer, Served};
 use remora_stack::io::{Fault, Sink};
 use remora_stack::socket::error::{ReceiveError, SendError};
 use remora_stack::socket::options::SetOption;
-use remora_stack::socket::protocol::{Readiness, ReceiveFlags, SendArguments, Shutdown, SocketId};
+use remora_stack::socket::protocol::{Readiness, ReceiveFlags, SendArguments, SendFlags, Shutdown, SocketId};
 use remora_stack::time::Instant;
 use std::io::IoSliceMut;
 use std::time::Duration;
@@ -81,6 +84,8 @@ pub(super) struct Pump {
     /// Watches our ends, edge-triggered.
     set: Fd,
     lines: Vec<Line>,
+    /// Senders of datagrams, for handles without a peer.
+    peers: Vec<Peer>,
     /// One piece on its way.
     piece: Vec<u8>,
 }
@@ -120,7 +125,8 @@ impl Sink for Nowhere {
 
 /// The events of a descriptor now.
 fn events_of(fd: Fd) -> i16 {
-    let mut set = [libc::pollfd { fd: fd.raw(), events: libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP, revents: 0 }];
+    let events = libc::POLLIN | libc::POLLPRI | libc::POLLOUT | libc::POLLRDHUP;
+    let mut set = [libc::pollfd { fd: fd.raw(), events, revents: 0 }];
     match call::ppoll(&mut set, Some(Duration::ZERO), None) {
         Ok(_) => set.first().map_or(0, |one| one.revents),
         Err(_) => 0,
@@ -129,7 +135,7 @@ fn events_of(fd: Fd) -> i16 {
 
 impl Pump {
     pub(super) const fn new() -> Self {
-        Self { set: Fd::NONE, lines: Vec::new(), piece: Vec::new() }
+        Self { set: Fd::NONE, lines: Vec::new(), peers: Vec::new(), piece: Vec::new() }
     }
 
     /// What to watch for input beside the rest; none while there are no handles.
@@ -157,9 +163,7 @@ impl Pump {
         if self.piece.is_empty() {
             self.piece.resize(CHUNK, 0);
         }
-        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-        let mut event = libc::epoll_event { events: events as u32, u64: handle.pack() };
-        let _ = call::epoll_ctl(self.set, libc::EPOLL_CTL_ADD, far, Some(&mut event));
+        self.watch(handle, far);
         self.lines.push(Line {
             handle,
             far,
@@ -170,6 +174,13 @@ impl Pump {
             ready: true,
             look: None,
         });
+    }
+
+    /// Has the line of a handle served when something happens to a descriptor.
+    fn watch(&self, handle: HandleId, fd: Fd) {
+        let events = libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let mut event = libc::epoll_event { events: events as u32, u64: handle.pack() };
+        let _ = call::epoll_ctl(self.set, libc::EPOLL_CTL_ADD, fd, Some(&mut event));
     }
 
     /// Notes what has happened to our ends.
@@ -235,6 +246,7 @@ impl Pump {
                         let _ = call::receive(line.far, &mut [0], libc::MSG_DONTWAIT);
                     }
                     let _ = call::close(line.far);
+                    self.drop_peers(line.handle);
                     core.drop_handle(now, line.handle);
                     continue;
                 }
@@ -261,6 +273,11 @@ impl Pump {
                 }
                 match kind {
                     HandleKind::Listener if pumped => self.hand_over(core, open, now, index, (id, socket)),
+                    HandleKind::Datagrams if pumped => {
+                        let handle = line.handle;
+                        let claimed = core.may_take_input(handle, id);
+                        self.serve_datagrams(core, now, Served { family: open.identity, id, handle, socket, claimed })
+                    }
                     _ => Turn::Rests,
                 }
             }
@@ -330,7 +347,9 @@ impl Pump {
 /// Whether nobody has the socket of this name any more.
 fn is_free(family: u64, id: DescriptionId, handle: HandleId, kind: HandleKind) -> bool {
     let Ok((name, length)) = handle_address(family, id, handle, kind) else { return false };
-    let Ok(probe) = call::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) else { return false };
+    // Streams and datagrams share the names (`unix_find_bsd`, `unix_bind_abstract` look at the type too).
+    let socket_type = if kind == HandleKind::Listener { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
+    let Ok(probe) = call::socket(libc::AF_UNIX, socket_type | libc::SOCK_CLOEXEC, 0) else { return false };
     let free = call::bind(probe, name.get(..length).unwrap_or(&[])).is_ok();
     let _ = call::close(probe);
     free
@@ -462,8 +481,16 @@ impl Stream<'_> {
             return Turn::Rests;
         }
         for _ in 0..TURN {
-            let kept = self.line.kept;
             let far = self.line.far;
+            if seen & libc::POLLPRI != 0 && self.is_at_urgent() {
+                if !self.core.stack.readiness(self.socket).contains(Readiness::OUT) {
+                    return Turn::Rests;
+                }
+                if self.carry_urgent() {
+                    continue;
+                }
+            }
+            let kept = self.line.kept;
             let open = self.open;
             let piece = &mut *self.piece;
             let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -504,6 +531,54 @@ impl Stream<'_> {
         Turn::Goes
     }
 
+    /// Whether the next byte that the program has written is an urgent one.
+    fn is_at_urgent(&mut self) -> bool {
+        // The byte kept stands before it.
+        if self.line.kept > 0 {
+            let mut two = [0u8; 2];
+            let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+            if call::receive(self.line.far, &mut two, flags) != Ok(1) {
+                return false;
+            }
+            // It goes: while urgent data waits there is something unread anyway.
+            let _ = call::receive(self.line.far, &mut [0], libc::MSG_DONTWAIT);
+            self.line.kept = 0;
+        }
+        call::is_at_mark(self.line.far)
+    }
+
+    /// The urgent byte goes to the stack, which has room; says whether there was one that had not gone before.
+    fn carry_urgent(&mut self) -> bool {
+        let mut byte = [0u8];
+        let flags = libc::MSG_OOB | libc::MSG_DONTWAIT;
+        if call::receive(self.line.far, &mut byte, flags) != Ok(1) {
+            return false;
+        }
+        let arguments = SendArguments { flags: SendFlags::OOB, ..SendArguments::default() };
+        let _ = self.core.stack.send(self.now, self.socket, &mut byte.as_slice(), &arguments);
+        self.core.claim_handle(self.line.handle);
+        true
+    }
+
+    /// An urgent byte that is the next to be read goes to the program's end as one; false when it has no room.
+    fn bring_urgent(&mut self) -> bool {
+        let mut bytes = [0u8; 1];
+        let mut sink = Piece { bytes: &mut bytes, length: 0 };
+        let flags = ReceiveFlags::OOB | ReceiveFlags::PEEK | ReceiveFlags::DONTWAIT;
+        // Read already, or to be read as any other.
+        let Ok(1) = self.core.stack.receive(self.now, self.socket, &mut sink, flags).map(|it| it.length) else {
+            return true;
+        };
+        let flags = libc::MSG_OOB | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        if call::send(self.line.far, &bytes, flags).is_err() {
+            return false;
+        }
+        let mut sink = Piece { bytes: &mut bytes, length: 0 };
+        let flags = ReceiveFlags::OOB | ReceiveFlags::DONTWAIT;
+        let _ = self.core.stack.receive(self.now, self.socket, &mut sink, flags);
+        true
+    }
+
     /// What has arrived goes to the program's end, as far as it has room.
     fn carry_input(&mut self, claimed: bool) -> Turn {
         if self.line.input_over {
@@ -513,6 +588,9 @@ impl Stream<'_> {
             return Turn::Rests;
         }
         for _ in 0..TURN {
+            if self.core.stack.at_mark(self.socket) && !self.bring_urgent() {
+                return Turn::Rests;
+            }
             let mut sink = Piece { bytes: self.piece, length: 0 };
             let flags = ReceiveFlags::PEEK | ReceiveFlags::DONTWAIT;
             match self.core.stack.receive(self.now, self.socket, &mut sink, flags) {

@@ -70,6 +70,16 @@ pub fn shutdown(fd: Fd, how: i32) -> Result<(), Errno> {
     unsafe { invoke(libc::SYS_shutdown, [word(fd.0), word(how)]) }.map(drop)
 }
 
+/// Whether the next byte to read is an urgent one (SIOCATMARK).
+#[must_use]
+pub fn is_at_mark(fd: Fd) -> bool {
+    const SIOCATMARK: usize = 0x8905;
+    let mut mark = 0i32;
+    let arguments = [word(fd.0), SIOCATMARK, (&raw mut mark) as usize];
+    // SAFETY: the request writes one int.
+    unsafe { invoke(libc::SYS_ioctl, arguments) }.is_ok() && mark != 0
+}
+
 /// The peer's address as the bytes of a sockaddr; returns its whole length, of which what fits is stored.
 ///
 /// # Errors
