@@ -22,6 +22,8 @@ pub struct Settings {
     pub tcp_window_scaling: bool,
     /// net.ipv4.tcp_ecn.
     pub tcp_ecn: u8,
+    /// net.ipv4.tcp_ecn_fallback.
+    pub tcp_ecn_fallback: bool,
     /// net.ipv4.tcp_syn_retries.
     pub tcp_syn_retries: u8,
     /// net.ipv4.tcp_synack_retries.
@@ -168,6 +170,7 @@ impl Default for Settings {
             tcp_timestamps: 1,
             tcp_window_scaling: true,
             tcp_ecn: 2,
+            tcp_ecn_fallback: true,
             tcp_syn_retries: 6,
             tcp_synack_retries: 5,
             tcp_recovery: 1,

@@ -86,6 +86,7 @@ const TABLE: &[Row] = &[
     row("net.ipv4.tcp_early_retrans", Field::Byte(|s| &mut s.tcp_early_retrans, 0, 4)),
     // Kernels with Accurate ECN take up to 5, older ones up to 2.
     row("net.ipv4.tcp_ecn", Field::Byte(|s| &mut s.tcp_ecn, 0, 5)),
+    row("net.ipv4.tcp_ecn_fallback", Field::Flag(|s| &mut s.tcp_ecn_fallback, 1)),
     row("net.ipv4.tcp_fastopen", Field::Number(|s| &mut s.tcp_fastopen, 0, INT_MAX)),
     row("net.ipv4.tcp_fin_timeout", Field::Number(|s| &mut s.tcp_fin_timeout, 0, SECONDS_MAX)),
     row("net.ipv4.tcp_frto", Field::Byte(|s| &mut s.tcp_frto, 0, 255)),

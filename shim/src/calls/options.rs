@@ -20,6 +20,9 @@ const INVALID: Errno = Errno(libc::EINVAL);
 /// The forms of the timeouts with 64-bit time, which are the same structure on 64-bit targets.
 const SO_RCVTIMEO_NEW: i32 = 66;
 const SO_SNDTIMEO_NEW: i32 = 67;
+/// Not in the libc crate for this target (asm-generic/socket.h, linux/tcp.h).
+const SO_MAX_PACING_RATE: i32 = 47;
+const TCP_CC_INFO: i32 = 26;
 /// Longest value that is read: longer ones are cut, as names are, or have a fixed size anyway.
 const LONGEST: usize = 64;
 
@@ -47,6 +50,15 @@ impl Given {
             1..4 => self.place.read().map(i32::from),
             _ => self.int(),
         }
+    }
+
+    /// SO_MAX_PACING_RATE: an int whose -1 is without limit, or, where there is room, a long.
+    fn rate(&self) -> Result<u64, Errno> {
+        if self.length >= size_of::<u64>() {
+            return self.place.cast::<u64>().read();
+        }
+        let rate = self.int()?;
+        Ok(if rate == -1 { u64::MAX } else { u64::from(rate as u32) })
     }
 
     fn flag(&self) -> Result<bool, Errno> {
@@ -162,6 +174,7 @@ fn set_socket(name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
         libc::SO_TIMESTAMPNS => SetOption::Timestamp(if given.flag()? { 2 } else { 0 }),
         libc::SO_NO_CHECK => SetOption::NoCheck(given.flag()?),
         libc::SO_INCOMING_CPU => SetOption::IncomingCpu(given.int()?),
+        SO_MAX_PACING_RATE => SetOption::MaxPacingRate(given.rate()?),
         // A switch for the kernel's own messages.
         libc::SO_DEBUG => return Ok(None),
         _ => return Err(UNKNOWN),
@@ -377,6 +390,8 @@ fn get_socket(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<B
         libc::SO_OOBINLINE => flag(|options| options.oob_inline),
         libc::SO_DONTROUTE => flag(|options| options.dont_route),
         libc::SO_NO_CHECK => flag(|options| options.no_check),
+        SO_MAX_PACING_RATE => common(fd, handle, runtime, |options| options.max_pacing_rate)
+            .map(|rate| Bytes::from_slice(&rate.to_ne_bytes())),
         libc::SO_TIMESTAMP => flag(|options| options.timestamp == 1),
         libc::SO_TIMESTAMPNS => flag(|options| options.timestamp == 2),
         libc::SO_INCOMING_CPU => number(|options| options.incoming_cpu),
@@ -515,6 +530,7 @@ fn tcp_name(name: i32) -> Option<OptionName> {
         libc::TCP_WINDOW_CLAMP => OptionName::WindowClamp,
         libc::TCP_QUICKACK => OptionName::QuickAck,
         libc::TCP_CONGESTION => OptionName::Congestion,
+        TCP_CC_INFO => OptionName::CongestionInfo,
         libc::TCP_USER_TIMEOUT => OptionName::UserTimeout,
         libc::TCP_NOTSENT_LOWAT => OptionName::NotSentLowWater,
         libc::TCP_SAVE_SYN => OptionName::SaveSyn,

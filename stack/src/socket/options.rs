@@ -79,6 +79,8 @@ pub struct SocketOptions {
     pub no_check: bool,
     /// SO_INCOMING_CPU; -1 is none. Kept: the stack does its work on the CPU of the caller.
     pub incoming_cpu: i32,
+    /// SO_MAX_PACING_RATE in bytes per second; `u64::MAX` is without limit.
+    pub max_pacing_rate: u64,
 }
 
 /// One option with its new value (setsockopt).
@@ -118,6 +120,8 @@ pub enum SetOption {
     Device(String),
     /// SO_NO_CHECK.
     NoCheck(bool),
+    /// SO_MAX_PACING_RATE, in bytes per second.
+    MaxPacingRate(u64),
     /// IP_TTL (-1: default).
     Ttl(i32),
     /// IP_TOS.
@@ -219,6 +223,8 @@ pub enum OptionName {
     QuickAck,
     /// TCP_CONGESTION.
     Congestion,
+    /// TCP_CC_INFO: the bytes of Linux's `union tcp_cc_info`, native endian; none if the algorithm tells nothing.
+    CongestionInfo,
     /// TCP_USER_TIMEOUT.
     UserTimeout,
     /// TCP_NOTSENT_LOWAT.
@@ -292,6 +298,7 @@ impl SocketOptions {
             v6_only: false,
             no_check: false,
             incoming_cpu: -1,
+            max_pacing_rate: u64::MAX,
         }
     }
 }

@@ -58,6 +58,7 @@ pub fn set_common(
         SetOption::Device(name) => options.device.clone_from(name),
         SetOption::NoCheck(on) => options.no_check = *on,
         SetOption::IncomingCpu(cpu) => options.incoming_cpu = *cpu,
+        SetOption::MaxPacingRate(rate) => options.max_pacing_rate = *rate,
         SetOption::Ttl(-1) => options.ttl = None,
         SetOption::Ttl(ttl) => options.ttl = Some(in_range(*ttl, 1, 255)?),
         // Linux takes any int and keeps the byte; the ECN bits of a TCP socket are the protocol's.

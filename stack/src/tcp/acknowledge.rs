@@ -115,7 +115,7 @@ impl Sock {
         Acknowledged {
             advanced: false,
             not_duplicate: false,
-            congestion_echo: false,
+            congestion_echo: self.is_echo(header),
             prior_una: self.snd_una,
             prior_lost: self.board.rate.lost,
             prior_delivered: self.board.rate.delivered,
@@ -280,7 +280,7 @@ impl Sock {
         let per_segment = mss.saturating_add(640).checked_next_power_of_two().unwrap_or(mss) + 256;
         let segments = self.window.cwnd.max(self.board.reordering + 1).max(super::congestion::INITIAL_WINDOW);
         let [_, _, most] = settings.tcp_wmem;
-        let wanted = segments.saturating_mul(per_segment).saturating_mul(2).min(most);
+        let wanted = segments.saturating_mul(per_segment).saturating_mul(self.algorithm.sndbuf_expand()).min(most);
         self.options.send_buffer = self.options.send_buffer.max(wanted);
     }
 }

@@ -94,6 +94,8 @@ impl Sock {
         self.recovery = super::recovery::Recovery::default();
         self.duplicates_reported = 0;
         self.algorithm = self.algorithm.afresh();
+        self.pacing = super::pacing::Pacing::default();
+        self.ecn = super::ecn::Ecn::default();
         self.max_packets_out = 0;
         self.retransmits = 0;
         self.total_retransmits = 0;

@@ -175,6 +175,7 @@ impl Sock {
             self.ts_recent_at = now;
         }
         self.sack &= options.sack_permitted;
+        self.take_ecn_of_syn(incoming);
         self.window_scaling &= options.window_scale.is_some();
         if self.window_scaling {
             self.snd_wscale = options.window_scale.unwrap_or(0);

@@ -31,16 +31,17 @@ impl Sock {
             delivered_ce: rate.delivered_ce,
             delivered_at: rate.delivered_at,
             lost: rate.lost,
-            departs: now,
+            departs: self.pacing.departs,
             last_sent: self.last_sent,
             is_cwnd_limited: self.is_cwnd_limited(),
             gso_max: self.route.map_or(0, |route| route.gso_max).max(1_500),
-            ecn: false,
+            is_app_limited: rate.app_limited > 0,
+            ecn: self.ecn.ok,
         }
     }
 
     /// Does what the algorithm wants done beside changing the window.
-    fn obey(&mut self, counters: Option<&mut Counters>) {
+    pub(super) fn obey(&mut self, counters: Option<&mut Counters>) {
         let orders = core::mem::take(&mut self.window.orders);
         if orders.app_limited {
             self.board.rate.limit(self.board.in_flight());
@@ -59,10 +60,14 @@ impl Sock {
             }
         }
         self.ack.now |= orders.ack_now;
+        if let Some(echo) = orders.echo {
+            self.ecn.echo = echo;
+        }
     }
 
     /// `tcp_init_congestion_control`.
     pub(super) fn init_control(&mut self, now: Instant) {
+        self.limit_pacing_rate();
         let facts = self.facts(now);
         self.algorithm.init(&mut self.window, &facts);
         self.obey(None);
@@ -80,6 +85,8 @@ impl Sock {
         let facts = self.facts(now);
         self.algorithm.set_state(&mut self.window, &facts, phase);
         self.obey(None);
+        // `tcp_enter_loss`: the peer learns that its echo was heeded, or would have been.
+        self.ecn.tell_reduced |= self.ecn.ok && phase == Phase::Loss;
         self.phase = phase;
     }
 
@@ -107,6 +114,12 @@ impl Sock {
             ..RateSample::default()
         };
         net.counters.tcp_delivered += u64::from(acked_sacked);
+        if ack.congestion_echo {
+            self.board.rate.delivered_ce = self.board.rate.delivered_ce.wrapping_add(acked_sacked);
+            net.counters.tcp_delivered_ce += u64::from(acked_sacked);
+        }
+        let facts = self.facts(net.now);
+        self.algorithm.in_ack_event(&mut self.window, &facts);
         let sample = self.board.rate.sample(net.now, self.rtt.least, false, tells);
         let facts = self.facts(net.now);
         if self.algorithm.has_cong_control() {
@@ -122,6 +135,18 @@ impl Sock {
             self.update_pacing_rate(net.settings);
         }
         self.obey(Some(net.counters));
+    }
+
+    /// The program writes: if everything before has left, what is measured now is its rate, not the network's
+    /// (`tcp_rate_check_app_limited`).
+    pub(super) fn note_program_limit(&mut self) {
+        let in_flight = self.board.in_flight();
+        if self.unsent() < u32::from(self.last_mss)
+            && in_flight < self.window.cwnd
+            && self.board.lost_out <= self.board.repeated_out
+        {
+            self.board.rate.limit(in_flight);
+        }
     }
 
     /// TCP_CONGESTION (`tcp_set_congestion_control`).

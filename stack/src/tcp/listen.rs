@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::ecn;
 use super::header::{Flags, Header, Timestamps};
 use super::isn::{self, bytes_of, purpose};
 use super::ports::Endpoint;
@@ -44,6 +45,7 @@ struct Offer {
     peer_mss: u16,
     shift: Option<u8>,
     sack: bool,
+    ecn: bool,
     /// The peer's timestamp, when both sides want them.
     stamp: Option<u32>,
     saved_syn: Option<Box<[u8]>>,
@@ -74,6 +76,8 @@ pub struct Request {
     window: Initial,
     route: Option<Route>,
     tos: u8,
+    /// ECN is granted.
+    ecn: bool,
     /// How often the SYN-ACK was repeated.
     retransmits: u32,
     /// How often the timer has fired.
@@ -111,6 +115,9 @@ impl Request {
             window: u16::try_from(self.window.window).unwrap_or(u16::MAX),
             ..Header::default()
         };
+        if self.ecn {
+            header.flags |= Flags::ECE;
+        }
         header.options.mss = Some(self.advertised_mss);
         header.options.timestamps = self.timestamps.then_some(stamp);
         header.options.sack_permitted = self.sack;
@@ -120,7 +127,7 @@ impl Request {
 
     /// The timestamp that holds the options for a cookie.
     fn cookie_stamp(&self, now: Instant) -> Timestamps {
-        let remembered = cookie::Remembered { shift: self.shift, sack: self.sack, ecn: false };
+        let remembered = cookie::Remembered { shift: self.shift, sack: self.sack, ecn: self.ecn };
         let value = cookie::encode(isn::timestamp_clock(now), remembered);
         Timestamps { value: value.wrapping_add(self.timestamp_offset), echo: self.ts_recent }
     }
@@ -311,6 +318,7 @@ impl Tcp {
             if offer.stamp.is_none() {
                 offer.shift = None;
                 offer.sack = false;
+                offer.ecn = false;
             }
             (offer.isn, offer.peer_mss) = cookie::make(net.random, net.now, tuple, offer.irs, offer.peer_mss);
             offer.saved_syn = None;
@@ -380,6 +388,7 @@ impl Tcp {
             peer_mss,
             shift: remembered.shift,
             sack: remembered.sack,
+            ecn: remembered.ecn && net.settings.tcp_ecn != 0,
             stamp: stamps.map(|stamps| stamps.value),
             saved_syn: None,
         };
@@ -398,7 +407,7 @@ impl Tcp {
         route: Route,
     ) -> Option<Request> {
         let sock = self.sock(index)?;
-        let Offer { isn, irs, peer_mss, shift, sack, stamp, saved_syn } = offer;
+        let Offer { isn, irs, peer_mss, shift, sack, ecn: ecn_ok, stamp, saved_syn } = offer;
         // What the child will advertise follows from the listener's options and the route of this peer.
         let mut model = Sock::new(net.settings, 0, sock.family, net.now);
         model.tuple = *tuple;
@@ -409,6 +418,7 @@ impl Tcp {
         model.advertised_mss = model.mss_to_advertise();
         model.state = State::SynReceived;
         let window = model.initial_window(net, shift.is_some());
+        let needs_ecn = sock.algorithm.needs_ecn();
         Some(Request {
             tuple: *tuple,
             listener: sock.id(),
@@ -423,7 +433,8 @@ impl Tcp {
             timestamp_offset: isn::timestamp_offset(net.random, net.settings, tuple),
             window,
             route: Some(route),
-            tos: sock.options.tos,
+            tos: (sock.options.tos & !ecn::MASK) | if needs_ecn { ecn::CAPABLE } else { 0 },
+            ecn: ecn_ok,
             retransmits: 0,
             timeouts: 0,
             sent_at: Some(net.now),
@@ -574,6 +585,7 @@ impl Tcp {
         child.ts_recent = request.ts_recent;
         child.ts_recent_at = net.now;
         child.sack = request.sack;
+        child.ecn.ok = request.ecn;
         child.window_scaling = request.shift.is_some();
         child.snd_wscale = request.shift.unwrap_or(0);
         child.peer_mss = request.peer_mss;
@@ -724,6 +736,7 @@ fn offer_of(net: &mut Net<'_>, sock: &Sock, tuple: &Tuple, incoming: &Incoming<'
         peer_mss,
         shift: options.window_scale.filter(|_| net.settings.tcp_window_scaling),
         sack: net.settings.tcp_sack && options.sack_permitted,
+        ecn: ecn::is_granted(net.settings, incoming, sock.algorithm.needs_ecn()),
         stamp,
         saved_syn: save_syn(sock, incoming),
     }

@@ -10,6 +10,7 @@ mod control;
 mod cookie;
 mod delayed_ack;
 mod duplicate;
+mod ecn;
 pub mod header;
 mod info;
 mod isn;
@@ -17,6 +18,7 @@ mod keepalive;
 mod listen;
 mod loss;
 mod options;
+mod pacing;
 mod path_error;
 mod phase;
 mod poll;
@@ -76,6 +78,7 @@ use crate::socket::protocol::{Net, SockId, SocketId};
 use crate::time::Instant;
 use crate::wire::checksum;
 
+pub use self::congestion::NAMES as CONGESTION_CONTROLS;
 pub use self::ports::PortFilter;
 pub use self::state::State;
 
@@ -446,6 +449,9 @@ impl Tcp {
         if sock.paused_until.is_some_and(|at| at <= net.now) {
             sock.paused_until = None;
         }
+        if sock.pacing.at.is_some_and(|at| at <= net.now) {
+            sock.pacing.at = None;
+        }
         if let Some((at, timer)) = sock.retransmit_at
             && at <= net.now
         {
@@ -537,7 +543,7 @@ impl Tcp {
             destination: sock.tuple.remote,
             route: sock.route,
             ttl: sock.options.ttl,
-            tos: sock.options.tos,
+            tos: (sock.options.tos & !ecn::MASK) | plan.ecn,
             dont_fragment: sock.options.mtu_discover != PMTUDISC_DONT,
             header: plan.header.as_slice(),
             payload,

@@ -135,6 +135,7 @@ impl Sock {
                 self.tcp.fast_open_connect = *on;
             }
             SetOption::KeepAlive(_) => self.restart_keepalive(net),
+            SetOption::MaxPacingRate(_) => self.limit_pacing_rate(),
             _ => return Err(OptionError::Unknown),
         }
         Ok(())
@@ -218,6 +219,9 @@ impl Sock {
                     *place = byte;
                 }
                 OptionValue::Bytes(bytes)
+            }
+            OptionName::CongestionInfo => {
+                OptionValue::Bytes(self.algorithm.get_info(&self.window, &self.facts(net.now)))
             }
             OptionName::UserTimeout => int(self.tcp.user_timeout),
             OptionName::NotSentLowWater => OptionValue::Int(self.tcp.not_sent_low_water.cast_signed()),

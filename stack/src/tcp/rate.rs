@@ -1,8 +1,6 @@
 //! Delivery rate estimation (draft-cheng-iccrg-delivery-rate-estimation, `tcp_rate.c`): each segment carries a note of
 //! what had been delivered when it was sent; its acknowledgment tells how much was delivered since, and in what time.
 
-#![allow(dead_code)]
-
 use core::time::Duration;
 
 use super::congestion::RateSample;
@@ -128,6 +126,7 @@ impl DeliveryRate {
 
     /// Bytes per second as TCP_INFO shows them, and whether the program limited them (`tcp_compute_delivery_rate`).
     #[must_use]
+    #[allow(dead_code, reason = "for TCP_INFO")]
     pub fn shown(&self, mss: u32) -> (u64, bool) {
         self.shown.map_or((0, false), |(segments, interval, limited)| {
             let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1);

@@ -318,6 +318,7 @@ impl Sock {
 
     /// `tcp_data_queue`.
     pub(super) fn queue_data(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: Incoming<'_>) {
+        self.accept_cwr(&incoming);
         let Incoming { header, length, end, mut payload, info } = incoming;
         let fin = header.flags.contains(Flags::FIN);
         let mut seq = header.seq + u32::from(header.flags.contains(Flags::SYN));
@@ -344,6 +345,7 @@ impl Sock {
             return;
         }
         if seq.after(self.rcv_nxt) {
+            self.check_ecn(shared, net, info.tos);
             self.queue_ahead(net, seq, payload, fin.then_some(data_end), segment);
             return;
         }
@@ -377,6 +379,7 @@ impl Sock {
         self.rcv_nxt = self.queue.advance(seq + taken);
         if taken > 0 {
             self.note_data(net.now, segment.max(1));
+            self.check_ecn(shared, net, info.tos);
         }
         if had_hole {
             //= RFC 5681 §4.2: a segment that fills a hole is acknowledged at once.

@@ -31,6 +31,7 @@ impl Sock {
         self.window.prior_cwnd = self.window.cwnd;
         self.recovery.reduction = Reduction::default();
         self.lower_threshold(now);
+        self.ecn.tell_reduced = self.ecn.ok;
     }
 
     /// `delivered` segments have left the network (`tcp_cwnd_reduction`).

@@ -122,7 +122,8 @@ impl Sock {
             .and_then(|shift| room.saturating_mul(mss).checked_shr(shift))
             .unwrap_or(0);
         let bytes = by_rate.saturating_add(if settings.tcp_tso_rtt_log > 0 { by_distance } else { 0 });
-        (bytes / mss.max(1)).max(u32::from(settings.tcp_min_tso_segs)).min(room)
+        let least = self.algorithm.min_tso_segs(&self.window).unwrap_or(u32::from(settings.tcp_min_tso_segs));
+        (bytes / mss.max(1)).max(least).min(room)
     }
 
     /// `tcp_cwnd_test`: segments that the congestion window allows, half a window at a time, so that two super-segments

@@ -32,6 +32,8 @@ pub struct Plan {
     pub gso_size: u16,
     /// What to do if the device refuses it.
     pub seq: Option<Seq>,
+    /// ECN bits of the TOS byte.
+    pub ecn: u8,
 }
 
 impl Sock {
@@ -55,6 +57,7 @@ impl Sock {
         if self.error.is_some() || self.shutdown_write {
             return Err(self.error.take().map_or(SendError::BrokenPipe, SendError::Fault));
         }
+        self.note_program_limit();
         let wanted = source.remaining();
         if wanted == 0 {
             return Ok(0);
@@ -179,7 +182,10 @@ impl Sock {
         if answering {
             self.ack.sent();
         }
-        self.finish(net, &header, 0, 0, 0, Some(self.iss))
+        header.flags |= self.ecn_of_syn(net.settings, answering, repeated);
+        let ecn = if self.algorithm.needs_ecn() { super::ecn::CAPABLE } else { 0 };
+        let plan = self.finish(net, &header, 0, 0, 0, Some(self.iss));
+        Plan { ecn, ..plan }
     }
 
     fn plan_repetition(&mut self, net: &mut Net<'_>) -> Option<Plan> {
@@ -194,9 +200,12 @@ impl Sock {
             return self.repeat(net, range, from, true);
         }
         let forced = core::mem::take(&mut self.head_due);
-        let most = if forced { 1 } else { quota.min(self.segments_per_plan(mss)) };
+        let most = if forced { 1 } else { quota.min(self.paced_segments(net.settings, u32::from(mss))) };
         let wanted = self.recovery.may_repeat && self.board.lost_out > self.board.repeated_out;
         if most == 0 || (!forced && !wanted) {
+            return None;
+        }
+        if !forced && self.is_held_by_pacing(net.now) {
             return None;
         }
         let most = most.saturating_mul(u32::from(mss));
@@ -246,7 +255,7 @@ impl Sock {
         if !probe {
             self.note_repetition(net, &range, packets);
         }
-        Some(self.plan_segment(net, range.start, from, length, range.mark))
+        Some(self.plan_segment(net, range.start, from, length, range.mark, false))
     }
 
     fn note_repetition(&mut self, net: &mut Net<'_>, range: &Range, packets: u32) {
@@ -301,6 +310,9 @@ impl Sock {
         if unsent.min(mss) > room && !forced {
             return None;
         }
+        if !forced && self.is_held_by_pacing(net.now) {
+            return None;
+        }
         let record_end = self.boundaries.record_end(self.snd_nxt);
         let record = record_end.map_or(data, |end| end.distance_from(self.snd_nxt)).min(data);
         let mut length = self.length_to_send(net, record, record == data, forced, quota, room)?;
@@ -349,7 +361,7 @@ impl Sock {
         if !forced {
             self.schedule_probe(net.now, net.settings, false);
         }
-        Some(self.plan_segment(net, start, from, length, mark))
+        Some(self.plan_segment(net, start, from, length, mark, true))
     }
 
     /// Bytes of the next new segment of a buffer that holds `record` more, the last one if `in_tail`; `None`: nothing goes
@@ -367,7 +379,8 @@ impl Sock {
         if forced {
             return Some(record.min(room).min(mss));
         }
-        let most = self.paced_segments(net.settings, mss);
+        // Only the first segment of a super-segment would carry CWR: it goes alone.
+        let most = if self.ecn.tell_reduced { 1 } else { self.paced_segments(net.settings, mss) };
         if record <= mss {
             // Only the last buffer may still be added to; a FIN ends it.
             let free = self.fin_queued || self.recovery.new_first;
@@ -473,7 +486,7 @@ impl Sock {
         self.window.count = 0;
     }
 
-    fn plan_segment(&mut self, net: &mut Net<'_>, seq: Seq, from: usize, length: u32, mark: Mark) -> Plan {
+    fn plan_segment(&mut self, net: &mut Net<'_>, seq: Seq, from: usize, length: u32, mark: Mark, fresh: bool) -> Plan {
         let window = self.update_window(net.settings, net.counters);
         let mut flags = Flags::ACK;
         // A super-segment is pushed too, so that the receiver hands it on at once (`__tcp_transmit_skb`).
@@ -493,7 +506,13 @@ impl Sock {
         }
         let mss = u32::from(self.last_mss.max(1));
         let gso_size = if length > mss { self.last_mss } else { 0 };
-        self.finish(net, &header, from, length, gso_size, Some(seq))
+        if length > 0 {
+            self.pace(net.now, length, length.div_ceil(mss));
+        }
+        let (ecn, bits) = self.ecn_of_segment(fresh && length > 0);
+        header.flags |= bits;
+        let plan = self.finish(net, &header, from, length, gso_size, Some(seq));
+        Plan { ecn, ..plan }
     }
 
     /// A segment without data: ACK or probe.
@@ -506,7 +525,10 @@ impl Sock {
         let more = self.ack.owed > 1;
         self.ack.sent();
         self.ack.now = more;
-        self.finish(net, &header, 0, 0, 0, None)
+        let (ecn, bits) = self.ecn_of_segment(false);
+        header.flags |= bits;
+        let plan = self.finish(net, &header, 0, 0, 0, None);
+        Plan { ecn, ..plan }
     }
 
     fn finish(
@@ -521,7 +543,7 @@ impl Sock {
         let packets = if gso_size > 0 { length.div_ceil(u32::from(gso_size)) } else { 1 };
         net.counters.tcp_out_segs += u64::from(packets);
         self.segments_out = self.segments_out.wrapping_add(packets);
-        Plan { header: header.emit(), from, length: length as usize, gso_size, seq }
+        Plan { header: header.emit(), from, length: length as usize, gso_size, seq, ecn: 0 }
     }
 
     /// The device had no room for the segment planned last.

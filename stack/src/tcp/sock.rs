@@ -9,9 +9,11 @@ use core::time::Duration;
 use super::buffer::SendBuffer;
 use super::congestion::{Algorithm, Window};
 use super::delayed_ack::DelayedAck;
+use super::ecn::Ecn;
 use super::header::{Flags, Header, Options, SackBlocks, TIMESTAMPS_LENGTH, Timestamps};
 use super::listen::Listen;
 use super::options::TcpOptions;
+use super::pacing::Pacing;
 use super::reassembly::Reassembly;
 use super::recovery::{Phase, Recovery};
 use super::rto::RoundTrip;
@@ -188,6 +190,8 @@ pub struct Sock {
     pub keepalive_at: Option<Instant>,
     /// The device was full: nothing goes out before.
     pub paused_until: Option<Instant>,
+    pub pacing: Pacing,
+    pub ecn: Ecn,
     pub armed: Option<Instant>,
     pub probes_out: u32,
     pub probe_since: Option<Instant>,
@@ -313,6 +317,8 @@ impl Sock {
             tail_due: false,
             keepalive_at: None,
             paused_until: None,
+            pacing: Pacing::default(),
+            ecn: Ecn::default(),
             armed: None,
             probes_out: 0,
             probe_since: None,
@@ -369,6 +375,7 @@ impl Sock {
         self.keepalive_at = None;
         self.ack.clear();
         self.paused_until = None;
+        self.pacing.at = None;
         self.probe_due = false;
         self.head_due = false;
         self.syn_due = false;
@@ -385,7 +392,10 @@ impl Sock {
     /// Next deadline of any of the timers.
     pub fn deadline(&self) -> Option<Instant> {
         let retransmit = self.retransmit_at.map(|(at, _)| at);
-        [retransmit, self.keepalive_at, self.ack.deadline(), self.paused_until].into_iter().flatten().min()
+        [retransmit, self.keepalive_at, self.ack.deadline(), self.paused_until, self.pacing.at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Bytes that the receive buffer could advertise if it were empty (`tcp_full_space`).

@@ -86,7 +86,11 @@ impl Sock {
         if self.recovery.prior_ssthresh > 0 {
             let facts = self.facts(now);
             self.window.cwnd = self.algorithm.undo_cwnd(&mut self.window, &facts);
-            self.window.ssthresh = self.window.ssthresh.max(self.recovery.prior_ssthresh);
+            if self.recovery.prior_ssthresh > self.window.ssthresh {
+                self.window.ssthresh = self.recovery.prior_ssthresh;
+                // `tcp_ecn_withdraw_cwr`
+                self.ecn.tell_reduced = false;
+            }
         }
         self.board.undo.marker = None;
         self.board.rack.advanced = true;

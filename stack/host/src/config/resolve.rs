@@ -10,7 +10,7 @@ use remora_stack::settings::Settings;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Congestion control algorithms that the stack has.
-pub const CONGESTION_CONTROLS: [&str; 2] = ["cubic", "reno"];
+pub use remora_stack::tcp::CONGESTION_CONTROLS;
 
 /// What a link carries whose MTU nobody says (Ethernet).
 const MTU_DEFAULT: u16 = 1_500;

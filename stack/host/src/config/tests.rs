@@ -35,7 +35,7 @@ fn ethernet(address: Option<(Ipv4Addr, Ipv4Addr)>) -> InterfaceFacts {
 fn with_system<R>(facts: Option<InterfaceFacts>, names: &[&str], use_it: impl FnOnce(&System<'_>) -> R) -> R {
     let files = |path: &str| match path {
         "/proc/sys/net/ipv4/tcp_sack" => Some("0\n".to_owned()),
-        "/proc/sys/net/ipv4/tcp_congestion_control" => Some("bbr\n".to_owned()),
+        "/proc/sys/net/ipv4/tcp_congestion_control" => Some("westwood\n".to_owned()),
         "/proc/sys/net/ipv4/tcp_retries2" => Some("8\n".to_owned()),
         "/proc/sys/net/ipv4/tcp_ecn" => Some("99\n".to_owned()),
         "/proc/sys/net/ipv4/neigh/eth0/mcast_solicit" => Some("4\n".to_owned()),
@@ -298,7 +298,7 @@ fn an_unknown_congestion_control_falls_to_cubic_with_a_note() {
         config.notes,
         [(
             Level::Info,
-            "net.ipv4.tcp_congestion_control=bbr (/proc/sys) is not one of the stack's: cubic is used".to_owned()
+            "net.ipv4.tcp_congestion_control=westwood (/proc/sys) is not one of the stack's: cubic is used".to_owned()
         )]
     );
     let mut asked = parse(&[("REMORA_SYSCTL", "net.ipv4.tcp_congestion_control=vegas")]).unwrap();

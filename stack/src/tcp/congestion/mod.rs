@@ -2,10 +2,11 @@
 //! is repeated then is decided outside; an algorithm says how far the window shrinks and how it grows, or takes the
 //! window and the pacing rate over altogether. A new algorithm is one file, its `mod` line and one row of the table.
 
-#![allow(dead_code)]
-
+mod bbr;
 mod cubic;
+mod dctcp;
 mod hystart;
+mod minmax;
 mod reno;
 
 use alloc::vec::Vec;
@@ -156,12 +157,15 @@ pub struct Facts {
     pub is_cwnd_limited: bool,
     /// Largest super-segment in bytes.
     pub gso_max: u32,
+    /// The program gives less than the network would take.
+    pub is_app_limited: bool,
     /// ECN was negotiated, or may still be.
     pub ecn: bool,
 }
 
 /// Rate at which segments were delivered over an interval, and what else an ACK told (`struct rate_sample`).
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(dead_code, reason = "what the plug offers; not every algorithm wants all of it")]
 pub struct RateSample {
     /// Segments delivered in the interval; `None`: there is no valid sample.
     pub delivered: Option<u32>,
@@ -189,6 +193,7 @@ pub struct RateSample {
 
 /// What an ACK said of the round-trip time (`struct ack_sample`).
 #[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "what the plug offers; not every algorithm wants all of it")]
 pub struct AckSample {
     /// Segments acknowledged cumulatively.
     pub acked: u32,
@@ -245,9 +250,9 @@ pub trait CongestionControl {
     fn cwnd_event(&mut self, _window: &mut Window, _facts: &Facts, _event: Event) {}
     /// An ACK has come, whatever it says. `delivered` of the facts counts it already.
     fn in_ack_event(&mut self, _window: &mut Window, _facts: &Facts) {}
-    /// Segments that a super-segment should hold at least.
-    fn min_tso_segs(&self, _window: &Window) -> u32 {
-        2
+    /// Segments that a super-segment should hold at least; `None`: net.ipv4.tcp_min_tso_segs.
+    fn min_tso_segs(&self, _window: &Window) -> Option<u32> {
+        None
     }
     /// How many windows the send buffer should hold.
     fn sndbuf_expand(&self) -> u32 {
@@ -308,6 +313,8 @@ macro_rules! algorithms {
 algorithms! {
     Reno(reno::Reno) = "reno";
     Cubic(cubic::Cubic) = "cubic";
+    Bbr(bbr::Bbr) = "bbr";
+    Dctcp(dctcp::Dctcp) = "dctcp";
 }
 
 impl Algorithm {
@@ -325,7 +332,8 @@ impl Algorithm {
     /// The same algorithm without a memory.
     #[must_use]
     pub fn afresh(&self) -> Self {
-        Self::by_name(self.name()).unwrap_or(Self::Reno(reno::Reno))
+        // DCTCP without ECN calls itself something else.
+        Self::by_name(self.name().trim_end_matches("-reno")).unwrap_or(Self::Reno(reno::Reno))
     }
 }
 
@@ -349,6 +357,7 @@ pub(super) fn facts(now: Instant) -> Facts {
         last_sent: now,
         is_cwnd_limited: true,
         gso_max: 65_536,
+        is_app_limited: false,
         ecn: false,
     }
 }
