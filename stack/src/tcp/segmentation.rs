@@ -82,7 +82,7 @@ impl Sock {
         // `forced_push`: more than half of the largest window since the last push.
         let far = |boundaries: &Boundaries, at: Seq| at.offset_from(boundaries.last_push.unwrap_or(start) + half) > 0;
         while end.offset_from(tail + goal) > 0 {
-            tail = tail + goal;
+            tail += goal;
             if tail.after(start) && far(boundaries, tail) {
                 boundaries.push(tail);
             }
