@@ -204,7 +204,8 @@ impl Registry {
         let Some(name) = self.name(claim) else { return Ok(()) };
         if let Some(held) = self.find(claim) {
             held.uses += 1;
-            held.dropped = false;
+            // The filter may have been narrowed since it was given up.
+            self.changed |= std::mem::take(&mut held.dropped);
             return Ok(());
         }
         let fd = take_name(&name)?;
@@ -753,6 +754,27 @@ mod tests {
         assert_eq!(registry.take_ports(false), Some(ports));
         registry.filter_again();
         assert_eq!(registry.take_ports(true), Some(Ports::All), "raw sockets hear all");
+    }
+
+    #[test]
+    fn port_given_up_and_taken_again_before_the_keeper_closed_it_passes_the_filter() {
+        let mut registry = registry("again");
+        assert_eq!(registry.claim(Claim::Block(200), HERE), Ok(()));
+        assert_eq!(registry.claim(Claim::Port(port(80)), HERE), Ok(()));
+        let singles = |registry: &mut Registry| match registry.take_ports(false) {
+            Some(Ports::Only { singles, .. }) => Some(singles),
+            _ => None,
+        };
+        assert_eq!(singles(&mut registry), Some(vec![(6, 80)]));
+        let descriptors: Vec<_> = std::iter::from_fn(|| registry.take_over(HERE)).collect();
+        assert!(registry.drop_claim(Claim::Port(port(80)), HERE), "the keeper is to close it");
+        assert_eq!(singles(&mut registry), Some(vec![]));
+        assert_eq!(registry.claim(Claim::Port(port(80)), HERE), Ok(()));
+        assert_eq!(singles(&mut registry), Some(vec![(6, 80)]));
+        assert!(!registry.may_close(Claim::Port(port(80))));
+        for (_, fd) in descriptors {
+            let _ = call::close(fd);
+        }
     }
 
     #[test]
