@@ -264,6 +264,10 @@ hooks! {
         fn pthread_cancel(thread: usize) -> c_int;
         fn _exit(status: c_int) -> () | _Exit;
         fn quick_exit(status: c_int) -> ();
+        fn setuid(user: u32) -> c_int;
+        fn seteuid(effective: u32) -> c_int;
+        fn setreuid(real: u32, effective: u32) -> c_int;
+        fn setresuid(real: u32, effective: u32, saved: u32) -> c_int;
 
         fn sigaction(signal: c_int, action: *const Action, old: *mut Action) -> c_int | __sigaction;
         fn signal(signal: c_int, handler: usize) -> usize | bsd_signal | ssignal;

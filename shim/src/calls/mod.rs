@@ -34,7 +34,7 @@ pub(crate) use io::*;
 pub(crate) use message::*;
 pub(crate) use names::*;
 pub(crate) use options::*;
-pub(crate) use process::{_exit, pthread_cancel, quick_exit};
+pub(crate) use process::{_exit, pthread_cancel, quick_exit, seteuid, setresuid, setreuid, setuid};
 pub(crate) use ready::*;
 pub(crate) use socket::*;
 pub(crate) use strangers::{before_seccomp, prctl};

@@ -1,4 +1,4 @@
-//! Fork and exit: the runtime hears of each exactly once. fork() and its kin are hooks, which know the child's number;
+//! Fork, change of user and exit: the runtime hears of each exactly once. fork() and its kin are hooks, which know the child's number;
 //! fork handlers catch the forks inside libc (daemon, forkpty). exec needs nothing: the keeper sees the image go, and
 //! an exec that fails leaves everything as it was. In a new image a socket that was kept over exec is its placeholder, an
 //! AF_UNIX socket that is not connected: calls on it fail cleanly, and the connection ends if no other process holds it.
@@ -6,9 +6,11 @@
 use std::cell::Cell;
 
 use remora_host::runtime::{self, DescriptionId, ForkTicket, Runtime};
+use remora_host::sys::call;
 
 use crate::abi::Outcome;
 use crate::abi::process::cancel;
+use crate::config;
 use crate::fdtable::{self, Entry};
 
 thread_local! {
@@ -90,6 +92,36 @@ pub(crate) fn fork(real: impl FnOnce() -> i32) -> i32 {
     }
     HOOKED.set(false);
     child
+}
+
+/// The last moment with the right to open a packet socket: a daemon that gives up root first and makes its sockets
+/// afterwards (memcached) has the same sockets as on Linux. A failure shows at the first bind or connect, which tries
+/// again. `users` are what the call sets; all ones leaves one as it is.
+fn before_user_change<T>(users: &[u32]) -> Outcome<T> {
+    let leaves_root = users.iter().any(|user| !matches!(*user, 0 | u32::MAX)) && call::is_root();
+    if leaves_root
+        && let Some(settings) = config::active()
+        && let Ok(runtime) = runtime::start(settings.config())
+    {
+        let _ = runtime.bring_up(false);
+    }
+    Outcome::PassThrough
+}
+
+pub(crate) fn setuid(user: u32) -> Outcome<i32> {
+    before_user_change(&[user])
+}
+
+pub(crate) fn seteuid(effective: u32) -> Outcome<i32> {
+    before_user_change(&[effective])
+}
+
+pub(crate) fn setreuid(real: u32, effective: u32) -> Outcome<i32> {
+    before_user_change(&[real, effective])
+}
+
+pub(crate) fn setresuid(real: u32, effective: u32, saved: u32) -> Outcome<i32> {
+    before_user_change(&[real, effective, saved])
 }
 
 /// The process ends: everything that it holds is given up, at once.

@@ -19,6 +19,14 @@ pub fn getppid() -> i32 {
     unsafe { invoke(libc::SYS_getppid, []) }.unwrap_or(0) as i32
 }
 
+/// Whether the thread acts as root.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: no memory is passed.
+    let user = unsafe { invoke(libc::SYS_geteuid, []) };
+    user == Ok(0)
+}
+
 /// The thread id, as seen in the thread's own pid namespace.
 #[must_use]
 pub fn gettid() -> u32 {

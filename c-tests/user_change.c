@@ -1,0 +1,56 @@
+/* Root is given up before the first socket is made, as daemons do: sockets work as before, in the process and in its
+ * children. Run by an ordinary user, or in a user namespace, there is nobody to become, and only the sockets are shown. */
+#include "t.h"
+
+static void become(int which)
+{
+    /* The lowest numbers of nobody in particular. */
+    const uid_t user = 65534;
+    if (getuid() != 0)
+        return;
+    if (which == 0)
+        (void)!setuid(user);
+    else if (which == 1)
+        (void)!setresuid(user, user, user);
+    else if (which == 2)
+        (void)!setreuid(user, user);
+    else
+        (void)!seteuid(user);
+}
+
+/* An echo through a child, too. */
+static int works(void)
+{
+    char data[4] = "";
+    int fd = peer_connect(PORT_ECHO);
+    if (fd < 0 || write(fd, "echo", 4) != 4 || t_read_all(fd, data, 4) != 4 || memcmp(data, "echo", 4) != 0)
+        return 1;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(write(fd, "fork", 4) == 4 && t_read_all(fd, data, 4) == 4 && memcmp(data, "fork", 4) == 0 ? 0 : 2);
+    int status = -1;
+    waitpid(child, &status, 0);
+    close(fd);
+    int listener = t_tcp(0);
+    if (status != 0 || t_bind(listener, T_LOCAL, 0) != 0 || listen(listener, 1) != 0)
+        return 3;
+    close(listener);
+    return 0;
+}
+
+int main(void)
+{
+    static const char *const names[] = {"setuid", "setresuid", "setreuid", "seteuid"};
+    t_begin();
+    for (int which = 0; which < 4; which++) {
+        pid_t child = MUST(fork());
+        if (child == 0) {
+            become(which);
+            _exit(works());
+        }
+        int status = -1;
+        waitpid(child, &status, 0);
+        CHECK_EQ(status, 0, names[which]);
+    }
+    return t_end();
+}
