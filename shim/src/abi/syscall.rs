@@ -2,7 +2,8 @@
 //! that name goes; everything else is libc's. The kernel's signatures differ from libc's in a few places (signal masks
 //! with their size, close_range's flags), which are put right here.
 
-use super::{FromC, Outcome};
+use super::{FromC, Outcome, User};
+use crate::hooks::real;
 use crate::{calls, fdtable};
 
 /// Turns a register into the argument that the call expects.
@@ -39,6 +40,35 @@ fn size(outcome: Outcome<isize>) -> Outcome<i64> {
     }
 }
 
+/// Whether a raw call makes a process with memory of its own that goes on where its parent stands: a fork by another
+/// name (vsftpd makes its sessions so). Threads, and children on a stack of their own, are not.
+fn is_fork(number: i64, a: usize, b: usize) -> bool {
+    let copies = |flags: usize, stack: usize| stack == 0 && flags & (libc::CLONE_VM as usize) == 0;
+    match number {
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_fork => true,
+        libc::SYS_clone => copies(a, b),
+        libc::SYS_clone3 => {
+            // struct clone_args: flags is the first word, stack the sixth.
+            let word = |index: usize| {
+                let place = a.wrapping_add(index * size_of::<u64>());
+                // SAFETY: the kernel is about to read the same structure; copy() says if it cannot.
+                unsafe { User::<u64>::new(place) }.read().map(|value| value as usize)
+            };
+            matches!((word(0), word(5)), (Ok(flags), Ok(stack)) if copies(flags, stack))
+        }
+        _ => false,
+    }
+}
+
+/// Makes the process, and has the runtime told of it as of every fork.
+fn fork(number: i64, words: [usize; 6]) -> Outcome<i64> {
+    let [a, b, c, d, e, f] = words;
+    // SAFETY: the caller's own words, to the function that it meant to call.
+    let child = calls::process::fork(|| unsafe { (real::syscall.get())(number, a, b, c, d, e, f) } as i32);
+    if child < 0 { Outcome::fail(super::errno()) } else { Outcome::Ours(Ok(child.into())) }
+}
+
 /// Routes one raw system call.
 #[allow(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> Outcome<i64> {
@@ -46,6 +76,7 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
     // Calls on one descriptor: a foreign one is the kernel's at once.
     let on_descriptor = || fdtable::is_ours(fd);
     match number {
+        _ if is_fork(number, a, b) => fork(number, [a, b, c, d, e, f]),
         libc::SYS_socket => widen(calls::socket(fd, b as i32, c as i32)),
         libc::SYS_seccomp => {
             calls::before_seccomp(a, c);
