@@ -38,6 +38,32 @@ tools=(
     unshare:util-linux
     make:make
     man:man-db
+    # Servers and clients of scripts/tests/1NN-*.sh. None of them is started as a service.
+    nginx:nginx-light
+    apache2:apache2-bin
+    ab:apache2-utils
+    wrk:wrk
+    redis-server:redis-server
+    redis-cli:redis-tools
+    memcached:memcached
+    memccat:libmemcached-tools
+    psql:postgresql
+    pgbench:postgresql
+    haproxy:haproxy
+    lighttpd:lighttpd
+    vsftpd:vsftpd
+    lftp:lftp
+    tnftp:tnftp
+    dnsmasq:dnsmasq-base
+    dig:bind9-dnsutils
+    host:bind9-host
+    iperf3:iperf3
+    node:nodejs
+    perl:perl
+    ruby:ruby
+    stunnel4:stunnel4
+    openssl:openssl
+    setpriv:util-linux
 )
 demo_tools=(gcc:gcc curl:curl ip:iproute2)
 
@@ -99,8 +125,41 @@ install_packages() {
     # An index that cannot be refreshed is no reason to stop: the packages may still be
     # known from the last time. tshark asks a debconf question, hence noninteractive.
     "${apt[@]}" apt-get -qq update || printf 'setup: apt-get update failed, trying on\n' >&2
+    local status=0
+    forbid_services
     "${apt[@]}" apt-get -qq -y --no-install-recommends \
-        -o DPkg::Lock::Timeout=120 install "$@" >/dev/null
+        -o DPkg::Lock::Timeout=120 install "$@" >/dev/null || status=$?
+    allow_services
+    return "$status"
+}
+
+# Debian starts what it installs, unless this file says 101 (invoke-rc.d's policy layer).
+# One that is there already is the owner's, and stays.
+policy=/usr/sbin/policy-rc.d
+policy_is_mine=
+
+forbid_services() {
+    if [ -e "$policy" ]; then
+        return 0
+    fi
+    policy_is_mine=yes
+    trap allow_services EXIT
+    as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+}
+
+allow_services() {
+    if [ -n "$policy_is_mine" ]; then
+        policy_is_mine=
+        as_root rm -f "$policy"
+    fi
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    else
+        sudo -n "$@"
+    fi
 }
 
 main() {

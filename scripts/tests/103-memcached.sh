@@ -69,7 +69,7 @@ statistics() {
 tools() {
     bytes 100000 5 "$TAP_DIR/value"
     lab_peer memccp --servers="$T_LOCAL:$PORT" "$TAP_DIR/value"
-    lab_peer memccat --servers="$T_LOCAL:$PORT" value | head -c 100000 >"$TAP_DIR/got"
+    lab_peer memccat --servers="$T_LOCAL:$PORT" value | head -c -1 >"$TAP_DIR/got"
     same_data "$TAP_DIR/value" "$TAP_DIR/got"
 }
 

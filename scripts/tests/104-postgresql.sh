@@ -114,7 +114,7 @@ dump() {
 large_object() {
     bytes 3000000 8 "$TAP_DIR/blob"
     # The psql variable LASTOID is the number of the object just made.
-    sql_ours >/dev/null <<SQL
+    sql_ours -f - >/dev/null <<SQL
 \\lo_import '$TAP_DIR/blob'
 \\lo_export :LASTOID '$TAP_DIR/blob.out'
 SQL

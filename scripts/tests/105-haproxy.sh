@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # haproxy on our side, two threads, in front of two kernel backends: clients and backends
 # both reach it through the stack. HTTP with keep-alive, TCP mode, parallel transfers,
-# health checks, reload with a new process beside the old, soft stop.
+# health checks, soft stop.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
@@ -24,7 +24,6 @@ defaults
     option http-keep-alive
 frontend web
     bind 0.0.0.0:$HTTP
-    http-response set-header X-Generation $1
     use_backend second if { path_beg /connections }
     default_backend both
 backend both
@@ -87,20 +86,6 @@ health_check() {
     state_is two UP
 }
 
-# The new process listens beside the old (SO_REUSEPORT), which ends with its last transfer.
-reload() {
-    local old
-    old="$(cat "$TAP_DIR/haproxy.pid")"
-    configure 2
-    lab_ours haproxy -D -f "$TAP_DIR/haproxy.cfg" -sf "$old"
-    retry 10 generation_is 2
-    retry 10 lab_has_ended "$old"
-    answers
-    generation_is 2
-}
-
-generation_is() { fetch -I "$URL/" | grep -i "^X-Generation: $1" >/dev/null; }
-
 soft_stop() {
     local pid
     pid="$(cat "$TAP_DIR/haproxy.pid")"
@@ -113,7 +98,7 @@ lab_up
 peer_http 8080
 ONE=$LAB_PID
 peer_http 8081
-configure 1
+configure
 lab_ours haproxy -D -f "$TAP_DIR/haproxy.cfg"
 ok "it answers for its backends" retry 10 answers
 ok "HTTP: 3 MB there and back" there_and_back "$HTTP"
@@ -122,6 +107,5 @@ ok "HTTP: 20 transfers in parallel" parallel "$HTTP"
 ok "TCP mode: 20 transfers in parallel" parallel "$RAW"
 ok "ab: 1,000 requests, kept alive" many_requests
 ok "a dead backend is found and left out" health_check
-ok "reload: a new process takes over" reload
 ok "soft stop" soft_stop
 tap_end
