@@ -182,18 +182,27 @@ impl Sock {
         }
     }
 
+    fn window_of(&self, incoming: &Incoming<'_>) -> u32 {
+        let shift = if incoming.has(Flags::SYN) { 0 } else { self.snd_wscale };
+        u32::from(incoming.header.window) << shift
+    }
+
+    /// Whether this segment tells of the window later than the last one did (`tcp_may_update_window`).
+    pub(super) fn is_newer_window(&self, incoming: &Incoming<'_>) -> bool {
+        let header = &incoming.header;
+        let window = self.window_of(incoming);
+        header.ack.after(self.snd_una)
+            || header.seq.after(self.snd_wl1)
+            || (header.seq == self.snd_wl1 && (window > self.snd_wnd || window == 0))
+    }
+
     /// Takes over the window if this segment is the newer one (`tcp_ack_update_window`); says whether it is.
     pub(super) fn update_send_window(&mut self, incoming: &Incoming<'_>) -> bool {
-        let header = incoming.header;
-        let shift = if header.flags.contains(Flags::SYN) { 0 } else { self.snd_wscale };
-        let window = u32::from(header.window) << shift;
-        let newer = header.ack.after(self.snd_una)
-            || header.seq.after(self.snd_wl1)
-            || (header.seq == self.snd_wl1 && (window > self.snd_wnd || window == 0));
-        if !newer {
+        if !self.is_newer_window(incoming) {
             return false;
         }
-        self.snd_wl1 = header.seq;
+        let window = self.window_of(incoming);
+        self.snd_wl1 = incoming.header.seq;
         self.snd_wnd = window;
         self.max_window = self.max_window.max(window);
         true

@@ -182,14 +182,22 @@ impl Shared {
         }
     }
 
-    /// tcp_challenge_ack_limit: for all connections together, per second.
-    fn may_challenge(&mut self, net: &Net<'_>) -> bool {
+    /// tcp_challenge_ack_limit: for all connections together, per second. How many are left is not to be guessed, or
+    /// somebody who is not on the path could tell whether a connection exists (CVE-2016-5696).
+    fn may_challenge(&mut self, net: &mut Net<'_>) -> bool {
+        let limit = net.settings.tcp_challenge_ack_limit;
+        if limit == i32::MAX.unsigned_abs() {
+            return true;
+        }
         if net.now.since(self.challenge_since) >= Duration::from_secs(1) {
             self.challenge_since = net.now;
-            self.challenges = 0;
+            let half = limit.div_ceil(2);
+            let span = u64::from(limit.max(1));
+            self.challenges = half + u32::try_from(net.random.next() % span).unwrap_or(0);
         }
-        self.challenges = self.challenges.saturating_add(1);
-        self.challenges <= net.settings.tcp_challenge_ack_limit
+        let allowed = self.challenges > 0;
+        self.challenges = self.challenges.saturating_sub(1);
+        allowed
     }
 }
 

@@ -124,7 +124,12 @@ impl Sock {
     fn is_acceptable(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: &Incoming<'_>) -> bool {
         let header = incoming.header;
         let reset = incoming.has(Flags::RST);
+        // A RST need not pass PAWS (RFC 7323 §5.2).
         if self.is_too_old(net.now, incoming) && !reset {
+            if incoming.has(Flags::SYN) {
+                self.answer_syn(shared, net);
+                return false;
+            }
             //= RFC 7323 §5.3 (R1)
             net.counters.paws_estab += 1;
             if self.may_answer_invalid(net, incoming) {
@@ -224,11 +229,14 @@ impl Sock {
     //= RFC 5961 §7: the rate of challenge ACKs is limited.
     pub(super) fn challenge_ack(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         let limit = Duration::from_millis(u64::from(net.settings.tcp_invalid_ratelimit));
-        if self.last_challenge.is_some_and(|last| net.now.since(last) < limit) || !shared.may_challenge(net) {
+        if self.last_challenge.is_some_and(|last| net.now.since(last) < limit) {
             net.counters.tcp_ack_skipped_challenge += 1;
             return;
         }
         self.last_challenge = Some(net.now);
+        if !shared.may_challenge(net) {
+            return;
+        }
         net.counters.tcp_challenge_ack += 1;
         self.ack.now = true;
     }
@@ -246,13 +254,14 @@ impl Sock {
     /// A pure ACK that was overtaken does no harm (`tcp_disordered_ack`).
     fn is_disordered_ack(&self, incoming: &Incoming<'_>, age: i32) -> bool {
         let header = &incoming.header;
-        let window = u32::from(header.window) << self.snd_wscale;
+        // The peer's clock may tick at up to 1200 Hz (`tcp_tsval_replay`).
+        let replay = self.rtt.timeout().as_millis() * 1_200 / 1_000;
         header.flags.contains(Flags::ACK)
             && header.seq == self.rcv_nxt
             && incoming.end == header.seq
             && header.ack == self.snd_una
-            && window == self.snd_wnd
-            && i64::from(age) <= i64::try_from(self.rtt.timeout().as_millis()).unwrap_or(i64::MAX)
+            && !self.is_newer_window(incoming)
+            && u128::from(age.unsigned_abs()) <= replay
     }
 
     /// `tcp_replace_ts_recent`.

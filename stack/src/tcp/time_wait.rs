@@ -165,7 +165,11 @@ impl TimeWait {
         let limit = Duration::from_millis(u64::from(net.settings.tcp_invalid_ratelimit));
         let bare = incoming.length == 0;
         if bare && self.last_answer.is_some_and(|last| net.now.since(last) < limit) {
-            net.counters.tcp_ack_skipped_time_wait += 1;
+            if self.state == State::FinWait2 {
+                net.counters.tcp_ack_skipped_fin_wait2 += 1;
+            } else {
+                net.counters.tcp_ack_skipped_time_wait += 1;
+            }
             return WaitVerdict::Done;
         }
         self.last_answer = Some(net.now);

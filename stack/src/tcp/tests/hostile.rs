@@ -289,3 +289,64 @@ proptest! {
         let _ = Header::parse(&bytes);
     }
 }
+
+//= test RFC 5961 §7
+#[test]
+fn challenges_of_all_connections_together_are_limited_and_not_to_be_counted_out() {
+    let settings = Settings { tcp_challenge_ack_limit: 20, tcp_invalid_ratelimit: 0, ..Settings::default() };
+    let mut pair = Pair::with_settings(settings, 0);
+    let (client, _server) = pair.established();
+    let mut answered = Vec::new();
+    for _ in 0..8 {
+        let before = pair.left.counters.tcp_challenge_ack;
+        for _ in 0..100 {
+            let header = reset_within(&pair, client);
+            pair.forge(true, &header, &[]);
+            pair.flush();
+        }
+        answered.push(pair.left.counters.tcp_challenge_ack - before);
+        pair.run(Duration::from_secs(1));
+    }
+    assert!(answered.iter().all(|count| (10..30).contains(count)), "{answered:?}");
+    assert!(answered.iter().any(|count| *count != answered[0]), "{answered:?}");
+    assert_eq!(pair.left.counters.tcp_ack_skipped_challenge, 0);
+}
+
+//= test RFC 7323 §5.2
+#[test]
+fn an_old_timestamp_stops_data_and_not_a_reset() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.established();
+    pair.send(false, server, b"hello").expect("room");
+    pair.run(Duration::from_millis(50));
+    let (rcv_nxt, old) = {
+        let sock = pair.left.tcp.sock(client.index).expect("a sock");
+        (sock.rcv_nxt, sock.ts_recent.wrapping_sub(10_000))
+    };
+    let mut header = reset_within(&pair, client);
+    header.seq = rcv_nxt;
+    header.options.timestamps = Some(super::super::header::Timestamps { value: old, echo: 0 });
+    header.flags = Flags::ACK;
+    pair.forge(true, &header, b"old");
+    assert_eq!(pair.left.counters.paws_estab, 1);
+    header.flags = Flags::SYN;
+    pair.forge(true, &header, &[]);
+    assert_eq!((pair.left.counters.paws_estab, pair.left.counters.tcp_syn_challenge), (1, 1));
+    header.flags = Flags::RST;
+    pair.forge(true, &header, &[]);
+    assert_eq!(pair.state(true, client), State::Closed);
+}
+
+/// A RST inside the window, but not where the next byte is due.
+fn reset_within(pair: &Pair, client: SockId) -> Header {
+    let sock = pair.left.tcp.sock(client.index).expect("a sock");
+    Header {
+        source_port: sock.tuple.remote_port,
+        destination_port: sock.tuple.local_port,
+        seq: sock.rcv_nxt + 10,
+        ack: sock.snd_nxt,
+        flags: Flags::RST,
+        window: 1_000,
+        ..Header::default()
+    }
+}
