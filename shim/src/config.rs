@@ -1,9 +1,11 @@
 //! The configuration of this process, read once, at the first socket of an internet family, and what becomes of a
 //! program without one.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::sync::OnceCell;
+use remora_host::config::rules::Rules;
 use remora_host::config::{Config, Loopback, NO_ADDRESS};
 use remora_host::logging;
 
@@ -11,9 +13,40 @@ use remora_host::logging;
 #[derive(Debug)]
 pub(crate) struct Settings {
     config: Config,
+    /// The file name of the program.
+    program: String,
+    /// The rules that can match in it.
+    rules: Rules,
 }
 
 impl Settings {
+    fn new(config: Config) -> Self {
+        let program = std::env::current_exe().ok();
+        let program =
+            program.as_deref().and_then(Path::file_name).map_or_else(String::new, |name| name.to_string_lossy().into());
+        Self { rules: config.rules.value.for_program(&program), program, config }
+    }
+
+    /// The program's name, as rules mean it.
+    pub(crate) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// The rules of this program.
+    pub(crate) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// REMORA_EXPLAIN.
+    pub(crate) const fn explains(&self) -> bool {
+        self.config.explain.value
+    }
+
+    /// REMORA_SUMMARY.
+    pub(crate) const fn sums_up(&self) -> bool {
+        self.config.summary.value
+    }
+
     pub(crate) const fn config(&self) -> &Config {
         &self.config
     }
@@ -53,7 +86,7 @@ fn state() -> &'static State {
                 // Without its file the log goes to stderr and says so itself.
                 let _ = logging::install(&config);
                 let strict = config.strict.value;
-                let settings = config.wants_stack().then_some(Settings { config });
+                let settings = config.wants_stack().then(|| Settings::new(config));
                 State { settings, strict, complaint: NO_ADDRESS.to_owned() }
             }
             Err(error) => {
@@ -68,6 +101,11 @@ fn state() -> &'static State {
 /// The configuration; `None` where the program runs on the kernel's sockets.
 pub(crate) fn active() -> Option<&'static Settings> {
     state().settings.as_ref()
+}
+
+/// The configuration, unless no socket has asked for it yet.
+pub(crate) fn known() -> Option<&'static Settings> {
+    STATE.get()?.settings.as_ref()
 }
 
 /// Whether the first use of an address still deserves the warning. Under REMORA_STRICT every use is refused.

@@ -19,8 +19,15 @@ Environment (the flags of `remora run` set the same names; with LD_PRELOAD they 
   REMORA_PCAP      file that every frame is written to, in pcapng
   REMORA_SYSCTL    \"net.ipv4.tcp_sack=0;...\": `remora config` lists all names
   REMORA_STRICT    1: without a stack, sockets fail instead of being the kernel's
-  REMORA_CONFIG    TOML file with keys interface, address, gateway, mac, mtu, device, loopback,
-                   log, log_file, pcap, strict and a table [sysctl]; a variable wins over it
+  REMORA_RULES     who may do what, and who serves it; the first rule that matches wins:
+                   \"deny=ECONNREFUSED call=connect port=25; kernel address=10.1.0.0/16; stack\"
+                   VERDICT is allow, deny, deny=ERRNO, kernel or stack; keys are call (connect,
+                   bind, listen, send), protocol (tcp, udp, icmp, raw), address, port, program
+  REMORA_EXPLAIN   1: a line for each decision between kernel and stack
+  REMORA_SUMMARY   1: a line at exit: how many sockets went to the kernel, and why
+  REMORA_CONFIG    TOML file with keys iface, addr, gateway, mac, mtu, device, loopback, log,
+                   log_file, pcap, strict, rules, explain, summary and a table [sysctl]; a
+                   variable wins over it
   REMORA_LIB       libremora.so, when it is not beside `remora` or in ../lib";
 
 const EXAMPLES: &str = "\
@@ -119,6 +126,16 @@ pub struct Network {
     /// TOML file; flags and variables win over it (REMORA_CONFIG)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// A policy rule, as in "deny=ECONNREFUSED call=connect port=25"; may be repeated, the first match wins
+    /// (REMORA_RULES)
+    #[arg(long, value_name = "RULE")]
+    pub rule: Vec<String>,
+    /// Print a line for each decision between kernel and stack, and which rule made it (REMORA_EXPLAIN=1)
+    #[arg(long)]
+    pub explain: bool,
+    /// Print a line at exit: how many sockets went to the kernel, and why (REMORA_SUMMARY=1)
+    #[arg(long)]
+    pub summary: bool,
     /// Sockets fail when there is no stack, instead of being the kernel's (REMORA_STRICT=1)
     #[arg(long)]
     pub strict: bool,

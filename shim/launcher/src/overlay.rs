@@ -15,8 +15,24 @@ pub struct Overlay {
 impl Overlay {
     /// Takes the flags over.
     pub fn new(flags: &Network) -> Self {
-        let Network { iface, addr, gateway, mac, mtu, device, pcap, log, log_file, loopback, sysctl, config, strict } =
-            flags;
+        let Network {
+            iface,
+            addr,
+            gateway,
+            mac,
+            mtu,
+            device,
+            pcap,
+            log,
+            log_file,
+            loopback,
+            sysctl,
+            config,
+            strict,
+            rule,
+            explain,
+            summary,
+        } = flags;
         let mut overlay = Self::default();
         for (name, value) in [
             ("REMORA_IFACE", iface),
@@ -33,8 +49,17 @@ impl Overlay {
         for (name, value) in [("REMORA_PCAP", pcap), ("REMORA_LOG_FILE", log_file), ("REMORA_CONFIG", config)] {
             overlay.set.extend(value.as_ref().map(|value| (name, value.clone().into_os_string())));
         }
-        if *strict {
-            overlay.set.push(("REMORA_STRICT", "1".into()));
+        for (name, flag) in [("REMORA_STRICT", strict), ("REMORA_EXPLAIN", explain), ("REMORA_SUMMARY", summary)] {
+            if *flag {
+                overlay.set.push((name, "1".into()));
+            }
+        }
+        if !rule.is_empty() {
+            // The first match wins, so flags come before what the environment says.
+            let inherited = std::env::var("REMORA_RULES").into_iter();
+            overlay
+                .set
+                .push(("REMORA_RULES", rule.iter().cloned().chain(inherited).collect::<Vec<_>>().join(";").into()));
         }
         if !sysctl.is_empty() {
             // Later ones win, so flags come after what the environment says.

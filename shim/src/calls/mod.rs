@@ -14,6 +14,7 @@ mod options;
 mod policy;
 pub(crate) mod process;
 mod ready;
+pub(crate) mod rules;
 mod socket;
 mod strangers;
 mod transfer;

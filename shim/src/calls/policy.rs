@@ -2,8 +2,8 @@
 //! kernel.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use remora_host::config::rules::Verdict;
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::protocol::{AddressFamily, SocketType};
@@ -11,6 +11,7 @@ use remora_stack::socket::protocol::{AddressFamily, SocketType};
 use remora_host::runtime::SetId;
 use smallvec::SmallVec;
 
+use super::rules::{self, Decision, Reason};
 use super::running;
 use crate::abi::address::RawName;
 use crate::abi::{Outcome, User, address};
@@ -31,14 +32,6 @@ pub(crate) enum Purpose {
 pub(crate) enum Side {
     Stack,
     Kernel,
-}
-
-static HAND_OVERS: AtomicU64 = AtomicU64::new(0);
-
-/// Counts a socket that is the kernel's although a stack is configured.
-pub(crate) fn count_hand_over(reason: &str) {
-    let count = HAND_OVERS.fetch_add(1, Ordering::Relaxed) + 1;
-    log::info!(target: "remora::policy", "a socket goes to the kernel: {reason} ({count} so far)");
 }
 
 /// A call with an address on a kernel socket made without configuration: the warning, or the refusal.
@@ -138,31 +131,50 @@ fn standing(runtime: &Runtime, handle: Handle) -> Standing {
 pub(crate) fn settle(fd: i32, handle: Handle, address: Option<SocketAddr>, purpose: Purpose) -> Result<Side, Errno> {
     let runtime = running()?;
     let Some(settings) = config::active() else { return Ok(Side::Stack) };
-    if let Some(name) = address {
-        if !settings.loopback_in_stack() && is_loopback(runtime, handle, name, purpose) {
-            let standing = standing(runtime, handle);
-            if standing.movable {
-                materialise(fd, handle, standing, "loopback")?;
-                return Ok(Side::Kernel);
-            }
+    let rule = rules::decide(settings, runtime, handle, address, purpose);
+    let explain = |decision: Decision<'_>| {
+        rules::explain(settings, runtime, (fd, handle), (address, purpose), decision);
+    };
+    if let Some(rule) = rule
+        && let Verdict::Deny(errno) = rule.verdict
+    {
+        explain(Decision::Denied(rule));
+        return Err(Errno(errno));
+    }
+    let by_default = || {
+        let name = address.filter(|_| rule.is_none_or(|rule| rule.verdict == Verdict::Allow))?;
+        let kernels = !settings.loopback_in_stack() && is_loopback(runtime, handle, name, purpose);
+        kernels.then_some(Reason::Loopback)
+    };
+    if let Some(reason) = rules::sends_to_kernel(rule).or_else(by_default) {
+        let standing = standing(runtime, handle);
+        if standing.movable {
+            explain(Decision::Kernel(reason));
+            materialise(fd, handle, standing, reason)?;
+            return Ok(Side::Kernel);
         }
-        if let IpAddr::V6(v6) = name.ip()
-            && !v6.is_unspecified()
-        {
-            //= REF S-06
-            let errno = if purpose == Purpose::Bind { libc::EADDRNOTAVAIL } else { libc::ENETUNREACH };
-            return Err(Errno(errno));
-        }
+        log::warn!(target: "remora::policy", "descriptor {fd} is in use on the stack and stays there ({reason})");
+    }
+    if let Some(IpAddr::V6(v6)) = address.map(|name| name.ip())
+        && !v6.is_unspecified()
+    {
+        //= REF S-06
+        let errno = if purpose == Purpose::Bind { libc::EADDRNOTAVAIL } else { libc::ENETUNREACH };
+        return Err(Errno(errno));
     }
     let keeper = purpose != Purpose::Bind;
-    let Err(error) = runtime.bring_up(keeper) else { return Ok(Side::Stack) };
+    let Err(error) = runtime.bring_up(keeper) else {
+        explain(Decision::Stack(rule.filter(|rule| rule.verdict != Verdict::Kernel)));
+        return Ok(Side::Stack);
+    };
     let standing = standing(runtime, handle);
     if settings.strict() || !standing.movable {
         log::error!(target: "remora::policy", "the stack cannot be used: {error}");
         return Err(Errno(libc::ENETDOWN));
     }
     log::warn!(target: "remora::policy", "the stack cannot be used, the kernel's is: {error}");
-    materialise(fd, handle, standing, "the device cannot be opened")?;
+    explain(Decision::Kernel(Reason::NoDevice));
+    materialise(fd, handle, standing, Reason::NoDevice)?;
     Ok(Side::Kernel)
 }
 
@@ -182,7 +194,7 @@ fn is_loopback(runtime: &Runtime, handle: Handle, name: SocketAddr, purpose: Pur
 
 /// Makes a kernel socket of the same kind with the same options, puts it in place of every number of the description,
 /// moves epoll registrations to the kernel's sets, and forgets the description.
-fn materialise(fd: i32, handle: Handle, standing: Standing, reason: &str) -> Result<(), Errno> {
+fn materialise(fd: i32, handle: Handle, standing: Standing, reason: Reason<'_>) -> Result<(), Errno> {
     let runtime = running()?;
     let domain = if handle.family == AddressFamily::Inet { libc::AF_INET } else { libc::AF_INET6 };
     let kind = match handle.kind {
@@ -205,7 +217,7 @@ fn materialise(fd: i32, handle: Handle, standing: Standing, reason: &str) -> Res
             return Err(errno);
         }
     }
-    count_hand_over(reason);
+    rules::count_hand_over(reason);
     let numbers: Vec<i32> = fdtable::numbers_of(handle.id).collect();
     let registrations = registrations(runtime, handle);
     for number in numbers {

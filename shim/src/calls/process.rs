@@ -57,6 +57,7 @@ fn finish_parent(child: Option<i32>) {
 fn finish_child() {
     if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {
         runtime.after_fork_child(ticket);
+        super::rules::after_fork_child();
         reconcile(runtime);
     }
 }
@@ -126,6 +127,7 @@ pub(crate) fn setresuid(real: u32, effective: u32, saved: u32) -> Outcome<i32> {
 
 /// The process ends: everything that it holds is given up, at once.
 pub(crate) fn leave() {
+    super::rules::sum_up();
     if let Some(runtime) = runtime::current().filter(|_| !super::strangers::is_locked_in()) {
         runtime.leave();
     }

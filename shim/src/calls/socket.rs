@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::io::{Held, Patience, Stop, until};
 use super::policy::{self, Purpose, Side};
+use super::rules::{self, Reason};
 use super::{companion, gone, socket_of, traced};
 use crate::abi::address::{self, RawName};
 use crate::abi::{Outcome, User, signal};
@@ -41,7 +42,7 @@ pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> Outcome<i32> {
     };
     let result = create(core_family, kind, protocol, settings);
     if let Err(Fallback::Kernel(reason)) = result {
-        policy::count_hand_over(reason);
+        rules::count_hand_over(reason);
         return Outcome::PassThrough;
     }
     let result = result.map_err(|fallback| match fallback {
@@ -78,7 +79,7 @@ fn watched(family: i32, kind: i32, protocol: i32) -> Outcome<i32> {
 
 enum Fallback {
     Errno(Errno),
-    Kernel(&'static str),
+    Kernel(Reason<'static>),
 }
 
 fn create(
@@ -111,11 +112,7 @@ fn create(
         Ok(runtime) => runtime,
         Err(error) => {
             log::error!(target: "remora::shim", "the stack cannot be started: {error}");
-            return if settings.strict() {
-                fail(libc::ENETDOWN)
-            } else {
-                Err(Fallback::Kernel("the stack cannot be started"))
-            };
+            return if settings.strict() { fail(libc::ENETDOWN) } else { Err(Fallback::Kernel(Reason::NoStack)) };
         }
     };
     let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
@@ -129,7 +126,7 @@ fn create(
             runtime.release(id);
             // Numbers beyond the table are the kernel's.
             if error.0 == libc::ERANGE {
-                Err(Fallback::Kernel("descriptor number out of range"))
+                Err(Fallback::Kernel(Reason::NumberOutOfRange))
             } else {
                 Err(Fallback::Errno(error))
             }

@@ -83,6 +83,23 @@ pub fn silence() {
     log::set_max_level(LevelFilter::Off);
 }
 
+/// Writes a line that was asked for, whatever is logged otherwise.
+pub fn say(text: fmt::Arguments<'_>) {
+    let Some(fd) = SINK.target() else { return };
+    let mut line = Line::new();
+    if SINK.to_file.load(Ordering::Relaxed) {
+        line.file_record(
+            &Record::builder().level(Level::Info).target("remora").args(text).build(),
+            call::wall_clock(),
+            call::getpid(),
+        );
+    } else {
+        // A line takes what fits and never fails.
+        let _ = write!(line, "remora: {text}");
+    }
+    let _ = call::write(fd, line.finish());
+}
+
 fn use_stderr() {
     SINK.to_file.store(false, Ordering::Relaxed);
     let stderr = Fd(2);

@@ -40,7 +40,12 @@ pub(super) fn take(config: &mut Config, path: &Path, text: &str) -> Result<(), C
             return Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone() });
         };
         let Some(text) = plain(value) else {
-            return Err(refused(path, key, value, "a string, a number or a truth value"));
+            return Err(refused(
+                path,
+                key,
+                value,
+                "a string, a number, a truth value or, for rules, an array of strings",
+            ));
         };
         (variable.take)(config, text.trim(), Source::File(path.to_owned()))
             .map_err(|allowed| refused(path, key, value, &allowed))?;
@@ -73,6 +78,9 @@ fn plain(value: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Integer(number) => Some(number.to_string()),
         Value::Boolean(flag) => Some(u8::from(*flag).to_string()),
+        Value::Array(parts) if parts.iter().all(Value::is_str) => {
+            Some(parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n"))
+        }
         Value::Array(parts) => parts
             .iter()
             .map(|part| part.as_integer().map(|number| number.to_string()))

@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod report;
 mod resolve;
+pub mod rules;
 mod value;
 
 use crate::device::{self, DeviceSpec, LocalAddress};
@@ -115,6 +116,12 @@ pub struct Config {
     pub pcap: Option<Value<PathBuf>>,
     /// A missing stack is an error instead of a fall-back to the kernel's.
     pub strict: Value<bool>,
+    /// What is allowed, and who serves what.
+    pub rules: Value<rules::Rules>,
+    /// Each decision is said in a line, and which rule made it.
+    pub explain: Value<bool>,
+    /// At exit a line says how many sockets went to the kernel, and why.
+    pub summary: Value<bool>,
     /// Overrides of single settings, in the order in which they apply.
     pub overrides: Vec<Override>,
     /// The stack's settings; the defaults until resolved.
@@ -141,6 +148,9 @@ impl Default for Config {
             log_file: None,
             pcap: None,
             strict: Value::new(false, Source::Default),
+            rules: Value::new(rules::Rules::default(), Source::Default),
+            explain: Value::new(false, Source::Default),
+            summary: Value::new(false, Source::Default),
             overrides: Vec::new(),
             settings: Settings::default(),
             setting_sources: Vec::new(),
@@ -172,6 +182,9 @@ const VARIABLES: &[Variable] = &[
     Variable { name: "REMORA_LOG_FILE", key: "log_file", take: take_log_file },
     Variable { name: "REMORA_PCAP", key: "pcap", take: take_pcap },
     Variable { name: "REMORA_STRICT", key: "strict", take: take_strict },
+    Variable { name: "REMORA_RULES", key: "rules", take: take_rules },
+    Variable { name: "REMORA_EXPLAIN", key: "explain", take: take_explain },
+    Variable { name: "REMORA_SUMMARY", key: "summary", take: take_summary },
 ];
 
 /// Names of all variables that remora reads.
@@ -280,7 +293,7 @@ impl Config {
             capabilities: DeviceCapabilities { mtu, ..device },
             // The kernel answers for an address that is its own too: a probe would always find a conflict.
             probe: device.medium == Medium::Ethernet && self.takes_interface_address.is_none(),
-            loopback: self.loopback.value == Loopback::Stack,
+            loopback: self.loopback.value == Loopback::Stack || self.rules.value.want_loopback_in_stack(),
         })
     }
 
@@ -385,6 +398,21 @@ fn take_pcap(config: &mut Config, text: &str, source: Source) -> Result<(), Stri
 
 fn take_strict(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
     config.strict = Value::new(value::flag(text)?, source);
+    Ok(())
+}
+
+fn take_rules(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
+    config.rules = Value::new(rules::Rules::parse(text)?, source);
+    Ok(())
+}
+
+fn take_explain(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
+    config.explain = Value::new(value::flag(text)?, source);
+    Ok(())
+}
+
+fn take_summary(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
+    config.summary = Value::new(value::flag(text)?, source);
     Ok(())
 }
 

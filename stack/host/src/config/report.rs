@@ -41,6 +41,9 @@ impl Config {
             row("REMORA_LOG_FILE", self.log_file.as_ref(), |path| path.display().to_string()),
             row("REMORA_PCAP", self.pcap.as_ref(), |path| path.display().to_string()),
             row("REMORA_STRICT", Some(&self.strict), |strict| u8::from(*strict).to_string()),
+            row("REMORA_RULES", Some(&self.rules).filter(|rules| !rules.value.is_empty()), text),
+            row("REMORA_EXPLAIN", Some(&self.explain), |explain| u8::from(*explain).to_string()),
+            row("REMORA_SUMMARY", Some(&self.summary), |summary| u8::from(*summary).to_string()),
         ];
         rows.extend(self.settings.each().map(|(name, value)| {
             let source = self.setting_sources.iter().find(|(known, _)| *known == name);

@@ -3,7 +3,7 @@
 use log::LevelFilter;
 use remora_stack::interface::MacAddress;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// An IPv4 address with the length of its network's prefix.
@@ -32,6 +32,44 @@ impl Cidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// A network of either family, for rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// An address, alone or with the length of its prefix from 0 on.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (host, length) = text.split_once('/').map_or((text, None), |(host, length)| (host, Some(length)));
+        let address: IpAddr = host.parse().ok()?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = length.map_or(Some(width), decimal).filter(|prefix| *prefix <= width)?;
+        Some(Self { address, prefix: u8::try_from(prefix).ok()? })
+    }
+
+    /// Whether the address is in the network; mapped IPv6 addresses count as IPv4.
+    pub(super) fn contains(&self, other: IpAddr) -> bool {
+        let prefix = u32::from(self.prefix);
+        match (self.address, other.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits()).checked_shr(32 - prefix).is_none_or(|differing| differing == 0)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (own.to_bits() ^ other.to_bits()).checked_shr(128 - prefix).is_none_or(|differing| differing == 0)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether some address of 127.0.0.0/8 is in the network.
+    pub(super) fn meets_loopback(&self) -> bool {
+        let loopback = Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), prefix: 8 };
+        self.contains(loopback.address) || loopback.contains(self.address)
     }
 }
 
