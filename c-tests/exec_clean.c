@@ -7,20 +7,21 @@
 
 extern char **environ;
 
-/* The highest number that is open. */
+/* The highest number that is open and not closed on exec: what a child inherits. */
 static int highest_open(void)
 {
     int highest = -1;
     DIR *list = opendir("/proc/self/fd");
     for (struct dirent *entry; list && (entry = readdir(list)) != NULL;)
-        if (entry->d_name[0] != '.' && atoi(entry->d_name) != dirfd(list) && atoi(entry->d_name) > highest)
+        if (entry->d_name[0] != '.' && atoi(entry->d_name) != dirfd(list) && atoi(entry->d_name) > highest &&
+            fcntl(atoi(entry->d_name), F_GETFD) == 0)
             highest = atoi(entry->d_name);
     closedir(list);
     return highest;
 }
 
-/* What the new image says of an inherited socket: alive on the kernel, not connected under remora; an error or data,
- * but it must come at once. */
+/* What the new image says of an inherited socket: it is there, as the only one,
+ * and alive. */
 static int image(const char *argument)
 {
     char byte;
@@ -72,6 +73,8 @@ int main(int count, char **arguments)
     CHECK_EQ(status_of(child), 0, "its child too");
     snprintf(command, sizeof command, "exec '%s' %s", arguments[0], number);
     CHECK_EQ(system(command), 0, "system too");
+    /* A child that gets no socket gets nothing else either. */
+    MUST(fcntl(kept, F_SETFD, FD_CLOEXEC));
     FILE *pipe = popen("ls -l /proc/self/fd | grep -c -e eventfd -e memfd:", "r");
     CHECK(pipe != NULL, "popen");
     char line[64] = "";

@@ -199,6 +199,13 @@ pub(crate) fn is_fresh(fd: i32) -> bool {
     inode(fd).is_some_and(|now| now == entered)
 }
 
+/// The placeholder under a number of ours has been replaced by another one.
+pub(crate) fn renew(fd: i32) {
+    if let Some(slot) = INODES.get(fd as usize) {
+        slot.store(inode(fd).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
 /// All numbers that are ours, from `first` to `last`.
 pub(crate) fn entries(first: i32, last: i32) -> impl Iterator<Item = (i32, Entry)> {
     let last = last.min(HIGHEST.load(Ordering::Acquire));

@@ -1,11 +1,12 @@
 //! Every interposed symbol: one row each, its C prototype, with other names of the same function after a bar. `descriptor` rows are decided by their first argument (one
-//! table load; a foreign one goes straight to libc); `call` rows by the call itself; `variadic` rows are variadic in C
+//! table load; a foreign one goes straight to libc); `message` rows too, and what a foreign one
+//! receives is looked through for sockets of ours; `call` rows by the call itself; `variadic` rows are variadic in C
 //! and take their optional word as a fixed argument, which is the same on x86_64 (System V) and arm64 (AAPCS64 Linux);
-//! `fork` and `vfork` rows tell the runtime;
+//! `fork` and `vfork` rows tell the runtime; `image` rows start another image and are written out in `abi::exec`;
 //! `redhook` rows are the cold calls of fixed arity that never block, by way of the redhook crate.
 //!
 //! Not here, because libc's own does the right thing on a placeholder, which is a real AF_UNIX socket of the same
-//! type: fstat (S_IFSOCK), isatty (ENOTTY), lseek (ESPIPE), fsync (EINVAL), isfdtype, socketpair, exec*.
+//! type: fstat (S_IFSOCK), isatty (ENOTTY), lseek (ESPIPE), fsync (EINVAL), isfdtype, socketpair.
 #![allow(non_snake_case)]
 #![cfg_attr(test, allow(dead_code, unused_imports))]
 
@@ -60,6 +61,24 @@ macro_rules! entry {
             )
         }
     };
+    (message $name:ident $call:ident ($fd:ident : $fd_kind:ty, $message:ident : $message_kind:ty
+        $(, $argument:ident : $kind:ty)*) -> $result:ty) => {
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($fd: $fd_kind, $message: $message_kind $(, $argument: $kind)*) -> $result {
+            if !fdtable::is_ours($fd) {
+                // SAFETY: the caller's own arguments, to the function that it meant to call.
+                let result = unsafe { (real::$name.get())($fd, $message $(, $argument)*) };
+                abi::received::$call($message, result);
+                return result;
+            }
+            abi::enter(
+                // SAFETY: each argument is exactly what the C caller passed.
+                || calls::$call($fd, unsafe { FromC::into_rust($message) } $(, unsafe { FromC::into_rust($argument) })*),
+                // SAFETY: the caller's own arguments, to the function that it meant to call.
+                || unsafe { (real::$name.get())($fd, $message $(, $argument)*) },
+            )
+        }
+    };
     (call $name:ident $call:ident ($($argument:ident : $kind:ty),*) -> $result:ty) => {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
@@ -84,6 +103,12 @@ macro_rules! entry {
                 // SAFETY: the caller's own arguments, to the function that it meant to call.
                 || unsafe { (real::$name.get())($fd $(, $argument)* , $last) },
             )
+        }
+    };
+    (image $name:ident $call:ident ($($argument:ident : $kind:ty),*) -> $result:ty) => {
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
+            abi::exec::$call($($argument),*)
         }
     };
     (fork $name:ident $call:ident () -> $result:ty) => {
@@ -204,8 +229,6 @@ hooks! {
             -> isize;
         fn __recvfrom_chk(fd: c_int, buffer: *mut u8, size: usize, room: usize, flags: c_int, address: *mut sockaddr,
             length: *mut u32) -> isize;
-        fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize;
-        fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: u32, flags: c_int, timeout: *mut timespec) -> c_int;
         fn vmsplice(fd: c_int, list: *const iovec, count: usize, flags: u32) -> isize;
 
         fn dup(fd: c_int) -> c_int | __dup;
@@ -219,6 +242,10 @@ hooks! {
         fn epoll_pwait2(set: c_int, events: *mut epoll_event, room: c_int, timeout: *const timespec,
             mask: *const sigset_t) -> c_int;
     }
+    message {
+        fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize;
+        fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: u32, flags: c_int, timeout: *mut timespec) -> c_int;
+    }
     variadic {
         fn fcntl(fd: c_int, command: c_int; argument: usize) -> c_int | fcntl64 | __fcntl;
         fn ioctl(fd: c_int, request: usize; argument: usize) -> c_int;
@@ -229,6 +256,22 @@ hooks! {
     }
     vfork {
         fn vfork() -> c_int | __vfork;
+    }
+    image {
+        fn execve(file: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
+        fn execv(file: *const c_char, arguments: *const *const c_char) -> c_int;
+        fn execvp(file: *const c_char, arguments: *const *const c_char) -> c_int;
+        fn execvpe(file: *const c_char, arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
+        fn fexecve(fd: c_int, arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
+        fn execveat(directory: c_int, file: *const c_char, arguments: *const *const c_char,
+            environment: *const *const c_char, flags: c_int) -> c_int;
+        fn posix_spawn(pid: *mut c_int, file: *const c_char, actions: *const c_void, attributes: *const c_void,
+            arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
+        fn posix_spawnp(pid: *mut c_int, file: *const c_char, actions: *const c_void, attributes: *const c_void,
+            arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
+        fn posix_spawn_file_actions_adddup2(actions: *mut c_void, fd: c_int, target: c_int) -> c_int;
+        fn system(command: *const c_char) -> c_int;
+        fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE | _IO_popen;
     }
     call {
         fn syscall(number: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> i64;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// What is exported beside the table: the variadic entries that are written in assembler.
-const BESIDE: [&str; 2] = ["dprintf", "__dprintf_chk"];
+const BESIDE: [&str; 5] = ["dprintf", "__dprintf_chk", "execl", "execlp", "execle"];
 
 /// The library of this test's own profile. Cargo builds a cdylib for nobody who does not ask, so this asks; the test's
 /// place in the target directory (`deps`) tells where.

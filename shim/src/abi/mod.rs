@@ -4,9 +4,11 @@
 
 pub(crate) mod address;
 pub(crate) mod control;
+pub(crate) mod exec;
 pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod process;
+pub(crate) mod received;
 pub(crate) mod seccomp;
 pub(crate) mod signal;
 pub(crate) mod stdio;
@@ -153,6 +155,27 @@ pub(crate) fn enter<T: CReturn>(ours: impl Fn() -> Outcome<T>, real: impl FnOnce
             T::FAILED
         }
     }
+}
+
+/// Runs something of ours beside a call that is libc's all the same: errno stays, a panic ends it. `None` when it did not
+/// run (the caller is inside already) or did not end.
+pub(crate) fn aside<R>(body: impl FnOnce() -> R) -> Option<R> {
+    let standing = STANDING.get();
+    if standing == Standing::Inside {
+        return None;
+    }
+    let before = errno();
+    STANDING.set(Standing::Inside);
+    if standing == Standing::Interrupted {
+        crate::calls::abandon();
+    }
+    let result = catch_unwind(AssertUnwindSafe(body));
+    STANDING.set(Standing::Outside);
+    set_errno(before);
+    if result.is_err() {
+        log::error!(target: "remora::shim", "work beside a call failed inside the library");
+    }
+    result.ok()
 }
 
 /// A raw C argument on its way in: scalars are themselves, pointers become [`User`].

@@ -100,6 +100,7 @@ extern "C" fn start(
     super::memory::note_main_stack(arguments as usize);
     crate::hooks::resolve_all();
     register_fork_handlers();
+    super::aside(crate::calls::adopt::scan);
 }
 
 extern "C" fn end() {

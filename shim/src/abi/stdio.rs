@@ -1,11 +1,13 @@
 //! stdio over our sockets. libc's streams make system calls of their own that no hook sees, so fdopen makes a cookie
 //! stream whose functions call the hooks. fileno() of a cookie stream is -1 in libc; the hook knows the number.
-//! dprintf is variadic: a trampoline builds its va_list.
+//! The three standard
+//! streams are replaced by such streams when a socket of ours comes to stand under their numbers. dprintf is variadic: a trampoline builds its va_list.
 
 use std::ffi::{c_char, c_void};
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use super::Outcome;
+use crate::hooks::real;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -71,6 +73,12 @@ pub(crate) fn open(fd: i32, mode: super::User<c_char>) -> Outcome<*mut libc::FIL
     if file.is_null() {
         return Outcome::fail(super::errno());
     }
+    remember(file, fd);
+    Outcome::Ours(Ok(file))
+}
+
+/// For fileno().
+fn remember(file: *mut libc::FILE, fd: i32) {
     for stream in &OPEN {
         if stream.fd.compare_exchange(-1, fd, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             stream.file.store(file, Ordering::Release);
@@ -78,7 +86,115 @@ pub(crate) fn open(fd: i32, mode: super::User<c_char>) -> Outcome<*mut libc::FIL
             break;
         }
     }
-    Outcome::Ours(Ok(file))
+}
+
+unsafe extern "C" {
+    static mut stdin: *mut libc::FILE;
+    static mut stdout: *mut libc::FILE;
+    static mut stderr: *mut libc::FILE;
+    fn __fpurge(file: *mut libc::FILE);
+}
+
+/// The start of glibc's struct _IO_FILE, which programs are compiled against (bits/types/struct_FILE.h).
+#[repr(C)]
+struct FileHead {
+    flags: i32,
+    read_next: *const u8,
+    read_end: *const u8,
+    read_base: *const u8,
+    write_base: *const u8,
+    write_next: *const u8,
+}
+
+/// Which of the three standard streams go through the hooks.
+static STANDARD: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+
+/// One of ours is to stand as 0, 1 or 2: libc's stream for that number would pass the hooks by, so a stream of ours
+/// takes its place, with what its buffer holds. It serves the number for good, whatever stands there later. To be called
+/// before the number changes hands.
+pub(crate) fn take_standard(number: i32) {
+    let Some(taken) = usize::try_from(number).ok().and_then(|place| STANDARD.get(place)) else { return };
+    if taken.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let place = match number {
+        0 => &raw mut stdin,
+        1 => &raw mut stdout,
+        _ => &raw mut stderr,
+    };
+    // SAFETY: libc's variable, or the program's copy of it; programs that assign to it do so for themselves.
+    let old = unsafe { place.read() };
+    // SAFETY: a stream of the program, or null.
+    if old.is_null() || unsafe { (real::fileno.get())(old) } != number {
+        return;
+    }
+    let functions = CookieFunctions { read: cookie_read, write: cookie_write, seek: None, close: cookie_close };
+    let mode = if number == 0 { c"r" } else { c"w" };
+    // SAFETY: the mode is a C string; the functions stay for good.
+    let new = unsafe { fopencookie(number as usize as *mut c_void, mode.as_ptr(), functions) };
+    if new.is_null() {
+        return;
+    }
+    // SAFETY: asks about a number.
+    let is_terminal = unsafe { libc::isatty(number) } == 1;
+    let buffering = match number {
+        2 => libc::_IONBF,
+        _ if is_terminal => libc::_IOLBF,
+        _ => libc::_IOFBF,
+    };
+    let waiting = unsent(old);
+    let room = waiting.saturating_add(libc::BUFSIZ as usize);
+    // What waits must not be written in the middle of this: it gets a buffer that it does not fill, made for good.
+    // SAFETY: a length; the buffer is libc's to make otherwise.
+    let buffer = if waiting == 0 { std::ptr::null_mut() } else { unsafe { libc::malloc(room) } };
+    // SAFETY: a stream that nobody has used yet, and no buffer or one of so many bytes.
+    unsafe { libc::setvbuf(new, buffer.cast(), buffering, room) };
+    // SAFETY: both streams exist.
+    unsafe { move_buffer(old, new) };
+    remember(new, number);
+    // SAFETY: as when it was read.
+    unsafe { place.write(new) };
+}
+
+/// How many bytes a stream has been given and not sent.
+fn unsent(file: *mut libc::FILE) -> usize {
+    // SAFETY: every stream of glibc begins so.
+    let head = unsafe { file.cast::<FileHead>().read() };
+    if head.write_base.is_null() {
+        return 0;
+    }
+    (head.write_next as usize).saturating_sub(head.write_base as usize)
+}
+
+/// What was read and not asked for, or written and not sent, goes along, as it would with the number.
+///
+/// # Safety
+/// Two streams; the new one is unused.
+unsafe fn move_buffer(old: *mut libc::FILE, new: *mut libc::FILE) {
+    // SAFETY: every stream of glibc begins so.
+    let head = unsafe { old.cast::<FileHead>().read() };
+    let unsent = unsent(old);
+    if unsent > 0 {
+        // SAFETY: the bytes lie in the old stream's buffer.
+        unsafe { libc::fwrite(head.write_base.cast(), 1, unsent, new) };
+        // SAFETY: a stream; its bytes are the new one's now.
+        unsafe { __fpurge(old) };
+        return;
+    }
+    let unread = (head.read_end as usize).saturating_sub(head.read_next as usize);
+    if head.read_next.is_null() {
+        return;
+    }
+    for back in 0..unread {
+        // SAFETY: within what the old stream has read.
+        let at = unsafe { head.read_end.sub(back + 1) };
+        // SAFETY: as above.
+        let byte = unsafe { at.read() };
+        // SAFETY: glibc takes any number back.
+        if unsafe { libc::ungetc(i32::from(byte), new) } < 0 {
+            return;
+        }
+    }
 }
 
 /// fileno(): the socket's number for a stream made here.

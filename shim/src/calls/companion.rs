@@ -120,6 +120,14 @@ pub(super) fn follow_listen(runtime: &Runtime, handle: Handle, backlog: i32) {
     }
 }
 
+/// Makes the companions of a listener that has been taken over from another image, whose own went with it.
+pub(super) fn adopt(runtime: &Runtime, handle: Handle) {
+    follow_listen(runtime, handle, ADOPTED_BACKLOG);
+}
+
+/// The backlog of a companion whose listener's is not at hand: the kernel cuts it to its own limit.
+const ADOPTED_BACKLOG: i32 = 4096;
+
 /// A free place, marked as taken.
 fn claim() -> Option<&'static Place> {
     let (index, place) = TABLE

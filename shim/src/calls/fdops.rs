@@ -10,7 +10,7 @@ use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 
 use super::{companion, epoll, gone, socket_of, traced};
-use crate::abi::{Outcome, User, control, signal};
+use crate::abi::{Outcome, User, control, signal, stdio};
 use crate::fdtable::{self, Entry, Epoll};
 
 /// Gives up what an entry held.
@@ -34,6 +34,9 @@ pub(super) fn is_private(fd: i32) -> bool {
 
 /// Makes `number`, a new copy of a descriptor with this entry, stand for the same.
 fn copy_entry(entry: Entry, number: i32) -> Result<i32, Errno> {
+    if matches!(entry, Entry::Socket(_)) {
+        stdio::take_standard(number);
+    }
     if !fdtable::fits(number) {
         let _ = call::close(Fd(number));
         return Err(Errno(libc::EMFILE));
@@ -214,6 +217,9 @@ fn replace(fd: i32, target: i32, flags: i32) -> Outcome<i32> {
     }
     if is_private(target) {
         return Outcome::fail(libc::EBADF);
+    }
+    if matches!(entry, Some(Entry::Socket(_))) {
+        stdio::take_standard(target);
     }
     let result = call::dup3(Fd(fd), Fd(target), flags).map(Fd::raw).and_then(|number| {
         // What the number stood for is closed by the kernel; so it is here.

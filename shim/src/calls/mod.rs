@@ -1,11 +1,14 @@
 //! What the socket calls of a program come to: safe Rust between the hook table and the stack. `socket` and `names` are
 //! about the socket itself, `io` about data, `options` about options, `ready` and `epoll` about waiting, `fdops` about
-//! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks, `policy` decides between kernel and stack, and
-//! `process` sees to fork and exit.
+//! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks. `policy` decides
+//! between kernel and stack, `process` sees to fork and exit, `exec` to sockets that another image inherits, `adopt` to
+//! those that this one was left, and `program` guesses what an image will be.
 #![forbid(unsafe_code)]
 
+pub(crate) mod adopt;
 mod companion;
 mod epoll;
+pub(crate) mod exec;
 mod fdops;
 mod io;
 mod message;
@@ -13,6 +16,7 @@ mod names;
 mod options;
 mod policy;
 pub(crate) mod process;
+pub(crate) mod program;
 mod ready;
 pub(crate) mod rules;
 mod socket;

@@ -1,7 +1,6 @@
-//! Fork, change of user and exit: the runtime hears of each exactly once. fork() and its kin are hooks, which know the child's number;
-//! fork handlers catch the forks inside libc (daemon, forkpty). exec needs nothing: the keeper sees the image go, and
-//! an exec that fails leaves everything as it was. In a new image a socket that was kept over exec is its placeholder, an
-//! AF_UNIX socket that is not connected: calls on it fail cleanly, and the connection ends if no other process holds it.
+//! Fork, change of user and exit: the runtime hears of each exactly once. fork() and its kin are hooks, which know the
+//! child's number; fork handlers catch the forks inside libc (daemon, forkpty). exec is `exec`'s, and what a new image
+//! does about the sockets it was left is `adopt`'s: the keeper sees the old image go.
 
 use std::cell::Cell;
 

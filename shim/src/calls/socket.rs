@@ -16,7 +16,7 @@ use super::policy::{self, Purpose, Side};
 use super::rules::{self, Reason};
 use super::{companion, gone, socket_of, traced};
 use crate::abi::address::{self, RawName};
-use crate::abi::{Outcome, User, signal};
+use crate::abi::{Outcome, User, signal, stdio};
 use crate::fdtable::{self, Entry, Handle};
 use crate::{config, errno};
 
@@ -142,6 +142,7 @@ fn place(handle: Handle, flags: i32) -> Result<i32, Errno> {
         let _ = call::close(Fd(fd));
         return Err(Errno(libc::ERANGE));
     }
+    stdio::take_standard(fd);
     if let Some(stale) = fdtable::insert(fd, Entry::Socket(handle)) {
         super::release_entry(stale);
     }
@@ -401,6 +402,7 @@ fn take(
         Ok((id, name)) => {
             *peer = name;
             let accepted = Entry::Socket(Handle { id, family: handle.family, kind: handle.kind });
+            stdio::take_standard(number.raw());
             if let Some(stale) = fdtable::insert(number.raw(), accepted) {
                 super::release_entry(stale);
             }

@@ -335,14 +335,19 @@ pub fn start(config: &Config) -> Result<&'static Runtime, StartError> {
     if let Some(runtime) = current().filter(|runtime| !runtime.is_broken()) {
         return Ok(runtime);
     }
+    once(|former| match former {
+        Some(runtime) if !runtime.is_broken() => Ok(runtime),
+        former => make(config, former.is_some()),
+    })
+}
+
+/// Runs `body`, which makes or finds a family, while no other thread does; it is told of the one that is there.
+pub(super) fn once<R>(body: impl FnOnce(Option<&'static Runtime>) -> R) -> R {
     let patience = call::now() + STARTING_PATIENCE;
     while STARTING.swap(true, Ordering::AcqRel) && call::now() < patience {
         std::thread::yield_now();
     }
-    let result = match current() {
-        Some(runtime) if !runtime.is_broken() => Ok(runtime),
-        former => make(config, former.is_some()),
-    };
+    let result = body(current());
     STARTING.store(false, Ordering::Release);
     result
 }
@@ -352,8 +357,6 @@ fn make(config: &Config, instead: bool) -> Result<&'static Runtime, StartError> 
     call::random_bytes(&mut secret).map_err(StartError::NoRandomness)?;
     let mut identity = [0u8; 8];
     call::random_bytes(&mut identity).map_err(StartError::NoRandomness)?;
-    // Private memory: it holds paths and texts that only this process needs.
-    let config: &'static Config = Box::leak(Box::new(config.clone()));
     let arena = Arena::map(DEFAULT_RESERVE).map_err(StartError::Arena)?;
     let shared = || (Open::new(u64::from_ne_bytes(identity)), Core::new(config, secret));
     let family = if instead {
@@ -362,20 +365,28 @@ fn make(config: &Config, instead: bool) -> Result<&'static Runtime, StartError> 
         Shared::install(arena, shared).map_err(StartError::Arena)?
     };
     FAMILY.store(family);
+    Ok(enrol(family, config, None))
+}
+
+/// Makes this process a member of a family that it has mapped. `device`: it has the family's descriptors, and those of
+/// the device of this generation.
+pub(super) fn enrol(family: &'static Shared<Open, Core>, config: &Config, device: Option<u32>) -> &'static Runtime {
+    // Private memory: it holds paths and texts that only this process needs.
+    let config: &'static Config = Box::leak(Box::new(config.clone()));
     let runtime: &'static Runtime = Box::leak(Box::new(Runtime {
         family,
         config,
         slot: Word::new(SlotId::NONE.pack()),
         lifeline: Word::new(u32::MAX),
         joined_keeper: Word::new(0),
-        family_fds: Word::new(0),
-        device_here: Word::new(0),
+        family_fds: Word::new(u32::from(device.is_some())),
+        device_here: Word::new(device.unwrap_or(0)),
         settings_read: AtomicU64::new(call::now().micros()),
     }));
     let slot = runtime.enter(|core, _| core.take_slot(call::getpid())).unwrap_or(SlotId::NONE);
     runtime.set_slot(slot);
     CURRENT.store(runtime);
-    Ok(runtime)
+    runtime
 }
 
 impl Runtime {

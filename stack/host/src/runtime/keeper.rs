@@ -5,6 +5,7 @@
 //!
 //! It runs without the program's memory: shared state, this library's statics and its own small heap are all it has.
 
+use super::adopt::Rendezvous;
 use super::family::FAMILY;
 use super::handle::HandleId;
 use super::member::SlotId;
@@ -165,7 +166,8 @@ const BELL: usize = 1;
 const CHANNEL: usize = 2;
 const PACKET: usize = 3;
 // The pump's set is at 4.
-const FIRST_LIFELINE: usize = 5;
+const GUESTS: usize = 5;
+const FIRST_LIFELINE: usize = 6;
 
 /// What the keeper has for itself.
 struct Keeper {
@@ -176,6 +178,7 @@ struct Keeper {
     signals: Fd,
     /// When handles are to be looked at without being told.
     pump_at: Option<Instant>,
+    rendezvous: Rendezvous,
     started: Instant,
     has_seen_members: bool,
     /// What the last tick saw.
@@ -202,6 +205,7 @@ impl Keeper {
             pump: Pump::new(),
             signals,
             pump_at: None,
+            rendezvous: Rendezvous::open(family.open()),
             started: call::now(),
             has_seen_members: false,
             passes: 0,
@@ -326,7 +330,8 @@ impl Keeper {
         let bell = open.bell(KEEPER_BELL).unwrap_or(Fd::NONE);
         let channel = open.channel(1).unwrap_or(Fd::NONE);
         let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len());
-        set.extend([self.signals, bell, channel, plan.packet.unwrap_or(Fd::NONE), self.pump.fd()].map(watched));
+        let packet = plan.packet.unwrap_or(Fd::NONE);
+        set.extend([self.signals, bell, channel, packet, self.pump.fd(), self.rendezvous.fd()].map(watched));
         set.extend(self.lifelines.iter().map(|(_, fd)| watched(*fd)));
         let timeout = plan.until.map(|until| until.since(call::now()));
         let result = call::ppoll(&mut set, timeout, None);
@@ -352,6 +357,9 @@ impl Keeper {
             .collect();
         if happened(CHANNEL) {
             self.take_messages(channel);
+        }
+        if happened(GUESTS) {
+            self.rendezvous.serve(open);
         }
         for slot in gone {
             self.member_gone(slot);

@@ -3,9 +3,11 @@
 //!
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
 //! `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
-//! `handle` makes what code without hooks gets for a socket, `pump` serves it, `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
+//! `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
+//! `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
 //! program and signals are the shim's.
 
+mod adopt;
 mod description;
 mod device_up;
 mod driver;
@@ -21,6 +23,7 @@ mod table;
 mod tests;
 mod wait;
 
+pub use adopt::{JoinError, Taken, join};
 pub use description::SocketKind;
 pub use device_up::BringUpError;
 pub use family::{StartError, current, start};

@@ -210,6 +210,35 @@ impl Arena {
         Ok(arena)
     }
 
+    /// Maps an arena that another process has made, at the address where it lies there. It is not yet the process's own.
+    ///
+    /// # Errors
+    /// `NoSpace` when the range is taken or beyond a limit, or the file is no arena of this layout: then nothing is
+    /// mapped.
+    pub fn map_again(base: usize, reserve: usize, fd: Fd) -> Result<Self, ArenaError> {
+        let refused = ArenaError::NoSpace(Errno(libc::EINVAL));
+        let plausible = base != 0 && base.is_multiple_of(STEP) && reserve >= STEP && reserve.is_multiple_of(STEP);
+        if !plausible || affordable(reserve) < reserve {
+            return Err(refused);
+        }
+        let id = call::file_id(fd).map_err(ArenaError::NoSpace)?;
+        let mut head = [0u8; size_of::<Header>()];
+        // Shorter than a header: no page of the mapping could be read.
+        if call::pread(fd, &mut head, 0) != Ok(head.len()) {
+            return Err(refused);
+        }
+        let place = call::map_shared(base, reserve, fd).map_err(ArenaError::NoSpace)?;
+        // SAFETY: mapped just above, page aligned, and the file is longer than a header; an arena is never unmapped.
+        let arena = Self { header: unsafe { place.cast::<Header>().as_ref() } };
+        let header = arena.header;
+        if arena.is_sound() && header.id == id && header.reserve == reserve && !arena.root().is_null() {
+            return Ok(arena);
+        }
+        // SAFETY: mapped just above and known to nobody.
+        let _ = unsafe { call::unmap(base, reserve) };
+        Err(refused)
+    }
+
     /// Makes this the arena that the process's allocator serves from while a guard is held.
     ///
     /// # Errors

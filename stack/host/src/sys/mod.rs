@@ -5,6 +5,7 @@
 pub mod alloc;
 pub mod arena;
 pub mod call;
+pub mod image;
 pub mod lock;
 pub mod memory;
 pub mod process;

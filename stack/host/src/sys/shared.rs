@@ -41,6 +41,25 @@ impl<S: Sync + 'static, C: 'static> Shared<S, C> {
         Self::place(arena, make)
     }
 
+    /// Names what lies in an arena that was made by another process of the same build with the library at the same
+    /// address, which becomes the process's active one. `instead` as with [`Shared::install_instead`].
+    ///
+    /// # Errors
+    /// `AlreadyActive` when another thread was faster.
+    pub fn install_again(arena: Arena, instead: bool) -> Result<&'static Self, ArenaError> {
+        let root = NonNull::new(arena.root().cast::<Self>()).ok_or(ArenaError::NoSpace(Errno(libc::EINVAL)))?;
+        if !arena.contains(root.as_ptr() as usize) {
+            return Err(ArenaError::NoSpace(Errno(libc::EINVAL)));
+        }
+        if instead {
+            arena.activate_instead();
+        } else {
+            arena.activate()?;
+        }
+        // SAFETY: `place` of the same build has set it, and what it names lives as long as the arena.
+        Ok(unsafe { root.as_ref() })
+    }
+
     fn place(arena: Arena, make: impl FnOnce() -> (S, C)) -> &'static Self {
         let lock = arena.lock();
         // Nobody else knows the arena yet: the lock is free, and the heap is used under it as always.

@@ -3,6 +3,7 @@
 use super::{Errno, Fd, invoke, word};
 use std::ffi::CStr;
 use std::io::IoSlice;
+use std::mem::MaybeUninit;
 
 /// Closes a descriptor. After EINTR it is closed too, as always on Linux.
 ///
@@ -117,6 +118,37 @@ pub fn write_vectored(fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
     unsafe { invoke(libc::SYS_writev, [word(fd.0), parts.as_ptr() as usize, parts.len()]) }
 }
 
+/// What stat(2) gives as the size of a path.
+///
+/// # Errors
+/// As stat(2).
+pub fn path_size(path: &CStr) -> Result<u64, Errno> {
+    path_status(path).map(|status| status.st_size as u64)
+}
+
+/// What stat(2) says of a path.
+///
+/// # Errors
+/// As stat(2).
+pub fn path_status(path: &CStr) -> Result<libc::stat, Errno> {
+    let mut status = MaybeUninit::<libc::stat>::uninit();
+    let arguments = [word(libc::AT_FDCWD), path.as_ptr() as usize, status.as_mut_ptr() as usize, 0];
+    // SAFETY: the kernel reads a C string and writes one struct stat.
+    unsafe { invoke(libc::SYS_newfstatat, arguments) }?;
+    // SAFETY: written by the kernel.
+    Ok(unsafe { status.assume_init() })
+}
+
+/// Reads at an offset.
+///
+/// # Errors
+/// As pread(2).
+pub fn pread(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let arguments = [word(fd.0), buffer.as_mut_ptr() as usize, buffer.len(), offset as usize];
+    // SAFETY: the kernel writes at most `len` bytes of an exclusive slice.
+    unsafe { invoke(libc::SYS_pread64, arguments) }
+}
+
 /// Writes at an offset.
 ///
 /// # Errors
@@ -186,12 +218,19 @@ pub struct FileId {
 /// # Errors
 /// EBADF.
 pub fn file_id(fd: Fd) -> Result<FileId, Errno> {
-    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    status(fd).map(|status| FileId { device: status.st_dev, inode: status.st_ino })
+}
+
+/// What fstat(2) says of a descriptor.
+///
+/// # Errors
+/// As fstat(2).
+pub fn status(fd: Fd) -> Result<libc::stat, Errno> {
+    let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the kernel fills in a struct stat, whose layout is libc's on the 64-bit targets supported here.
     unsafe { invoke(libc::SYS_fstat, [word(fd.0), status.as_mut_ptr() as usize]) }?;
     // SAFETY: fstat has succeeded, so all of it is written.
-    let status = unsafe { status.assume_init() };
-    Ok(FileId { device: status.st_dev, inode: status.st_ino })
+    Ok(unsafe { status.assume_init() })
 }
 
 /// Sets the length of a file.

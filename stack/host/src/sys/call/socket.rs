@@ -164,6 +164,19 @@ pub fn option_int(fd: Fd, level: i32, name: i32) -> Result<i32, Errno> {
     Ok(i32::from_ne_bytes(value))
 }
 
+/// Who connected a unix socket, or listened at its other end: process, as this pid namespace numbers it, and effective
+/// user (SO_PEERCRED).
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_credentials(fd: Fd) -> Result<(i32, u32), Errno> {
+    // struct ucred: pid, uid, gid.
+    let mut bytes = [0u8; 12];
+    option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut bytes)?;
+    let [a, b, c, d, e, f, g, h, ..] = bytes;
+    Ok((i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])))
+}
+
 /// Attaches a classic BPF program that decides what the socket receives.
 ///
 /// # Errors
@@ -323,7 +336,8 @@ pub fn send(fd: Fd, buffer: &[u8], flags: i32) -> Result<usize, Errno> {
 
 /// Alignment and header size of control messages (struct cmsghdr on 64-bit targets).
 const CONTROL_ALIGN: usize = 8;
-const CONTROL_HEADER: usize = 16;
+/// Bytes before the data of a control message.
+pub const CONTROL_HEADER: usize = 16;
 
 /// One control message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,20 @@ pub fn getpid() -> i32 {
     unsafe { invoke(libc::SYS_getpid, []) }.unwrap_or(0) as i32
 }
 
+/// The effective user id.
+#[must_use]
+pub fn effective_user() -> u32 {
+    // SAFETY: no memory is passed.
+    unsafe { invoke(libc::SYS_geteuid, []) }.unwrap_or(0) as u32
+}
+
+/// The effective group id.
+#[must_use]
+pub fn effective_group() -> u32 {
+    // SAFETY: no memory is passed.
+    unsafe { invoke(libc::SYS_getegid, []) }.unwrap_or(0) as u32
+}
+
 /// The parent's process id.
 #[must_use]
 pub fn getppid() -> i32 {
