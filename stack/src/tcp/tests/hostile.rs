@@ -85,8 +85,14 @@ fn malformed_headers_are_counted_and_dropped() {
     let mut pair = Pair::new();
     let now = pair.now;
     for bytes in [&[][..], &[0; 19], &[0; 20], &[0xff; 24]] {
-        let packet =
-            Packet { source: LEFT, destination: RIGHT, bytes: bytes.to_vec(), gso_size: 0, purpose: Purpose::Own };
+        let packet = Packet {
+            source: LEFT,
+            destination: RIGHT,
+            bytes: bytes.to_vec(),
+            gso_size: 0,
+            purpose: Purpose::Own,
+            tos: 0,
+        };
         pair.right.inject(now, &packet);
     }
     assert_eq!(pair.right.counters.tcp_bad_header, 4);
@@ -107,6 +113,7 @@ fn reset_never_answers_a_reset_nor_a_broadcast() {
         bytes: Header { flags: Flags::SYN, ..header }.emit().as_slice().to_vec(),
         gso_size: 0,
         purpose: Purpose::Own,
+        tos: 0,
     };
     pair.right.inject(now, &packet);
     assert!(pair.right.transmit(now).is_none());

@@ -2,6 +2,7 @@
 //! every segment. The network layer is only asked for routes.
 
 mod close;
+mod congestion;
 mod data;
 mod handshake;
 mod hostile;
@@ -77,7 +78,7 @@ impl Host {
             destination: packet.destination,
             kind: if packet.destination == self.address { AddressKind::Local } else { AddressKind::Broadcast },
             ttl: 64,
-            tos: 0,
+            tos: packet.tos,
             checksum: RxChecksum::Valid,
             gso_size: packet.gso_size,
             network_at: 0,
@@ -100,6 +101,7 @@ impl Host {
                 bytes,
                 gso_size: segment.gso_size,
                 purpose: segment.purpose,
+                tos: segment.tos,
             })
         })
     }
@@ -113,6 +115,7 @@ pub struct Packet {
     pub bytes: Vec<u8>,
     pub gso_size: u16,
     pub purpose: Purpose,
+    pub tos: u8,
 }
 
 impl Packet {
@@ -156,6 +159,8 @@ pub struct Pair {
     pub log: Vec<(Instant, Packet)>,
     /// Which segments get through; by count, true: let pass.
     pub filter: Option<fn(&Packet, u64) -> bool>,
+    /// So many of the next segments that are ECT get CE on the way.
+    pub mark_next: u32,
     /// Super-segments are cut on the wire.
     pub cut: bool,
 }
@@ -179,6 +184,7 @@ impl Pair {
             seed: 1,
             log: Vec::new(),
             filter: None,
+            mark_next: 0,
             cut: true,
         }
     }
@@ -196,8 +202,12 @@ impl Pair {
 
     fn put(&mut self, packet: Packet) {
         self.log.push((self.now, packet.clone()));
-        for packet in if self.cut { cut(&packet) } else { alloc::vec![packet] } {
+        for mut packet in if self.cut { cut(&packet) } else { alloc::vec![packet] } {
             self.count += 1;
+            if self.mark_next > 0 && packet.tos & 3 == 2 {
+                self.mark_next -= 1;
+                packet.tos |= 3;
+            }
             if self.filter.is_some_and(|filter| !filter(&packet, self.count)) {
                 continue;
             }
@@ -348,7 +358,7 @@ impl Pair {
         let mut bytes = header.emit().as_slice().to_vec();
         bytes.extend_from_slice(payload);
         let (source, destination) = if to_left { (RIGHT, LEFT) } else { (LEFT, RIGHT) };
-        let packet = Packet { source, destination, bytes, gso_size: 0, purpose: Purpose::Own };
+        let packet = Packet { source, destination, bytes, gso_size: 0, purpose: Purpose::Own, tos: 0 };
         let now = self.now;
         self.side(to_left).inject(now, &packet);
     }
