@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, call};
+use remora_stack::socket::options::{OptionName, OptionValue};
 use remora_stack::socket::protocol::{AddressFamily, Received};
 
 use super::io::{Extras, Gathered, destination, receive, send_to};
+use super::options::TCP_INQ;
 use super::policy::{Purpose, Side};
 use super::{policy, socket_of, strangers, traced};
 use crate::abi::memory::User;
@@ -183,11 +185,26 @@ fn receive_one(
         if !handle.is_stream() {
             fill_control(handle, runtime, &last, &mut control);
         }
+        if handle.is_stream() && flags & libc::MSG_ERRQUEUE == 0 {
+            hint_at_input(handle, runtime, &mut control);
+        }
         name = last.from.map(|from| address::encode(from, handle.family));
     }
     let name = name.as_ref().map(|(bytes, length)| bytes.get(..*length).unwrap_or(&[]));
     header.give_back(name, &control, shown)?;
     Ok(length)
+}
+
+/// TCP_INQ: how much there is left to read.
+fn hint_at_input(handle: Handle, runtime: &Runtime, control: &mut ControlWriter) {
+    let hint =
+        runtime.with_socket(handle.id, |stack, socket, now| match stack.option(now, socket, OptionName::InputHint) {
+            Ok(OptionValue::Int(hint)) => hint,
+            _ => -1,
+        });
+    if let Some(hint) = hint.filter(|hint| *hint >= 0) {
+        control.push(libc::IPPROTO_TCP, TCP_INQ, &hint.to_ne_bytes());
+    }
 }
 
 /// The control messages that the socket's options ask for (`ip_cmsg_recv`, `__sock_recv_timestamp`).

@@ -7,7 +7,8 @@ use std::time::Duration;
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
-use remora_stack::socket::protocol::{AddressFamily, SocketType};
+use remora_stack::socket::protocol::{AddressFamily, SocketId, SocketType};
+use remora_stack::stack::Stack;
 use smallvec::SmallVec;
 
 use super::{companion, gone, socket_of, traced};
@@ -23,6 +24,10 @@ const SO_SNDTIMEO_NEW: i32 = 67;
 /// Not in the libc crate for this target (asm-generic/socket.h, linux/tcp.h).
 const SO_MAX_PACING_RATE: i32 = 47;
 const TCP_CC_INFO: i32 = 26;
+/// linux/tcp.h; its control message has the same number (TCP_CM_INQ).
+pub(super) const TCP_INQ: i32 = 36;
+/// Memory of a socket, in the order of linux/sock_diag.h.
+const SO_MEMINFO: i32 = 55;
 /// Longest value that is read: longer ones are cut, as names are, or have a fixed size anyway.
 const LONGEST: usize = 64;
 
@@ -268,6 +273,7 @@ fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
         libc::TCP_SAVE_SYN => SetOption::SaveSyn(value),
         libc::TCP_FASTOPEN => SetOption::FastOpen(value),
         libc::TCP_FASTOPEN_CONNECT => SetOption::FastOpenConnect(value != 0),
+        TCP_INQ => SetOption::Inq(value),
         _ => return Err(UNKNOWN),
     })
 }
@@ -379,6 +385,19 @@ fn own(fd: i32, handle: Handle, runtime: &Runtime, name: OptionName) -> Result<B
     Ok(bytes)
 }
 
+/// SK_MEMINFO_RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED, OPTMEM, BACKLOG, DROPS: bytes of data for
+/// memory, and none where the stack keeps none.
+fn memory_information(fd: i32, handle: Handle, runtime: &Runtime) -> Result<Bytes, Errno> {
+    let (receive, send) = common(fd, handle, runtime, |options| (options.receive_buffer, options.send_buffer))?;
+    let queued = |stack: &Stack, socket: SocketId| {
+        [stack.queued_input(socket), stack.queued_output(socket)].map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+    };
+    let [input, output] =
+        runtime.with_socket(handle.id, |stack, socket, _| queued(stack, socket)).ok_or_else(|| gone(fd, handle.id))?;
+    let values = [input, receive, output, send, 0, output, 0, 0, 0];
+    Ok(values.iter().flat_map(|value| value.to_ne_bytes()).collect())
+}
+
 fn get_socket(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes, Errno> {
     let flag = |pick: fn(&SocketOptions) -> bool| common(fd, handle, runtime, pick).map(|value| int(value.into()));
     let number = |pick: fn(&SocketOptions) -> i32| common(fd, handle, runtime, pick).map(int);
@@ -411,6 +430,7 @@ fn get_socket(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<B
             common(fd, handle, runtime, |options| options.receive_timeout).map(timeval)
         }
         libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => common(fd, handle, runtime, |options| options.send_timeout).map(timeval),
+        SO_MEMINFO => memory_information(fd, handle, runtime),
         libc::SO_TYPE => Ok(int(match handle.kind {
             SocketType::Stream => libc::SOCK_STREAM,
             SocketType::Datagram => libc::SOCK_DGRAM,
@@ -536,6 +556,7 @@ fn tcp_name(name: i32) -> Option<OptionName> {
         libc::TCP_SAVE_SYN => OptionName::SaveSyn,
         libc::TCP_FASTOPEN => OptionName::FastOpen,
         libc::TCP_FASTOPEN_CONNECT => OptionName::FastOpenConnect,
+        TCP_INQ => OptionName::Inq,
         libc::TCP_INFO => OptionName::Info,
         _ => return None,
     })

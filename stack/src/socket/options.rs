@@ -188,6 +188,8 @@ pub enum SetOption {
     FastOpen(i32),
     /// TCP_FASTOPEN_CONNECT.
     FastOpenConnect(bool),
+    /// TCP_INQ: 0 or 1.
+    Inq(i32),
     /// ICMP_FILTER on a raw socket: bit set = blocked.
     IcmpFilter(u32),
     /// IP_HDRINCL.
@@ -242,6 +244,10 @@ pub enum OptionName {
     FastOpen,
     /// TCP_FASTOPEN_CONNECT.
     FastOpenConnect,
+    /// TCP_INQ.
+    Inq,
+    /// What TCP_INQ adds to a receive: bytes left to read, 1 for an end of stream alone; -1 when it was not asked for.
+    InputHint,
     /// TCP_INFO: the bytes of Linux's `struct tcp_info`, native endian.
     Info,
     /// ICMP_FILTER.

@@ -94,6 +94,7 @@ pub fn set_common(
         | SetOption::SaveSyn(_)
         | SetOption::FastOpen(_)
         | SetOption::FastOpenConnect(_)
+        | SetOption::Inq(_)
         | SetOption::IcmpFilter(_)
         | SetOption::HeaderIncluded(_) => return Ok(Outcome::NotCommon),
     }

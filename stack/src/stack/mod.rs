@@ -233,9 +233,10 @@ impl Stack {
         &self.settings
     }
 
-    /// The tunables, to change. Sockets take their defaults from them when they are made.
-    pub const fn settings_mut(&mut self) -> &mut Settings {
-        &mut self.settings
+    /// Changes the tunables. Sockets take their defaults from them when they are made.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.tcp.set_settings(&settings);
+        self.settings = settings;
     }
 
     /// The address families, to look numbers up or to register more.

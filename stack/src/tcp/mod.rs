@@ -256,6 +256,11 @@ impl Tcp {
         }
     }
 
+    /// The tunables have changed.
+    pub fn set_settings(&mut self, settings: &Settings) {
+        self.settings = settings.clone();
+    }
+
     fn sock(&self, index: u32) -> Option<&Sock> {
         self.socks.get(index as usize).map(|sock| &**sock)
     }

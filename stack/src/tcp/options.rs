@@ -49,6 +49,8 @@ pub struct TcpOptions {
     pub save_syn: u8,
     pub fast_open: i32,
     pub fast_open_connect: bool,
+    /// TCP_INQ.
+    pub inq: bool,
 }
 
 fn ranged(value: i32, most: i32) -> Result<u32, OptionError> {
@@ -134,6 +136,10 @@ impl Sock {
                 }
                 self.tcp.fast_open_connect = *on;
             }
+            SetOption::Inq(value) => match value {
+                0 | 1 => self.tcp.inq = *value == 1,
+                _ => return Err(OptionError::Invalid),
+            },
             SetOption::KeepAlive(_) => self.restart_keepalive(net),
             SetOption::MaxPacingRate(_) => self.limit_pacing_rate(),
             _ => return Err(OptionError::Unknown),
@@ -231,6 +237,13 @@ impl Sock {
             }
             OptionName::FastOpen => OptionValue::Int(self.tcp.fast_open),
             OptionName::FastOpenConnect => int(u32::from(self.tcp.fast_open_connect)),
+            OptionName::Inq => int(u32::from(self.tcp.inq)),
+            OptionName::InputHint if !self.tcp.inq => OptionValue::Int(-1),
+            // `tcp_inq_hint`: the end of the stream is worth a read too.
+            OptionName::InputHint => int(match u32::try_from(self.queue.readable()).unwrap_or(u32::MAX) {
+                0 => u32::from(self.finished),
+                bytes => bytes,
+            }),
             OptionName::Info => OptionValue::Bytes(self.info(net.now)),
             OptionName::Mtu => match self.route {
                 Some(route) if !matches!(self.state, State::Closed | State::Listen) => int(u32::from(route.mtu)),

@@ -317,7 +317,7 @@ impl Runtime {
         }
         self.settings_read.store(micros, Ordering::Relaxed);
         let settings = self.config.settings_now();
-        let _ = self.enter(|core, _| *core.stack.settings_mut() = settings);
+        let _ = self.enter(|core, _| core.stack.set_settings(settings));
     }
 
     /// Makes a description for a socket that `accept` has given, held once by this process. `listener` is whose it was.

@@ -1,7 +1,8 @@
 //! Data in motion: both ways, under trouble, windows, delayed ACKs, Nagle.
 
 use super::*;
-use crate::socket::options::SetOption;
+use crate::socket::error::OptionError;
+use crate::socket::options::{OptionName, OptionValue, SetOption};
 
 /// Carries `length` bytes each way and returns how long it took.
 fn carry(pair: &mut Pair, length: usize) -> Duration {
@@ -327,4 +328,32 @@ fn what_msg_more_held_back_is_pushed_when_the_timer_sends_it() {
     let sent = pair.sent(true, from);
     assert_eq!(sent.len(), 1);
     assert!(sent[0].1.header().flags.contains(Flags::PSH));
+}
+
+#[test]
+fn tcp_inq_says_what_is_left_and_counts_the_end_of_the_stream_as_one() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.established();
+    let hint = |pair: &mut Pair| {
+        let now = pair.now;
+        match pair.right.with(now, |tcp, net| tcp.option(net, server, OptionName::InputHint)) {
+            Ok(OptionValue::Int(hint)) => hint,
+            other => panic!("{other:?}"),
+        }
+    };
+    let set = |pair: &mut Pair, value| {
+        let now = pair.now;
+        pair.right.with(now, |tcp, net| tcp.set_option(net, server, &SetOption::Inq(value)))
+    };
+    assert_eq!(hint(&mut pair), -1);
+    assert_eq!(set(&mut pair, 2), Err(OptionError::Invalid));
+    assert_eq!(set(&mut pair, 1), Ok(()));
+    assert_eq!(pair.send(true, client, &pattern(1_000)), Ok(1_000));
+    pair.close(true, client);
+    pair.run(Duration::from_millis(50));
+    assert_eq!(hint(&mut pair), 1_000);
+    assert_eq!(pair.receive(false, server, 400).map(|bytes| bytes.len()), Ok(400));
+    assert_eq!(hint(&mut pair), 600);
+    assert_eq!(pair.receive(false, server, 600).map(|bytes| bytes.len()), Ok(600));
+    assert_eq!(hint(&mut pair), 1);
 }
