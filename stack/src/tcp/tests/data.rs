@@ -68,13 +68,31 @@ fn a_megabyte_survives_loss_reordering_and_duplication() {
     }
 }
 
+#[test]
+fn goodput_under_random_loss_is_what_the_square_root_rule_says() {
+    // Mathis, Semke, Mahdavi, Ott 1997: MSS / RTT x sqrt(3/2 / p), for Reno; timeouts take a part of it.
+    for (loss, rule) in [(1, 443_000_u128), (3, 256_000)] {
+        let mut took = Duration::ZERO;
+        for seed in 1..=6 {
+            let mut pair = Pair::new().seeded(seed, Trouble { loss, ..Trouble::default() });
+            pair.latency = Duration::from_millis(20);
+            let start = pair.now;
+            carry_under(&mut pair, 3_000_000);
+            took += pair.now.since(start);
+        }
+        let bytes_per_second = 6 * 3_000_000 * 1_000 / took.as_millis();
+        let percent = bytes_per_second * 100 / rule;
+        assert!((75..=160).contains(&percent), "{loss} % loss: {percent} % of the rule");
+    }
+}
+
 /// Carries `length` bytes to the right; the trouble begins after the handshake.
 fn carry_under(pair: &mut Pair, length: usize) {
     let trouble = core::mem::take(&mut pair.trouble);
     let listener = pair.listen(false, 80, 8);
     let client = pair.socket(true);
     let _ = pair.connect(true, client, 80);
-    pair.run(Duration::from_millis(50));
+    pair.run(pair.latency * 10);
     let server = pair.accept(false, listener).expect("a connection");
     pair.trouble = trouble;
     let data = pattern(length);
