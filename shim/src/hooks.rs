@@ -3,6 +3,7 @@
 //! receives is looked through for sockets of ours; `call` rows by the call itself; `variadic` rows are variadic in C
 //! and take their optional word as a fixed argument, which is the same on x86_64 (System V) and arm64 (AAPCS64 Linux);
 //! `fork` and `vfork` rows tell the runtime; `image` rows start another image and are written out in `abi::exec`;
+//! `epoll` rows can be sent back from the kernel to wait again;
 //! `redhook` rows are the cold calls of fixed arity that never block, by way of the redhook crate.
 //!
 //! Not here, because libc's own does the right thing on a placeholder, which is a real AF_UNIX socket of the same
@@ -109,6 +110,36 @@ macro_rules! entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
             abi::exec::$call($($argument),*)
+        }
+    };
+    (epoll $name:ident $call:ident
+        ($set:ident : $set_kind:ty, $events:ident : $events_kind:ty $(, $argument:ident : $kind:ty)*) -> $result:ty) => {
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($set: $set_kind, $events: $events_kind $(, $argument: $kind)*) -> $result {
+            if !fdtable::is_ours($set) {
+                // SAFETY: the caller's own arguments, to the function that it meant to call.
+                return unsafe { (real::$name.get())($set, $events $(, $argument)*) };
+            }
+            loop {
+                calls::before_epoll($set);
+                let mut count = abi::enter(
+                    || {
+                        calls::$call(
+                            $set,
+                            // SAFETY: exactly what the C caller passed.
+                            unsafe { FromC::into_rust($events) },
+                            // SAFETY: each argument is exactly what the C caller passed.
+                            $(unsafe { FromC::into_rust($argument) }),*
+                        )
+                    },
+                    // SAFETY: the caller's own arguments, to the function that it meant to call.
+                    || unsafe { (real::$name.get())($set, $events $(, $argument)*) },
+                );
+                // SAFETY: exactly what the C caller passed.
+                if !calls::after_epoll($set, unsafe { FromC::into_rust($events) }, &mut count) {
+                    return count;
+                }
+            }
         }
     };
     (fork $name:ident $call:ident () -> $result:ty) => {
@@ -235,7 +266,8 @@ hooks! {
         fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE | _IO_fdopen;
         fn vdprintf(fd: c_int, format: *const c_char, list: *mut c_void) -> c_int;
         fn __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, list: *mut c_void) -> c_int;
-
+    }
+    epoll {
         fn epoll_wait(set: c_int, events: *mut epoll_event, room: c_int, timeout: c_int) -> c_int;
         fn epoll_pwait(set: c_int, events: *mut epoll_event, room: c_int, timeout: c_int, mask: *const sigset_t)
             -> c_int;

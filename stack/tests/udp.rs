@@ -10,7 +10,8 @@ use remora_stack::settings::Settings;
 use remora_stack::socket::error::{BindError, ConnectError, ReceiveError, SendError, ShutdownError, SocketFault};
 use remora_stack::socket::options::SetOption;
 use remora_stack::socket::protocol::{
-    AddressFamily, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, Shutdown, SocketId, SocketType,
+    AddressFamily, Happened, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, Shutdown, SocketId,
+    SocketType,
 };
 use remora_stack::testkit::{Network, address, interface};
 
@@ -292,7 +293,7 @@ fn shutting_a_fresh_socket_fails_and_yet_wakes() {
     let now = network.now;
     while network.stack(a).poll_event().is_some() {}
     assert_eq!(network.stack(a).shutdown(now, id, Shutdown::Both), Err(ShutdownError::NotConnected));
-    assert_eq!(network.stack(a).poll_event(), Some(id));
+    assert_eq!(network.stack(a).poll_event(), Some((id, Happened::STATE)));
     assert_eq!(network.stack(a).poll_event(), None);
     let mask = Readiness::IN | Readiness::OUT | Readiness::RDHUP | Readiness::HUP;
     assert!(network.stack(a).readiness(id).contains(mask));

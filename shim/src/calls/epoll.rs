@@ -1,7 +1,9 @@
 //! epoll: the program holds a real kernel epoll descriptor; our sockets in it stand in a set of the runtime, made when
 //! the first of them is added. A wait merges both.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use remora_host::runtime::{self, ReadyEvent, Runtime, SetError, SetId, WaitEnd, WaitSpec};
@@ -14,23 +16,117 @@ use super::{companion, traced};
 use crate::abi::{Outcome, User, signal};
 use crate::fdtable::{self, Entry, Epoll};
 
-/// Serial numbers of epoll instances.
+/// Serial numbers of epoll instances; the process's number stands above them, for sets that forked processes share.
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
-/// One of our epoll descriptors inside another: the kernel's part nests by itself, ours is looked up here.
-#[derive(Clone, Copy, Debug)]
-struct Nested {
-    outer: i32,
-    inner: i32,
-    events: u32,
-    data: u64,
-}
+/// The data under which the library's own descriptors stand in a kernel epoll set: a number that no program uses.
+const OWN: u64 = 0x9d3c_72e1_5b06_a84f;
 
-static NESTED: Mutex<Vec<Nested>> = Mutex::new(Vec::new());
-/// Entries of [`NESTED`]: none costs a wait one load.
-static NESTED_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Epoll instances inside others while there is no runtime: (outer, inner) by serial number.
+static NESTED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 /// Making a set for an epoll descriptor is done by one thread at a time.
 static MAKING: Mutex<()> = Mutex::new(());
+
+/// Serial numbers of the instances without sockets of ours on which threads sleep in the kernel; 0 is nobody. More
+/// sleepers than places are not woken when the first socket comes.
+static ASLEEP: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+
+thread_local! {
+    /// This thread's place in [`ASLEEP`], given back or left behind by siglongjmp.
+    static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+    /// When the wait in the kernel began.
+    static BEGAN: Cell<Instant> = const { Cell::new(Instant::ZERO) };
+    /// The wait is one that was sent back from the kernel: it began then.
+    static RESUMED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+fn new_serial() -> u64 {
+    u64::from(call::getpid().unsigned_abs()) << 32 | SERIAL.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Before a hook waits: notes a sleep in the kernel, where the set has none of our sockets.
+pub(crate) fn before_epoll(set: i32) {
+    let place = PLACE.get().and_then(|place| ASLEEP.get(place));
+    let Some(Entry::Epoll(Epoll::Plain(serial))) = fdtable::lookup(set) else {
+        if let Some(place) = place {
+            place.store(0, Ordering::SeqCst);
+            PLACE.set(None);
+        }
+        return;
+    };
+    BEGAN.set(call::now());
+    if let Some(place) = place {
+        place.store(serial, Ordering::SeqCst);
+        return;
+    }
+    let free = |place: &AtomicU64| place.compare_exchange(0, serial, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+    PLACE.set(ASLEEP.iter().position(free));
+}
+
+/// After it: says whether to wait again. Events of the library's own are taken out of what the program sees.
+pub(crate) fn after_epoll(set: i32, events: User<libc::epoll_event>, count: &mut i32) -> bool {
+    let Some(place) = PLACE.take().and_then(|place| ASLEEP.get(place)) else { return false };
+    place.store(0, Ordering::SeqCst);
+    if !matches!(fdtable::lookup(set), Some(Entry::Epoll(Epoll::Mixed(_)))) {
+        return false;
+    }
+    let Some(filled) = usize::try_from(*count).ok().filter(|count| *count > 0) else { return false };
+    let Ok(mut got) = events.read_many(filled) else { return false };
+    got.retain(|event| { event.u64 } != OWN);
+    if got.len() == filled {
+        return false;
+    }
+    if got.is_empty() {
+        RESUMED.set(Some(BEGAN.get()));
+        return true;
+    }
+    *count = got.len() as i32;
+    let _ = events.write_many(&got);
+    false
+}
+
+/// Sends threads that sleep on an instance in the kernel back to where they hear of our sockets too. A set with an
+/// exclusive sleeper queue wakes one at a time.
+fn wake_plain_sleepers(set: i32, serial: u64) {
+    const ROUNDS: usize = 512;
+    let asleep = || ASLEEP.iter().any(|place| place.load(Ordering::SeqCst) == serial);
+    if !asleep() {
+        return;
+    }
+    let made = call::eventfd(1, libc::EFD_CLOEXEC).and_then(|fd| call::raise_high(fd, call::private_floor()));
+    let Ok(fd) = made else { return };
+    let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLONESHOT) as u32, u64: OWN };
+    let mut told = call::epoll_ctl(Fd(set), libc::EPOLL_CTL_ADD, fd, Some(&mut event));
+    for _ in 0..ROUNDS {
+        if told.is_err() || !asleep() {
+            break;
+        }
+        let _ = call::ppoll(&mut [], Some(PAUSE), None);
+        told = call::epoll_ctl(Fd(set), libc::EPOLL_CTL_MOD, fd, Some(&mut event));
+    }
+    let _ = call::epoll_ctl(Fd(set), libc::EPOLL_CTL_DEL, fd, None);
+    let _ = call::close(fd);
+}
+
+/// When to wake the next sleeper.
+const PAUSE: Duration = Duration::from_micros(20);
+
+/// After fork: the threads that slept are the parent's.
+pub(super) fn forget_sleepers() {
+    for place in &ASLEEP {
+        place.store(0, Ordering::Relaxed);
+    }
+    PLACE.set(None);
+}
+
+/// Before fork: both processes are to find the same set behind an epoll descriptor, so it is made now.
+pub(super) fn share_sets(runtime: &Runtime) {
+    for (fd, entry) in fdtable::entries(0, i32::MAX) {
+        if matches!(entry, Entry::Epoll(Epoll::Plain(_))) {
+            let _ = make_set(runtime, fd);
+        }
+    }
+}
 
 pub(crate) fn epoll_create(size: i32) -> Outcome<i32> {
     if size <= 0 {
@@ -42,8 +138,7 @@ pub(crate) fn epoll_create(size: i32) -> Outcome<i32> {
 pub(crate) fn epoll_create1(flags: i32) -> Outcome<i32> {
     match call::epoll_create(flags) {
         Ok(fd) => {
-            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-            if let Some(stale) = fdtable::insert(fd.raw(), Entry::Epoll(Epoll::Plain(serial))) {
+            if let Some(stale) = fdtable::insert(fd.raw(), Entry::Epoll(Epoll::Plain(new_serial()))) {
                 super::release_entry(stale);
             }
             Outcome::Ours(Ok(fd.raw()))
@@ -116,15 +211,14 @@ fn adopt(runtime: &Runtime, set: i32, fd: i32) -> Result<SetId, Errno> {
         Ok(()) | Err(Errno(libc::ENOENT)) => {}
         Err(errno) => return Err(errno),
     }
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    fdtable::insert(set, Entry::Epoll(Epoll::Plain(serial)));
+    fdtable::insert(set, Entry::Epoll(Epoll::Plain(new_serial())));
     make_set(runtime, set)
 }
 
 /// Makes the set of an epoll instance and enters it for each of its descriptors.
-fn make_set(runtime: &Runtime, set: i32) -> Result<SetId, Errno> {
+pub(super) fn make_set(runtime: &Runtime, set: i32) -> Result<SetId, Errno> {
     let _hold = signal::hold();
-    let _making = MAKING.lock();
+    let making = MAKING.lock();
     let serial = match fdtable::lookup(set) {
         Some(Entry::Epoll(Epoll::Plain(serial))) => serial,
         Some(Entry::Epoll(Epoll::Mixed(made))) => return Ok(made),
@@ -141,50 +235,63 @@ fn make_set(runtime: &Runtime, set: i32) -> Result<SetId, Errno> {
             fdtable::insert(fd, Entry::Epoll(Epoll::Mixed(made)));
         }
     }
+    wake_plain_sleepers(set, serial);
+    let mut outer: SmallVec<[u64; 4]> = SmallVec::new();
+    let mut nested = NESTED.lock();
+    outer.extend(nested.iter().filter(|(_, inner)| *inner == serial).map(|(outer, _)| *outer));
+    nested.retain(|(_, inner)| *inner != serial);
+    drop(nested);
+    drop(making);
+    if !outer.is_empty() {
+        show_to_kernel(runtime, set, made)?;
+    }
+    for serial in outer {
+        let plain = |(fd, entry): (i32, Entry)| (entry == Entry::Epoll(Epoll::Plain(serial))).then_some(fd);
+        if let Some(fd) = fdtable::entries(0, i32::MAX).find_map(plain) {
+            make_set(runtime, fd)?;
+        }
+    }
     Ok(made)
 }
 
-/// Tells the kernel of one epoll descriptor inside another, and remembers what it has agreed to.
+/// Puts the set's eventfd into the kernel's part of it, for the sets around it.
+fn show_to_kernel(runtime: &Runtime, fd: i32, set: SetId) -> Result<(), Errno> {
+    let proxy = runtime.set_proxy(set).ok_or(Errno(libc::ENOSPC))?;
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: OWN };
+    match call::epoll_ctl(Fd(fd), libc::EPOLL_CTL_ADD, proxy, Some(&mut event)) {
+        Ok(()) | Err(Errno(libc::EEXIST)) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The kernel nests its part of the sets, and sees of ours an eventfd in the inner one.
 fn nest(outer: i32, operation: i32, inner: i32, event: User<libc::epoll_event>) -> Result<(), Errno> {
-    let deleted = operation == libc::EPOLL_CTL_DEL;
-    let mut told = if deleted { None } else { Some(event.read()?) };
+    let mut told = if operation == libc::EPOLL_CTL_DEL { None } else { Some(event.read()?) };
     call::epoll_ctl(Fd(outer), operation, Fd(inner), told.as_mut())?;
-    let _hold = signal::hold();
-    let mut nested = NESTED.lock();
-    nested.retain(|one| (one.outer, one.inner) != (outer, inner));
-    if let Some(event) = told {
-        nested.push(Nested { outer, inner, events: event.events, data: event.u64 });
+    if operation != libc::EPOLL_CTL_ADD {
+        return Ok(());
     }
-    NESTED_COUNT.store(nested.len(), Ordering::Release);
-    Ok(())
+    let Some(runtime) = runtime::current() else {
+        if let (Some(outer), Some(inner)) = (plain_serial(outer), plain_serial(inner)) {
+            let _hold = signal::hold();
+            NESTED.lock().push((outer, inner));
+        }
+        return Ok(());
+    };
+    let made = make_set(runtime, outer)
+        .and_then(|_| make_set(runtime, inner))
+        .and_then(|set| show_to_kernel(runtime, inner, set));
+    if made.is_err() {
+        let _ = call::epoll_ctl(Fd(outer), libc::EPOLL_CTL_DEL, Fd(inner), None);
+    }
+    made
 }
 
-/// Forgets an epoll descriptor that is closed.
-pub(super) fn forget_nesting(fd: i32) {
-    if NESTED_COUNT.load(Ordering::Acquire) == 0 {
-        return;
+fn plain_serial(fd: i32) -> Option<u64> {
+    match fdtable::lookup(fd) {
+        Some(Entry::Epoll(Epoll::Plain(serial))) => Some(serial),
+        _ => None,
     }
-    let _hold = signal::hold();
-    let mut nested = NESTED.lock();
-    nested.retain(|one| one.outer != fd && one.inner != fd);
-    NESTED_COUNT.store(nested.len(), Ordering::Release);
-}
-
-/// The sets of ours inside an epoll descriptor.
-fn nested_in(outer: i32) -> SmallVec<[(SetId, Nested); 4]> {
-    if NESTED_COUNT.load(Ordering::Acquire) == 0 {
-        return SmallVec::new();
-    }
-    let _hold = signal::hold();
-    let nested = NESTED.lock();
-    nested
-        .iter()
-        .filter(|one| one.outer == outer)
-        .filter_map(|one| match fdtable::lookup(one.inner) {
-            Some(Entry::Epoll(Epoll::Mixed(set))) => Some((set, *one)),
-            _ => None,
-        })
-        .collect()
 }
 
 /// Events of one call at most; a larger buffer is filled by the next calls.
@@ -195,8 +302,7 @@ type Events = SmallVec<[libc::epoll_event; 64]>;
 struct Wait<'a> {
     runtime: &'a Runtime,
     fd: i32,
-    own: Option<SetId>,
-    nested: SmallVec<[(SetId, Nested); 4]>,
+    own: SetId,
     room: usize,
 }
 
@@ -208,6 +314,7 @@ impl Wait<'_> {
         let kernel_first = KERNEL_FIRST.fetch_not(Ordering::Relaxed);
         let mut events = Events::new();
         let first_room = self.room - self.room / 4;
+        self.runtime.refresh_proxies();
         if kernel_first {
             self.collect_kernel(first_room, &mut events)?;
             self.collect_own(self.room - events.len(), &mut events);
@@ -215,35 +322,42 @@ impl Wait<'_> {
             self.collect_own(first_room, &mut events);
             self.collect_kernel(self.room - events.len(), &mut events)?;
         }
-        for (set, nested) in &self.nested {
-            let told = nested.events & libc::EPOLLIN as u32;
-            let known = events.iter().any(|event| { event.u64 } == nested.data);
-            if events.len() < self.room && told != 0 && !known && self.runtime.set_is_ready(*set) {
-                events.push(libc::epoll_event { events: told, u64: nested.data });
-            }
-        }
         Ok(events)
     }
 
     fn collect_kernel(&self, room: usize, events: &mut Events) -> Result<(), Errno> {
-        if room == 0 {
-            return Ok(());
-        }
         let start = events.len();
-        events.resize(start + room, libc::epoll_event { events: 0, u64: 0 });
-        let count = call::epoll_pwait(Fd(self.fd), events.get_mut(start..).unwrap_or(&mut []), 0, None);
-        events.truncate(start + count.as_ref().copied().unwrap_or(0));
-        match count {
-            Ok(_) | Err(Errno(libc::EINTR)) => Ok(()),
-            Err(errno) => Err(errno),
+        // The library's own event may take the room of another: then the kernel is asked again, and has it last.
+        for _ in 0..2 {
+            let room = room - (events.len() - start);
+            if room == 0 {
+                break;
+            }
+            let from = events.len();
+            events.resize(from + room, libc::epoll_event { events: 0, u64: 0 });
+            let count = call::epoll_pwait(Fd(self.fd), events.get_mut(from..).unwrap_or(&mut []), 0, None);
+            let count = match count {
+                Ok(count) => count,
+                Err(Errno(libc::EINTR)) => 0,
+                Err(errno) => return Err(errno),
+            };
+            events.truncate(from + count);
+            let mut index = 0;
+            events.retain(|event| {
+                index += 1;
+                index <= from || { event.u64 } != OWN
+            });
+            if events.len() == from + count {
+                break;
+            }
         }
+        Ok(())
     }
 
     fn collect_own(&self, room: usize, events: &mut Events) {
-        let Some(set) = self.own else { return };
         let mut ready: SmallVec<[ReadyEvent; 64]> = SmallVec::new();
         ready.resize(room, ReadyEvent { events: 0, data: 0 });
-        let count = self.runtime.set_collect(set, &mut ready);
+        let count = self.runtime.set_collect(self.own, &mut ready);
         for one in ready.iter().take(count) {
             events.push(libc::epoll_event { events: one.events, u64: one.data });
         }
@@ -252,7 +366,7 @@ impl Wait<'_> {
     fn run(&self, deadline: Option<Instant>, mask: Option<&libc::sigset_t>) -> Result<Events, Errno> {
         let handled = signal::handled();
         let interrupted = || handled.any_since();
-        let sets: SmallVec<[SetId; 4]> = self.own.into_iter().chain(self.nested.iter().map(|(set, _)| *set)).collect();
+        let sets = [self.own];
         let mut kernel = [libc::pollfd { fd: self.fd, events: libc::POLLIN, revents: 0 }];
         loop {
             let events = self.collect()?;
@@ -263,7 +377,7 @@ impl Wait<'_> {
                 super::sweep();
             }
             let spec = WaitSpec { descriptions: &[], sets: &sets, deadline, sigmask: mask, interrupted: &interrupted };
-            let end = self.runtime.wait(&spec, &mut kernel, &mut |view| sets.iter().any(|set| view.set_is_ready(*set)));
+            let end = self.runtime.wait(&spec, &mut kernel, &mut |view| view.set_is_ready(self.own));
             match end {
                 Ok(()) if deadline.is_none_or(|deadline| call::now() < deadline) => {}
                 Err(WaitEnd::Interrupted) => return Err(Errno(libc::EINTR)),
@@ -280,23 +394,17 @@ fn wait(
     deadline: impl FnOnce() -> Result<Option<Instant>, Errno>,
     mask: User<libc::sigset_t>,
 ) -> Outcome<i32> {
-    let own = match fdtable::lookup(fd) {
-        Some(Entry::Epoll(Epoll::Mixed(set))) => Some(set),
-        Some(Entry::Epoll(Epoll::Plain(_))) => None,
-        _ => return Outcome::PassThrough,
-    };
-    let nested = nested_in(fd);
-    if own.is_none() && nested.is_empty() {
-        return Outcome::PassThrough;
-    }
+    let Some(Entry::Epoll(Epoll::Mixed(own))) = fdtable::lookup(fd) else { return Outcome::PassThrough };
     let Some(runtime) = runtime::current() else { return Outcome::PassThrough };
     let room = match usize::try_from(room) {
         Ok(room @ 1..) if room <= i32::MAX as usize / size_of::<libc::epoll_event>() => room.min(MOST),
         _ => return Outcome::fail(libc::EINVAL),
     };
+    let passed = RESUMED.take().map_or(Duration::ZERO, |began| call::now().since(began));
     let result = deadline().and_then(|deadline| {
+        let deadline = deadline.map(|at| Instant::from_nanos(at.nanos().saturating_sub(passed.as_nanos() as u64)));
         let mask = read_mask(mask)?;
-        let events = Wait { runtime, fd, own, nested, room }.run(deadline, mask.as_ref())?;
+        let events = Wait { runtime, fd, own, room }.run(deadline, mask.as_ref())?;
         target.write_many(&events)?;
         Ok(events.len() as i32)
     });

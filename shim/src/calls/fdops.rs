@@ -9,7 +9,7 @@ use remora_stack::socket::protocol::{Readiness, Shutdown, SocketId};
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 
-use super::{companion, epoll, gone, socket_of, traced};
+use super::{companion, gone, socket_of, traced};
 use crate::abi::{Outcome, User, control, signal, stdio};
 use crate::fdtable::{self, Entry, Epoll};
 
@@ -58,9 +58,6 @@ pub(crate) fn close(fd: i32) -> Outcome<i32> {
     let Some(entry) = fdtable::remove(fd) else {
         return if is_private(fd) { Outcome::fail(libc::EBADF) } else { Outcome::PassThrough };
     };
-    if matches!(entry, Entry::Epoll(_)) {
-        epoll::forget_nesting(fd);
-    }
     // The number is free at once, however long the rest takes.
     let result = call::close(Fd(fd)).map(|()| 0);
     linger(entry);
@@ -224,9 +221,6 @@ fn replace(fd: i32, target: i32, flags: i32) -> Outcome<i32> {
     let result = call::dup3(Fd(fd), Fd(target), flags).map(Fd::raw).and_then(|number| {
         // What the number stood for is closed by the kernel; so it is here.
         if let Some(old) = fdtable::remove(number) {
-            if matches!(old, Entry::Epoll(_)) {
-                epoll::forget_nesting(number);
-            }
             linger(old);
             release_entry(old);
         }

@@ -43,6 +43,7 @@ pub(crate) fn after_fork_child() {
 
 fn prepare() {
     if let Some(runtime) = runtime::current().filter(|_| !super::strangers::is_locked_in()) {
+        super::epoll::share_sets(runtime);
         TICKET.set(Some(runtime.before_fork()));
     }
 }
@@ -54,6 +55,7 @@ fn finish_parent(child: Option<i32>) {
 }
 
 fn finish_child() {
+    super::epoll::forget_sleepers();
     if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {
         runtime.after_fork_child(ticket);
         super::rules::after_fork_child();

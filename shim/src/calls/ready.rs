@@ -8,9 +8,9 @@ use remora_stack::socket::protocol::Readiness;
 use remora_stack::time::Instant;
 use smallvec::SmallVec;
 
-use super::companion;
+use super::{companion, epoll};
 use crate::abi::{Outcome, User, signal};
-use crate::fdtable::{self, Entry, Epoll};
+use crate::fdtable::{self, Entry};
 
 /// What a set of descriptors comes to, sorted by who answers.
 #[derive(Default)]
@@ -40,7 +40,7 @@ fn wanted(events: i16) -> u32 {
 }
 
 impl Sorted {
-    fn new(entries: &[libc::pollfd]) -> Self {
+    fn new(runtime: &Runtime, entries: &[libc::pollfd]) -> Self {
         let mut sorted = Self::default();
         for entry in entries {
             let place = if entry.fd < 0 {
@@ -56,7 +56,8 @@ impl Sorted {
                         }
                         Place::Ours(handle.id, wanted, start, sorted.kernel.len() - start)
                     }
-                    Some(Entry::Epoll(Epoll::Mixed(set))) => {
+                    // A socket may be put into the set while this call sleeps.
+                    Some(Entry::Epoll(_)) if let Ok(set) = epoll::make_set(runtime, entry.fd) => {
                         sorted.sets.push(set);
                         Place::Set(sorted.add_kernel(entry), set)
                     }
@@ -133,13 +134,13 @@ fn wait(
     mask: Option<&libc::sigset_t>,
 ) -> Option<Result<usize, Errno>> {
     let runtime = runtime::current()?;
-    let mut sorted = Sorted::new(entries);
+    let mut sorted = Sorted::new(runtime, entries);
     if sorted.is_foreign() {
         return None;
     }
     let sleeps = deadline.is_none_or(|deadline| call::now() < deadline);
     if sleeps && !is_ready(runtime, &sorted) && notice_closed(entries) {
-        sorted = Sorted::new(entries);
+        sorted = Sorted::new(runtime, entries);
         if sorted.is_foreign() {
             return None;
         }
@@ -147,6 +148,9 @@ fn wait(
     let handled = signal::handled();
     let interrupted = || handled.any_since();
     loop {
+        if !sorted.sets.is_empty() {
+            runtime.refresh_proxies();
+        }
         let descriptions = std::mem::take(&mut sorted.descriptions);
         let sets = std::mem::take(&mut sorted.sets);
         let spec =

@@ -11,7 +11,7 @@ use crate::ip::icmp::{self, Verdict, verdict};
 use crate::ip::{PacketInfo, PathError};
 use crate::socket::error::SocketFault;
 use crate::socket::options::SocketOptions;
-use crate::socket::protocol::{AddressFamily, Net, SockId, SocketId};
+use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::socket::table::Table;
 use crate::udp::{Datagram, true_size};
 use crate::wire::icmpv4::{self, Icmp};
@@ -48,7 +48,8 @@ struct RawSock {
     fault: Option<SocketFault>,
     shut_read: bool,
     shut_write: bool,
-    event_queued: bool,
+    /// Not yet asked for; not empty while the socket is queued.
+    happened: Happened,
 }
 
 /// All raw and ping sockets.
@@ -65,12 +66,12 @@ impl Raw {
         Self::default()
     }
 
-    /// The next socket whose readiness may have changed; each is queued at most once.
-    pub fn poll_event(&mut self) -> Option<SocketId> {
+    /// The next socket to which something has happened; each is queued at most once.
+    pub fn poll_event(&mut self) -> Option<(SocketId, Happened)> {
         while let Some(id) = self.events.pop_front() {
             if let Some(sock) = self.socks.find_mut(id) {
-                sock.event_queued = false;
-                return Some(sock.owner);
+                let happened = core::mem::take(&mut sock.happened);
+                return Some((sock.owner, happened));
             }
         }
         None
@@ -154,7 +155,7 @@ impl Raw {
             if let Some(sock) = self.socks.find_mut(id) {
                 sock.fault = Some(fault.0);
             }
-            self.announce(id);
+            self.announce(id, Happened::ERROR);
         }
     }
 
@@ -184,15 +185,15 @@ impl Raw {
             tos: info.tos,
             at: net.now,
         });
-        self.announce(id);
+        self.announce(id, Happened::INPUT);
     }
 
-    fn announce(&mut self, id: SockId) {
-        if let Some(sock) = self.socks.find_mut(id)
-            && !sock.event_queued
-        {
-            sock.event_queued = true;
-            self.events.push_back(id);
+    fn announce(&mut self, id: SockId, happened: Happened) {
+        if let Some(sock) = self.socks.find_mut(id) {
+            if sock.happened.is_empty() {
+                self.events.push_back(id);
+            }
+            sock.happened |= happened;
         }
     }
 

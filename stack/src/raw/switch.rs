@@ -11,7 +11,8 @@ use crate::socket::error::{
 };
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
-    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId, SocketId,
+    AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId,
+    SocketId,
 };
 use crate::socket::protosw;
 use crate::socket::table::Table;
@@ -48,7 +49,7 @@ impl Protocol for Raw {
             fault: None,
             shut_read: false,
             shut_write: false,
-            event_queued: false,
+            happened: Happened::empty(),
         })
         .ok_or(CreateError::NoMemory)
     }
@@ -136,7 +137,7 @@ impl Protocol for Raw {
         let Some(sock) = self.socks.find_mut(id) else { return };
         sock.shut_read |= how != Shutdown::Write;
         sock.shut_write |= how != Shutdown::Read;
-        self.announce(id);
+        self.announce(id, Happened::STATE);
     }
 
     fn send(

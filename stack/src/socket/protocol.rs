@@ -95,6 +95,24 @@ bitflags! {
         const RDHUP = 0x2000;
     }
 
+    /// What has happened to a socket, as Linux's callbacks tell a poll's sleepers (the key of a wake-up) and the owner
+    /// of an asynchronous socket (`sk_wake_async`).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Happened: u8 {
+        /// Data, a connection, or the end of the stream to receive (`sk_data_ready`).
+        const INPUT = 0x01;
+        /// Room to send, on a socket that had none (`sk_write_space`).
+        const ROOM = 0x02;
+        /// Another state (`sk_state_change`): its wake-up has no key, every waiter looks.
+        const STATE = 0x04;
+        /// A pending error (`sk_error_report`).
+        const ERROR = 0x08;
+        /// The connection has been made.
+        const OPENED = 0x10;
+        /// Both directions have ended.
+        const HANG_UP = 0x20;
+    }
+
     /// Flags of a send that the core acts on.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct SendFlags: u32 {
@@ -180,6 +198,27 @@ pub enum Shutdown {
     Write,
     /// SHUT_RDWR.
     Both,
+}
+
+impl Happened {
+    /// The key of the wake-up: the events that those who asked for others do not hear of.
+    #[must_use]
+    pub fn key(self) -> Readiness {
+        if self.intersects(Self::STATE | Self::OPENED | Self::HANG_UP) {
+            return Readiness::all();
+        }
+        let mut key = Readiness::empty();
+        if self.contains(Self::INPUT) {
+            key |= Readiness::IN | Readiness::PRI | Readiness::RDNORM | Readiness::RDBAND;
+        }
+        if self.contains(Self::ROOM) {
+            key |= Readiness::OUT | Readiness::WRNORM | Readiness::WRBAND;
+        }
+        if self.contains(Self::ERROR) {
+            key |= Readiness::ERR;
+        }
+        key
+    }
 }
 
 /// One transport protocol as the socket layer sees it: Linux's `struct proto`. Implemented by TCP, UDP and raw.

@@ -27,7 +27,7 @@ use crate::raw::Raw;
 use crate::settings::Settings;
 use crate::socket::family::Families;
 use crate::socket::inet::Socket;
-use crate::socket::protocol::{Net, SocketId};
+use crate::socket::protocol::{Happened, Net, SocketId};
 use crate::socket::protosw::ProtocolSwitch;
 use crate::socket::table::Table;
 use crate::tcp::Tcp;
@@ -210,8 +210,9 @@ impl Stack {
             .min()
     }
 
-    /// The next socket whose readiness may have changed; each is announced at most once until it is asked for.
-    pub fn poll_event(&mut self) -> Option<SocketId> {
+    /// The next socket to which something has happened; each is announced at most once until it is asked for, with all
+    /// that has happened since.
+    pub fn poll_event(&mut self) -> Option<(SocketId, Happened)> {
         self.udp.set_held(self.link.held_bytes());
         self.tcp.poll_event().or_else(|| self.udp.poll_event()).or_else(|| self.raw.poll_event())
     }

@@ -14,7 +14,7 @@ use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
 use super::undo::Echo;
 use crate::settings::Settings;
-use crate::socket::protocol::Net;
+use crate::socket::protocol::{Happened, Net};
 use crate::time::Instant;
 
 /// One jiffy: a timer whose time has passed fires then.
@@ -101,8 +101,10 @@ impl Sock {
             // What MSG_MORE held back goes out with the next ACK, as on Linux.
             self.more = false;
             self.expand_send_buffer(net.settings);
-            if self.is_writeable(net.settings) {
-                self.wake(shared);
+            // `tcp_check_space`: only who has found no room is told of it.
+            if self.no_space.get() && self.is_writeable(net.settings) {
+                self.no_space.set(false);
+                self.wake(shared, Happened::ROOM);
             }
         }
         AckResult::Taken

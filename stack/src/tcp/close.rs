@@ -11,7 +11,7 @@ use super::time_wait::LIFETIME;
 use super::{Shared, Tcp};
 use crate::settings::Settings;
 use crate::socket::error::SocketFault;
-use crate::socket::protocol::{AddressFamily, Net, Shutdown};
+use crate::socket::protocol::{AddressFamily, Happened, Net, Shutdown};
 
 /// How long FIN-WAIT-2 lasts without a program (`tcp_fin_time`): TCP_LINGER2 or tcp_fin_timeout, at least 3.5 RTO.
 pub fn fin_time(sock: &Sock, settings: &Settings) -> Duration {
@@ -45,7 +45,7 @@ impl Sock {
         if write && matches!(self.state, State::Established | State::CloseWait) {
             self.queue_fin_by_state(shared, net);
         }
-        self.wake(shared);
+        self.wake(shared, Happened::STATE);
     }
 
     /// `tcp_disconnect`: back to the start, the peer told if need be.
@@ -61,7 +61,7 @@ impl Sock {
         }
         self.set_state(shared, net.counters, State::Closed);
         self.start_afresh();
-        self.wake(shared);
+        self.wake(shared, Happened::STATE | Happened::ERROR);
     }
 
     /// Clears all that belonged to the connection; options stay.

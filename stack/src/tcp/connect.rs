@@ -12,7 +12,7 @@ use super::state::State;
 use super::{Shared, Tcp, Tuple, isn, window};
 use crate::ip::{Route, RouteError, RouteKey};
 use crate::socket::error::ConnectError;
-use crate::socket::protocol::Net;
+use crate::socket::protocol::{Happened, Net};
 use crate::time::Instant;
 
 impl Tcp {
@@ -204,7 +204,7 @@ impl Sock {
         self.rtt.backoff = 0;
         self.begin_transfer(net);
         self.set_state(shared, net.counters, State::Established);
-        self.wake(shared);
+        self.wake(shared, Happened::STATE | Happened::OPENED);
         self.ack.scheduled = true;
         //= RFC 9293 §3.10.7.3: <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, unless it is to wait for data.
         if self.tcp.defer_accept > 0 || self.ack.pingpong {

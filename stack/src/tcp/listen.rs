@@ -21,7 +21,7 @@ use super::{Reply, Shared, Tcp, Tuple, cookie, rto};
 use crate::frame::Purpose;
 use crate::ip::{AddressKind, Route, RouteKey};
 use crate::socket::error::{AcceptError, ListenError};
-use crate::socket::protocol::{AddressFamily, Net, SockId};
+use crate::socket::protocol::{AddressFamily, Happened, Net, SockId};
 use crate::time::Instant;
 
 /// What a listening sock has beside the rest.
@@ -550,7 +550,7 @@ impl Tcp {
             if let Some(listen) = &mut sock.listen {
                 listen.accept.push_back(child);
             }
-            sock.wake(shared);
+            sock.wake(shared, Happened::INPUT);
         }
         let verdict = match socks.get_mut(child as usize) {
             Some(sock) => sock.handle(shared, net, incoming),

@@ -74,7 +74,7 @@ use crate::frame::{MAX_PAYLOAD_SLICES, Purpose, RxChecksum};
 use crate::ip::{AddressKind, PacketInfo, PathError, Route};
 use crate::random::Random;
 use crate::settings::Settings;
-use crate::socket::protocol::{Net, SockId, SocketId};
+use crate::socket::protocol::{Happened, Net, SockId, SocketId};
 use crate::time::Instant;
 use crate::wire::checksum;
 
@@ -597,13 +597,13 @@ impl Tcp {
         }
     }
 
-    /// An owner whose readiness may have changed; each is queued at most once.
-    pub fn poll_event(&mut self) -> Option<SocketId> {
+    /// An owner to whose socket something has happened; each is queued at most once.
+    pub fn poll_event(&mut self) -> Option<(SocketId, Happened)> {
         while let Some(id) = self.shared.events.pop_front() {
             let Some(sock) = self.sock_mut(id.index).filter(|sock| sock.generation == id.generation) else { continue };
-            sock.event_queued = false;
+            let happened = core::mem::take(&mut sock.happened);
             if let Some(owner) = sock.owner {
-                return Some(owner);
+                return Some((owner, happened));
             }
         }
         None

@@ -8,7 +8,7 @@ use super::state::State;
 use super::{Shared, Tcp, Tuple};
 use crate::ip::PathError;
 use crate::socket::error::SocketFault;
-use crate::socket::protocol::Net;
+use crate::socket::protocol::{Happened, Net};
 
 const UNREACHABLE: u8 = 3;
 const HOST_UNREACHABLE: u8 = 1;
@@ -95,7 +95,7 @@ impl Sock {
             if matches!(self.state, State::SynSent | State::SynReceived) {
                 self.done(shared, net.counters);
             } else {
-                self.wake(shared);
+                self.wake(shared, Happened::ERROR);
             }
         } else {
             //= RFC 9293 §3.9.2.2 (MUST-56): a soft error alone ends nothing.

@@ -33,6 +33,8 @@ impl Sock {
             }
             if self.shutdown_write || self.is_writeable(settings) {
                 mask |= writable;
+            } else {
+                self.no_space.set(true);
             }
         }
         if self.urgent.is_some_and(|urgent| matches!(urgent.byte, UrgentByte::Here(_))) {

@@ -13,7 +13,7 @@ use super::time_wait::LIFETIME;
 use super::{Shared, close};
 use crate::ip::PacketInfo;
 use crate::socket::error::SocketFault;
-use crate::socket::protocol::Net;
+use crate::socket::protocol::{Happened, Net};
 use crate::time::Instant;
 
 /// RFC 7323 §5.5: a timestamp this old is no longer believed (TCP_PAWS_24DAYS).
@@ -299,7 +299,7 @@ impl Sock {
                 self.set_state(shared, net.counters, State::FinWait2);
                 self.shutdown_write = true;
                 if !self.orphan {
-                    self.wake(shared);
+                    self.wake(shared, Happened::STATE);
                     return Verdict::Done;
                 }
                 let beyond = incoming.end != incoming.header.seq && incoming.data_end().after(self.rcv_nxt);
@@ -397,7 +397,7 @@ impl Sock {
         if fin || self.fin_ahead == Some(self.rcv_nxt) {
             self.take_fin(shared, net);
         }
-        self.wake(shared);
+        self.wake(shared, Happened::INPUT);
     }
 
     fn ack_out_of_window(&mut self) {
@@ -458,7 +458,8 @@ impl Sock {
             }
             _ => {}
         }
-        self.wake(shared);
+        let both = self.shutdown_write || self.state == State::Closed;
+        self.wake(shared, Happened::STATE | if both { Happened::HANG_UP } else { Happened::INPUT });
     }
 
     /// The connection stands (`tcp_init_transfer` and what stands around it).
@@ -503,7 +504,7 @@ impl Sock {
         self.begin_transfer(net);
         self.copied_seq = self.rcv_nxt;
         self.set_state(shared, net.counters, State::Established);
-        self.wake(shared);
+        self.wake(shared, Happened::STATE | Happened::OPENED);
         if self.shutdown_write {
             self.queue_fin_by_state(shared, net);
         }

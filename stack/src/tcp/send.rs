@@ -64,10 +64,14 @@ impl Sock {
         }
         let room = (self.options.send_buffer as usize).saturating_sub(self.buffer.memory());
         if room == 0 || !self.is_below_low_water(net.settings) {
+            self.no_space.set(true);
             return Err(SendError::WouldBlock);
         }
         let start = self.data_end();
         let taken = self.buffer.append(source, wanted.min(room)).map_err(|_| SendError::Memory)?;
+        if taken < wanted {
+            self.no_space.set(true);
+        }
         self.more = arguments.flags.contains(SendFlags::MORE) && taken == wanted;
         self.note_write(net.settings, start, arguments.flags.contains(SendFlags::EOR) && taken == wanted);
         if arguments.flags.contains(SendFlags::OOB) {

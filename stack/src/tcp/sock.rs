@@ -28,8 +28,9 @@ use crate::ip::Route;
 use crate::settings::Settings;
 use crate::socket::error::SocketFault;
 use crate::socket::options::SocketOptions;
-use crate::socket::protocol::{AddressFamily, Net, SockId, SocketId};
+use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::time::Instant;
+use core::cell::Cell;
 
 /// RFC 9293 §3.7.1 (MUST-15): segment size towards a peer that did not name one.
 pub const DEFAULT_MSS: u16 = 536;
@@ -66,7 +67,10 @@ pub struct Sock {
     pub owner: Option<SocketId>,
     /// No program holds it any more (SOCK_DEAD).
     pub orphan: bool,
-    pub event_queued: bool,
+    /// Not yet asked for; not empty while the sock is in the event queue.
+    pub happened: Happened,
+    /// A send or a poll found no room (SOCK_NOSPACE): the program is to hear of it.
+    pub no_space: Cell<bool>,
     pub urgent_queued: bool,
     pub send_queued: bool,
     pub hashed: bool,
@@ -228,7 +232,8 @@ impl Sock {
             family,
             owner: None,
             orphan: false,
-            event_queued: false,
+            happened: Happened::empty(),
+            no_space: Cell::new(false),
             urgent_queued: false,
             send_queued: false,
             hashed: false,
@@ -360,12 +365,15 @@ impl Sock {
         self.write_end().distance_from(self.snd_nxt)
     }
 
-    /// Tells the owner that its readiness may have changed.
-    pub fn wake(&mut self, shared: &mut Shared) {
-        if self.owner.is_some() && !self.event_queued {
-            self.event_queued = true;
+    /// Tells the owner what has happened.
+    pub fn wake(&mut self, shared: &mut Shared, happened: Happened) {
+        if self.owner.is_none() {
+            return;
+        }
+        if self.happened.is_empty() {
             shared.events.push_back(self.id());
         }
+        self.happened |= happened;
     }
 
     pub fn clear_timers(&mut self) {

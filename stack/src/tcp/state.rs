@@ -5,6 +5,7 @@ use super::ports::Endpoint;
 use super::sock::Sock;
 use super::{Shared, Tuple};
 use crate::counters::Counters;
+use crate::socket::protocol::Happened;
 
 /// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,6 +154,8 @@ impl Sock {
         self.purge_output();
         self.shutdown_read = true;
         self.shutdown_write = true;
-        self.wake(shared);
+        // `tcp_reset`, `tcp_write_err`: the error is told beside the state.
+        let error = if self.error.is_some() { Happened::ERROR } else { Happened::empty() };
+        self.wake(shared, Happened::STATE | error);
     }
 }

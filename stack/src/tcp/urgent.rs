@@ -10,7 +10,7 @@ use super::state::State;
 use crate::io::Sink;
 use crate::settings::Settings;
 use crate::socket::error::ReceiveError;
-use crate::socket::protocol::{ReceiveFlags, Received};
+use crate::socket::protocol::{Happened, ReceiveFlags, Received};
 
 /// What has become of the urgent byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Sock {
         let place = urgent.at.distance_from(start) as usize;
         if let Some(byte) = incoming.payload.bytes().get(place) {
             self.urgent = Some(Urgent { byte: UrgentByte::Here(*byte), ..urgent });
-            self.wake(shared);
+            self.wake(shared, Happened::INPUT);
         }
     }
 

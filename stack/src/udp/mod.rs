@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::socket::error::SocketFault;
 use crate::socket::options::SocketOptions;
-use crate::socket::protocol::{AddressFamily, SockId, SocketId};
+use crate::socket::protocol::{AddressFamily, Happened, SockId, SocketId};
 use crate::socket::table::Table;
 use crate::time::Instant;
 
@@ -66,7 +66,8 @@ pub(crate) struct UdpSock {
     /// Data kept back by MSG_MORE, and what it was to be sent with.
     corked: Option<send::Corked>,
     groups: SmallVec<[IpAddr; 2]>,
-    event_queued: bool,
+    /// Not yet asked for; not empty while the socket is queued.
+    happened: Happened,
     /// A send found no room (SOCK_NOSPACE): not writable until some is made.
     no_space: bool,
 }
@@ -91,12 +92,12 @@ impl Udp {
         Self::default()
     }
 
-    /// The next socket whose readiness may have changed; each is queued at most once.
-    pub fn poll_event(&mut self) -> Option<SocketId> {
+    /// The next socket to which something has happened; each is queued at most once.
+    pub fn poll_event(&mut self) -> Option<(SocketId, Happened)> {
         while let Some(id) = self.events.pop_front() {
             if let Some(sock) = self.socks.find_mut(id) {
-                sock.event_queued = false;
-                return Some(sock.owner);
+                let happened = core::mem::take(&mut sock.happened);
+                return Some((sock.owner, happened));
             }
         }
         None
@@ -137,16 +138,16 @@ impl Udp {
             if let Some(sock) = self.socks.find_mut(id) {
                 sock.no_space = false;
             }
-            self.announce(id);
+            self.announce(id, Happened::ROOM);
         }
     }
 
-    fn announce(&mut self, id: SockId) {
-        if let Some(sock) = self.socks.find_mut(id)
-            && !sock.event_queued
-        {
-            sock.event_queued = true;
-            self.events.push_back(id);
+    fn announce(&mut self, id: SockId, happened: Happened) {
+        if let Some(sock) = self.socks.find_mut(id) {
+            if sock.happened.is_empty() {
+                self.events.push_back(id);
+            }
+            sock.happened |= happened;
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::io::Sink;
 use crate::ip::icmp::{Verdict, verdict};
 use crate::ip::{AddressKind, PacketInfo, PathError};
 use crate::socket::error::{ReceiveError, SocketFault};
-use crate::socket::protocol::{Net, ReceiveFlags, Received, SockId};
+use crate::socket::protocol::{Happened, Net, ReceiveFlags, Received, SockId};
 use crate::wire::read_u16;
 use crate::wire::udp::{self as wire, UdpError};
 
@@ -79,7 +79,7 @@ impl Udp {
             tos: info.tos,
             at: net.now,
         });
-        self.announce(id);
+        self.announce(id, Happened::INPUT);
     }
 
     /// An ICMP error about a datagram of ours.
@@ -109,7 +109,7 @@ impl Udp {
             return;
         }
         sock.fault = Some(fault);
-        self.announce(id);
+        self.announce(id, Happened::ERROR);
     }
 
     /// Takes, or looks at, the oldest datagram (`udp_recvmsg`).

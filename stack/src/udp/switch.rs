@@ -12,7 +12,8 @@ use crate::socket::error::{
 };
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
-    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId, SocketId,
+    AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId,
+    SocketId,
 };
 use crate::socket::table::Table;
 
@@ -41,7 +42,7 @@ impl Protocol for Udp {
             shut_write: false,
             corked: None,
             groups: SmallVec::new(),
-            event_queued: false,
+            happened: Happened::empty(),
             no_space: false,
         })
         .ok_or(CreateError::NoMemory)
@@ -110,7 +111,6 @@ impl Protocol for Udp {
             sock.local = route.source;
         }
         sock.peer = Some(SocketAddr::new(destination, address.port()));
-        self.announce(id);
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl Protocol for Udp {
         let Some(sock) = self.socks.find_mut(id) else { return };
         sock.shut_read |= how != Shutdown::Write;
         sock.shut_write |= how != Shutdown::Read;
-        self.announce(id);
+        self.announce(id, Happened::STATE);
     }
 
     fn send(

@@ -4,7 +4,7 @@
 use super::{Core, Open};
 use crate::device::{DeviceError, LocalAddress, MAX_FRAME, Ports, Scope, TransmitError};
 use crate::sys::{Errno, Fd};
-use remora_stack::socket::protocol::{Readiness, SocketId};
+use remora_stack::socket::protocol::{Happened, Readiness, SocketId};
 use remora_stack::stack::TransmitError as TransmitFailure;
 use remora_stack::time::Instant;
 use std::net::IpAddr;
@@ -133,6 +133,7 @@ impl Core {
             self.stack.handle_timeout(now);
         }
         self.announce_events();
+        self.ring_proxies(open);
         self.release_lingering();
         if self.has_frames() {
             self.ring_watcher();
@@ -197,25 +198,19 @@ impl Core {
 
     /// Tells sets and sleepers what the stack has reported.
     fn announce_events(&mut self) {
-        while let Some(socket) = self.stack.poll_event() {
-            self.announce(socket);
+        while let Some((socket, happened)) = self.stack.poll_event() {
+            self.announce(socket, happened);
         }
     }
 
-    /// A socket's readiness may have changed.
-    fn announce(&mut self, socket: SocketId) {
+    /// Something has happened to a socket.
+    fn announce(&mut self, socket: SocketId, happened: Happened) {
         let Some(id) = self.descriptions.owner(socket) else { return };
         let readiness = self.stack.readiness(socket);
+        self.announce_to_sets(id, happened.key(), readiness);
         let Some(description) = self.descriptions.find(id) else { return };
         let mut waiters = description.waiters;
         let has_handles = !description.handles.is_empty();
-        for watch in &description.watches {
-            if let Some(set) = self.sets.find_mut(watch.set)
-                && set.announce(watch.entry, readiness)
-            {
-                self.to_ring |= set.waiters & !self.own;
-            }
-        }
         while waiters != 0 {
             let index = waiters.trailing_zeros();
             waiters &= waiters - 1;

@@ -4,7 +4,8 @@
 
 use super::description::Watch;
 use super::table::Table;
-use super::{Core, DescriptionId, Holders, ReadyEvent, SetError, SetId};
+use super::{Core, DescriptionId, Holders, Open, ReadyEvent, SetError, SetId};
+use crate::sys::call;
 use remora_stack::socket::protocol::Readiness;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,6 +17,8 @@ const EXCLUSIVE: u32 = libc::EPOLLEXCLUSIVE as u32;
 const WAKE_UP: u32 = libc::EPOLLWAKEUP as u32;
 /// Bits that are no events (EP_PRIVATE_BITS).
 const PRIVATE: u32 = EDGE | ONE_SHOT | EXCLUSIVE | WAKE_UP;
+/// EPOLLINOUT_BITS.
+const IN_OUT: u32 = (libc::EPOLLIN | libc::EPOLLOUT) as u32;
 /// What may stand beside EPOLLEXCLUSIVE (EPOLLEXCLUSIVE_OK_BITS).
 const EXCLUSIVE_OK: u32 = (libc::EPOLLIN | libc::EPOLLOUT) as u32 | ALWAYS | WAKE_UP | EDGE | EXCLUSIVE;
 
@@ -43,11 +46,28 @@ pub(super) struct EpollSet {
     pub(super) holders: Holders,
     /// Bells of those who sleep on the set.
     pub(super) waiters: u64,
+    /// Those of them that were told of an event and have not looked since.
+    pub(super) told: u64,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     /// Keys as the kernel's tree has them: (number, open file).
     by_key: BTreeMap<(i32, u32), u32>,
     ready: VecDeque<u32>,
+    /// The eventfd that stands for the ready list in the kernel's part of the set, which another set watches.
+    proxy: Option<u32>,
+    /// Whether that eventfd is readable.
+    proxy_rung: bool,
+}
+
+/// What an announcement did to a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Announced {
+    /// The entry does not ask for it.
+    Nothing,
+    /// The entry is queued.
+    Queued,
+    /// So it is, and it is one with EPOLLEXCLUSIVE that uses up the wake-up if anyone sleeps on the set.
+    Exclusive,
 }
 
 impl EpollSet {
@@ -55,10 +75,13 @@ impl EpollSet {
         Self {
             holders,
             waiters: 0,
+            told: 0,
             entries: Vec::new(),
             free: Vec::new(),
             by_key: BTreeMap::new(),
             ready: VecDeque::new(),
+            proxy: None,
+            proxy_rung: false,
         }
     }
 
@@ -80,13 +103,20 @@ impl EpollSet {
         true
     }
 
-    /// A description has changed (`ep_poll_callback`). Says whether sleepers are to be rung.
-    pub(super) fn announce(&mut self, index: u32, readiness: Readiness) -> bool {
-        let matches = self.entry(index).is_some_and(|entry| entry.wanted(readiness) != 0);
-        if matches {
-            self.queue(index);
+    /// Something has happened to a description (`ep_poll_callback`). `key` tells what, and who asked for other events
+    /// does not hear of it; `readiness` is how the description is now.
+    pub(super) fn announce(&mut self, index: u32, key: Readiness, readiness: Readiness) -> Announced {
+        let Some(entry) = self.entry(index) else { return Announced::Nothing };
+        if entry.wanted(key) == 0 || entry.wanted(readiness) == 0 {
+            return Announced::Nothing;
         }
-        matches
+        let exclusive = entry.events & EXCLUSIVE != 0
+            && match key.bits() & IN_OUT {
+                0 | IN_OUT => true,
+                one => entry.events & one != 0,
+            };
+        self.queue(index);
+        if exclusive { Announced::Exclusive } else { Announced::Queued }
     }
 
     fn remove_entry(&mut self, index: u32) -> Option<Entry> {
@@ -190,11 +220,87 @@ impl Core {
             return;
         };
         let readiness = self.readiness(id);
-        if let Some(sets) = self.sets.find_mut(set)
-            && sets.announce(index, readiness)
-        {
-            let waiters = sets.waiters;
+        let Some(sets) = self.sets.find_mut(set) else { return };
+        if sets.announce(index, Readiness::all(), readiness) != Announced::Nothing {
+            let (waiters, proxy) = (sets.waiters, sets.proxy);
             self.ring(waiters);
+            self.proxies_to_ring |= proxy.map_or(0, |proxy| 1 << proxy);
+        }
+    }
+
+    /// Tells all sets that watch a description what has happened to it. Of entries with EPOLLEXCLUSIVE those after the
+    /// first with a sleeper hear nothing (`__wake_up_common`).
+    pub(super) fn announce_to_sets(&mut self, id: DescriptionId, key: Readiness, readiness: Readiness) {
+        let Some(description) = self.descriptions.find(id) else { return };
+        let mut used_up = false;
+        for watch in &description.watches {
+            let Some(set) = self.sets.find_mut(watch.set) else { continue };
+            if used_up && set.entry(watch.entry).is_some_and(|entry| entry.events & EXCLUSIVE != 0) {
+                continue;
+            }
+            let announced = set.announce(watch.entry, key, readiness);
+            if announced == Announced::Nothing {
+                continue;
+            }
+            // Who was told before and has not looked since sleeps no more.
+            let asleep = set.waiters & !set.told;
+            set.told |= set.waiters;
+            self.to_ring |= set.waiters & !self.own;
+            self.proxies_to_ring |= set.proxy.map_or(0, |proxy| 1 << proxy);
+            used_up |= announced == Announced::Exclusive && asleep != 0;
+        }
+    }
+
+    /// Gives a set an eventfd to be seen by in the kernel's epoll; `None` when there is none left.
+    pub(super) fn set_take_proxy(&mut self, open: &Open, set: SetId) -> Option<u32> {
+        let sets = self.sets.find_mut(set)?;
+        if sets.proxy.is_some() {
+            return sets.proxy;
+        }
+        let index = self.free_proxies.trailing_zeros();
+        if index >= u32::BITS {
+            return None;
+        }
+        self.free_proxies &= !(1 << index);
+        if let Some(fd) = open.proxy(index) {
+            // What it still had from a former set.
+            open.consistently(|| call::eventfd_drain(fd));
+        }
+        sets.proxy = Some(index);
+        if !sets.ready.is_empty() {
+            self.proxies_to_ring |= 1 << index;
+        }
+        Some(index)
+    }
+
+    /// Makes the eventfds of sets readable to whose ready list something has come. Each write is an edge, as each event
+    /// of the inner set is.
+    pub(super) fn ring_proxies(&mut self, open: &Open) {
+        let rings = std::mem::take(&mut self.proxies_to_ring);
+        if rings == 0 {
+            return;
+        }
+        for set in self.sets.values_mut() {
+            let Some(index) = set.proxy.filter(|index| rings & 1 << index != 0) else { continue };
+            if let Some(fd) = open.proxy(index) {
+                set.proxy_rung = true;
+                open.consistently(|| call::eventfd_ring(fd));
+            }
+        }
+    }
+
+    /// Makes the eventfds of sets unreadable that have nothing ready any more: to be called before the kernel is asked.
+    pub(super) fn refresh_proxies(&mut self, open: &Open) {
+        for index in 0..self.sets.places() {
+            let Some(id) = self.sets.name_at::<SetId>(index) else { continue };
+            let Some(set) = self.sets.find(id).filter(|set| set.proxy_rung) else { continue };
+            let Some(fd) = set.proxy.and_then(|proxy| open.proxy(proxy)) else { continue };
+            if !self.set_is_ready(id) {
+                open.consistently(|| call::eventfd_drain(fd));
+                if let Some(set) = self.sets.find_mut(id) {
+                    set.proxy_rung = false;
+                }
+            }
         }
     }
 
@@ -257,6 +363,10 @@ impl Core {
     /// The last descriptor of a set has gone (`ep_free`).
     pub(super) fn destroy_set(&mut self, set: SetId) {
         let Some(sets) = self.sets.remove(set) else { return };
+        if let Some(proxy) = sets.proxy {
+            self.free_proxies |= 1 << proxy;
+            self.proxies_to_ring &= !(1 << proxy);
+        }
         for (entry, id) in sets.watched() {
             if let Some(description) = self.descriptions.find_mut(id) {
                 description.watches.retain(|watch| *watch != Watch { set, entry });

@@ -68,6 +68,9 @@ impl Word {
     }
 }
 
+/// Eventfds for epoll sets inside other sets, so the number of such sets in a family.
+const PROXIES: usize = 16;
+
 /// Most descriptors of a device (socket, capture file).
 const DEVICE_FDS: usize = 2;
 
@@ -82,10 +85,14 @@ pub struct Open {
     consistent: AtomicBool,
     /// Descriptor numbers of the doorbells, the keeper's last; -1 for none.
     bells: [AtomicI32; BELLS + 1],
+    /// Descriptor numbers of the eventfds that stand for epoll sets inside others; -1 for none.
+    proxies: [AtomicI32; PROXIES],
     /// The channel to the keeper: our end, the keeper's.
     channel: [AtomicI32; 2],
     /// 0: no doorbells and channel yet, 1: being made, 2: made, under the same numbers in all who were forked since.
     pub(super) prepared: Word,
+    /// Whether any set of the family has had a proxy.
+    pub(super) uses_proxies: Word,
     /// 0: no device, 1: being opened, 2: there.
     pub(super) device_state: Word,
     /// The interface has gone; the next bring-up opens it anew.
@@ -110,8 +117,10 @@ impl Open {
             broken: AtomicBool::new(false),
             consistent: AtomicBool::new(false),
             bells: [const { AtomicI32::new(-1) }; BELLS + 1],
+            proxies: [const { AtomicI32::new(-1) }; PROXIES],
             channel: [const { AtomicI32::new(-1) }; 2],
             prepared: Word::new(0),
+            uses_proxies: Word::new(0),
             device_state: Word::new(0),
             device_lost: AtomicBool::new(false),
             device_generation: Word::new(0),
@@ -156,6 +165,11 @@ impl Open {
         fd.is_some().then_some(fd)
     }
 
+    pub(super) fn proxy(&self, index: u32) -> Option<Fd> {
+        let fd = Fd(self.proxies.get(index as usize)?.load(Ordering::Acquire));
+        fd.is_some().then_some(fd)
+    }
+
     pub(super) fn channel(&self, end: usize) -> Option<Fd> {
         let fd = Fd(self.channel.get(end)?.load(Ordering::Acquire));
         fd.is_some().then_some(fd)
@@ -163,11 +177,16 @@ impl Open {
 
     /// All descriptors that every member has under the same number.
     pub(super) fn family_fds(&self) -> impl Iterator<Item = Fd> {
-        self.bells.iter().chain(&self.channel).map(|fd| Fd(fd.load(Ordering::Acquire))).filter(|fd| fd.is_some())
+        self.bells
+            .iter()
+            .chain(&self.proxies)
+            .chain(&self.channel)
+            .map(|fd| Fd(fd.load(Ordering::Acquire)))
+            .filter(|fd| fd.is_some())
     }
 
     pub(super) fn is_family_fd(&self, fd: i32) -> bool {
-        self.bells.iter().chain(&self.channel).any(|own| own.load(Ordering::Acquire) == fd)
+        self.bells.iter().chain(&self.proxies).chain(&self.channel).any(|own| own.load(Ordering::Acquire) == fd)
     }
 
     pub(super) fn is_device_lost(&self) -> bool {
@@ -205,8 +224,8 @@ impl Open {
         }
     }
 
-    /// Makes doorbells and the channel; returns a mask of the doorbells made.
-    pub(super) fn make_family_fds(&self) -> u64 {
+    /// Makes doorbells, the channel and the eventfds of nested sets; returns masks of the doorbells and of the eventfds.
+    pub(super) fn make_family_fds(&self) -> (u64, u32) {
         let floor = call::private_floor();
         let mut mask = 0;
         // The keeper's first: it is needed most.
@@ -228,7 +247,14 @@ impl Open {
                 }
             }
         }
-        mask
+        let mut proxies = 0;
+        for (index, place) in self.proxies.iter().enumerate() {
+            let made = call::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            let Ok(fd) = made.and_then(|fd| call::raise_high(fd, floor)) else { break };
+            place.store(fd.raw(), Ordering::Release);
+            proxies |= 1 << index;
+        }
+        (mask, proxies)
     }
 }
 
@@ -261,6 +287,10 @@ pub struct Core {
     pub(super) sleepers: [Option<Sleeper>; BELLS],
     /// Doorbells that nobody has.
     pub(super) free_bells: u64,
+    /// Eventfds for nested sets that no set has.
+    pub(super) free_proxies: u32,
+    /// Those to be made readable on leaving.
+    pub(super) proxies_to_ring: u32,
     /// Doorbells to be rung on leaving.
     pub(super) to_ring: u64,
     /// Doorbells rung that have not been answered.
@@ -298,6 +328,8 @@ impl Core {
             own: 0,
             sleepers: [const { None }; BELLS],
             free_bells: 0,
+            free_proxies: 0,
+            proxies_to_ring: 0,
             to_ring: 0,
             rung: 0,
             driver: None,
@@ -400,9 +432,12 @@ impl Runtime {
         loop {
             match open.prepared.claim(0, 1) {
                 Ok(()) => {
-                    let mask = open.make_family_fds();
+                    let (bells, proxies) = open.make_family_fds();
                     self.family_fds.store(1);
-                    let _ = self.enter(|core, _| core.free_bells = mask);
+                    let _ = self.enter(|core, _| {
+                        core.free_bells = bells;
+                        core.free_proxies = proxies;
+                    });
                     open.prepared.store(2);
                     return true;
                 }

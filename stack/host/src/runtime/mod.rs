@@ -449,6 +449,30 @@ impl Runtime {
         self.enter(|core, _| core.sets.insert(epoll::EpollSet::new(Holders::one(slot)))).ok()
     }
 
+    /// The eventfd that is readable while something of the set is ready: to be put into the set's own kernel epoll when
+    /// another set is to watch it. `None` when there are too many such sets.
+    #[must_use]
+    pub fn set_proxy(&self, set: SetId) -> Option<Fd> {
+        if !self.prepare() {
+            return None;
+        }
+        let open = self.family.open();
+        let index = self.enter(|core, _| core.set_take_proxy(open, set)).ok().flatten()?;
+        open.uses_proxies.store(1);
+        open.proxy(index)
+    }
+
+    /// Has the kernel see of nested sets what is so now; to be called before it is asked about one.
+    pub fn refresh_proxies(&self) {
+        let open = self.family.open();
+        if open.uses_proxies.load() != 0 {
+            let _ = self.enter(|core, now| {
+                core.pump(open, now);
+                core.refresh_proxies(open);
+            });
+        }
+    }
+
     /// One descriptor more of this process for a set.
     pub fn set_hold(&self, set: SetId) {
         let slot = self.slot();

@@ -126,6 +126,16 @@ impl Core {
         for id in sets {
             if let Some(set) = self.sets.find_mut(*id) {
                 change(&mut set.waiters);
+                set.told &= !bit;
+            }
+        }
+    }
+
+    /// A sleeper is about to look at its sets: the next event is news to it.
+    fn looked_at(&mut self, sets: &[SetId], own: u64) {
+        for id in sets {
+            if let Some(set) = self.sets.find_mut(*id) {
+                set.told &= !own;
             }
         }
     }
@@ -369,6 +379,7 @@ impl Waiting<'_> {
             self.check_bell();
             core.own = self.own();
             core.rung &= !self.own();
+            core.looked_at(self.sets, self.own());
             let mut ready = look(core, now);
             if !ready && core.pump(runtime.family.open(), now) {
                 ready = look(core, now);
@@ -433,6 +444,7 @@ impl Waiting<'_> {
         self.slept_at = Some(now);
         // What sending brings about, by way of a packet to ourselves, comes after the last look: it must ring us, too.
         core.own = 0;
+        core.looked_at(self.sets, self.own());
         core.settle(self.runtime.family.open(), now);
         let lost = self.runtime.family.open().is_device_lost().then(|| now + LOOK_FOR_DEVICE);
         let again = core.has_frames().then_some(now);
