@@ -15,7 +15,7 @@ mod shed;
 pub use shed::{ShedError, prepare_to_shed, shed_program_memory};
 
 /// Most descriptors that a keeper takes along.
-pub const MAX_KEPT: usize = 64;
+pub const MAX_KEPT: usize = 128;
 
 /// Stack of the stage, which only makes a few system calls.
 const STAGE_STACK: usize = 32 << 10;
