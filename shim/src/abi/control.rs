@@ -18,6 +18,22 @@ pub(crate) fn ioctl(fd: i32, request: usize, word: usize) -> Result<i32, Errno> 
     if result < 0 { Err(Errno(super::errno())) } else { Ok(result) }
 }
 
+/// A command of the program's on a placeholder.
+pub(crate) fn fcntl(fd: i32, command: i32, word: usize) -> Result<i32, Errno> {
+    // SAFETY: the original, with the program's own command and argument.
+    let result = unsafe { (real::fcntl.get())(fd, command, word) };
+    if result < 0 { Err(Errno(super::errno())) } else { Ok(result) }
+}
+
+/// struct f_owner_ex of a descriptor: type and number.
+pub(crate) fn owner(fd: i32) -> Result<[i32; 2], Errno> {
+    const F_GETOWN_EX: i32 = 16;
+    let mut owner = [0i32; 2];
+    // SAFETY: the original; the kernel writes the two words of a structure of ours.
+    let result = unsafe { (real::fcntl.get())(fd, F_GETOWN_EX, owner.as_mut_ptr()) };
+    if result < 0 { Err(Errno(super::errno())) } else { Ok(owner) }
+}
+
 /// accept4() on a kernel socket of the library's, for the program: the kernel stores the name where the program wants it.
 pub(crate) fn accept(fd: i32, name: User<libc::sockaddr>, length: User<u32>, flags: i32) -> Result<i32, Errno> {
     let (name, length) = (name.address() as *mut libc::sockaddr, length.address() as *mut u32);

@@ -132,12 +132,33 @@ unsafe extern "C-unwind" fn trampoline(signal: i32, information: *mut libc::sigi
         // SAFETY: called as the kernel would have called it.
         unsafe { handler(signal) };
     } else {
+        // SAFETY: the kernel's own siginfo, of full size.
+        unsafe { tell_code(information) };
         // SAFETY: the program gave this address as its handler, of this type.
         let handler = unsafe { std::mem::transmute::<usize, Information>(handler) };
         // SAFETY: called as the kernel would have called it.
         unsafe { handler(signal, information, context) };
     }
     super::step_back(inside);
+}
+
+/// A signal for an event of a socket of ours: the code that the kernel would have given stands in the place of errno,
+/// as nobody else may send it.
+///
+/// # Safety
+/// The argument must be that of the running handler.
+unsafe fn tell_code(information: *mut libc::siginfo_t) {
+    const SI_SIGIO: i32 = -5;
+    // SAFETY: the kernel filled it in.
+    let code = unsafe { (*information).si_code };
+    // SAFETY: as above.
+    let errno = unsafe { (*information).si_errno };
+    if code == SI_SIGIO && errno != 0 {
+        // SAFETY: it lies on this thread's stack, for the handler to use.
+        unsafe { (*information).si_code = errno };
+        // SAFETY: as above.
+        unsafe { (*information).si_errno = 0 };
+    }
 }
 
 /// SA_RESETHAND: the kernel does not see it, since a signal that is put off is delivered twice.

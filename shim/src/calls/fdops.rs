@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remora_host::runtime::{self, WaitEnd};
+use remora_host::runtime::{self, Owner, OwnerKind, WaitEnd};
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::options::{OptionName, OptionValue};
 use remora_stack::socket::protocol::{Readiness, Shutdown, SocketId};
@@ -241,15 +241,49 @@ pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Outcome<i32> {
         // The placeholder keeps the flags and shares them as a socket would; the description is told of O_NONBLOCK.
         libc::F_SETFL => {
             let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+            let before = call::fcntl(Fd(fd), libc::F_GETFL, 0).unwrap_or(0);
             let result = call::fcntl(Fd(fd), command, argument as i32);
             if result.is_ok() {
+                if (before ^ argument as i32) & libc::O_ASYNC != 0 {
+                    follow_owner(fd, handle, runtime, true);
+                }
                 runtime.set_nonblocking(handle.id, argument as i32 & libc::O_NONBLOCK != 0);
             }
             traced(format_args!("fcntl({fd}, F_SETFL, {argument:#x})"), result)
         }
-        // F_GETFL, F_GETFD, F_SETFD, owners, leases and locks: the placeholder answers as a socket does.
+        // The placeholder keeps the owner, as the kernel checks it; the description is told.
+        F_SETOWN | F_SETSIG | F_SETOWN_EX => {
+            let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+            let result = control::fcntl(fd, command, argument);
+            if result.is_ok() {
+                follow_owner(fd, handle, runtime, false);
+            }
+            traced(format_args!("fcntl({fd}, {command}, {argument:#x})"), result)
+        }
+        // F_GETFL, F_GETFD, F_SETFD, F_GETOWN, F_GETSIG, leases and locks: the placeholder answers as a socket does.
         _ => Outcome::PassThrough,
     }
+}
+
+const F_SETOWN: i32 = 8;
+const F_SETSIG: i32 = 10;
+const F_GETSIG: i32 = 11;
+const F_SETOWN_EX: i32 = 15;
+
+/// Tells the description what the placeholder knows of owner, signal and O_ASYNC. `switched`: O_ASYNC has changed by
+/// this number.
+fn follow_owner(fd: i32, handle: fdtable::Handle, runtime: &runtime::Runtime, switched: bool) {
+    let Ok([kind, id]) = control::owner(fd) else { return };
+    let kind = match kind {
+        0 => OwnerKind::Thread,
+        1 => OwnerKind::Process,
+        _ => OwnerKind::Group,
+    };
+    let signal = call::fcntl(Fd(fd), F_GETSIG, 0).unwrap_or(0);
+    let asynchronous = call::fcntl(Fd(fd), libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_ASYNC != 0);
+    let number = if switched { fd } else { runtime.owner(handle.id).map_or(fd, |owner| owner.fd) };
+    let owner = Owner { kind, id, process: call::getpid(), signal, asynchronous, fd: number };
+    runtime.set_owner(handle.id, Some(owner));
 }
 
 /// Requests on sockets (asm-generic/sockios.h, linux/sockios.h).
@@ -258,6 +292,9 @@ const SIOCOUTQNSD: usize = 0x894b;
 const SIOCINQ: usize = libc::FIONREAD as usize;
 const SIOCOUTQ: usize = libc::TIOCOUTQ as usize;
 const FIONBIO: usize = libc::FIONBIO as usize;
+const FIOASYNC: usize = libc::FIOASYNC as usize;
+const FIOSETOWN: usize = 0x8901;
+const SIOCSPGRP: usize = 0x8902;
 /// Requests about interfaces, routes and the ARP table lie in this range.
 const SIOC_FIRST: usize = 0x890b;
 const SIOC_LAST: usize = 0x89ff;
@@ -288,9 +325,12 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
             runtime.set_nonblocking(handle.id, value != 0);
             Ok(0)
         }),
+        FIOASYNC | FIOSETOWN | SIOCSPGRP => control::ioctl(fd, request, argument).inspect(|_| {
+            follow_owner(fd, handle, runtime, request == FIOASYNC);
+        }),
         // What the kernel knows of its interfaces: any socket of the family may ask.
         SIOC_FIRST..=SIOC_LAST => ask_kernel(request, argument),
-        // FIOASYNC, FIOCLEX and what is no request of sockets: the placeholder.
+        // FIOCLEX and what is no request of sockets: the placeholder.
         _ => return Outcome::PassThrough,
     };
     traced(format_args!("ioctl({fd}, {request:#x})"), result)

@@ -40,7 +40,7 @@ fn wanted(events: i16) -> u32 {
 }
 
 impl Sorted {
-    fn new(runtime: &Runtime, entries: &[libc::pollfd]) -> Self {
+    fn new(runtime: &Runtime, entries: &[libc::pollfd], hide: bool) -> Self {
         let mut sorted = Self::default();
         for entry in entries {
             let place = if entry.fd < 0 {
@@ -60,6 +60,10 @@ impl Sorted {
                     Some(Entry::Epoll(_)) if let Ok(set) = epoll::make_set(runtime, entry.fd) => {
                         sorted.sets.push(set);
                         Place::Set(sorted.add_kernel(entry), set)
+                    }
+                    // The library's own numbers are closed ones to the program.
+                    _ if hide && super::fdops::is_private(entry.fd) => {
+                        Place::Kernel(sorted.add_kernel(&libc::pollfd { fd: i32::MAX, ..*entry }))
                     }
                     _ => Place::Kernel(sorted.add_kernel(entry)),
                 }
@@ -127,21 +131,23 @@ fn notice_closed(entries: &[libc::pollfd]) -> bool {
     closed > 0
 }
 
-/// Sleeps until one of the entries is ready. `None`: all of them are the kernel's.
+/// Sleeps until one of the entries is ready. `None`: all of them are the kernel's, and the library's numbers need not be
+/// hidden (`hide`).
 fn wait(
     entries: &mut [libc::pollfd],
+    hide: bool,
     deadline: Option<Instant>,
     mask: Option<&libc::sigset_t>,
 ) -> Option<Result<usize, Errno>> {
     let runtime = runtime::current()?;
-    let mut sorted = Sorted::new(runtime, entries);
-    if sorted.is_foreign() {
+    let mut sorted = Sorted::new(runtime, entries, hide);
+    if sorted.is_foreign() && !hide {
         return None;
     }
     let sleeps = deadline.is_none_or(|deadline| call::now() < deadline);
     if sleeps && !is_ready(runtime, &sorted) && notice_closed(entries) {
-        sorted = Sorted::new(runtime, entries);
-        if sorted.is_foreign() {
+        sorted = Sorted::new(runtime, entries, hide);
+        if sorted.is_foreign() && !hide {
             return None;
         }
     }
@@ -206,6 +212,11 @@ fn any_of_ours(set: User<libc::pollfd>, count: usize) -> Option<SmallVec<[libc::
     if count == 0 || count > MOST {
         return None;
     }
+    // do_sys_poll: more entries than RLIMIT_NOFILE are EINVAL, which libc says.
+    const FEW: usize = 8;
+    if count > FEW && call::resource_limit(libc::RLIMIT_NOFILE as i32).is_ok_and(|limit| count as u64 > limit.soft) {
+        return None;
+    }
     let entries = set.read_many(count).ok()?;
     entries.iter().any(|entry| fdtable::is_ours(entry.fd)).then_some(entries)
 }
@@ -216,7 +227,7 @@ fn poll_all(
     deadline: Option<Instant>,
     mask: Option<&libc::sigset_t>,
 ) -> Outcome<i32> {
-    let Some(result) = wait(&mut entries, deadline, mask) else { return Outcome::PassThrough };
+    let Some(result) = wait(&mut entries, false, deadline, mask) else { return Outcome::PassThrough };
     if result.is_ok()
         && let Err(errno) = set.write_many(&entries)
     {
@@ -359,10 +370,28 @@ impl Bits {
 /// A select with one of ours in it. `None`: there is none, or libc is to say what is wrong with the arguments.
 fn select_bits(count: i32, sets: [User<libc::fd_set>; 3]) -> Option<(Bits, SmallVec<[libc::pollfd; 16]>)> {
     runtime::current()?;
-    let count = usize::try_from(count).ok()?.min(fdtable::LIMIT);
+    let mut count = usize::try_from(count).ok()?;
+    if count > libc::FD_SETSIZE {
+        // Nothing is read beyond the kernel's table.
+        count = count.min(usize::try_from(table_size()).ok()?);
+    }
     let bits = Bits::read(count, sets).ok()?;
     let entries = bits.entries(count);
-    entries.iter().any(|entry| fdtable::is_ours(entry.fd)).then_some((bits, entries))
+    (entries.iter().any(|entry| fdtable::is_ours(entry.fd)) || are_beyond(&entries)).then_some((bits, entries))
+}
+
+/// Whether numbers take part that are closed or the library's own, and might lie beyond the table that the kernel would
+/// have without the library: then the kernel's EBADF could be wrong.
+fn are_beyond(entries: &[libc::pollfd]) -> bool {
+    /// The smallest table (NR_OPEN_DEFAULT).
+    const FIRST: i32 = 64;
+    let mut high: SmallVec<[libc::pollfd; 16]> = entries.iter().filter(|entry| entry.fd >= FIRST).copied().collect();
+    if high.is_empty() {
+        return false;
+    }
+    let private = high.iter().any(|entry| super::fdops::is_private(entry.fd));
+    let closed = |entry: &libc::pollfd| entry.revents & libc::POLLNVAL != 0;
+    private || (call::ppoll(&mut high, Some(Duration::ZERO), None).is_ok() && high.iter().any(closed))
 }
 
 fn select_all(
@@ -372,7 +401,7 @@ fn select_all(
     mask: Option<&libc::sigset_t>,
 ) -> Outcome<i32> {
     loop {
-        let result = match wait(&mut entries, deadline, mask) {
+        let result = match wait(&mut entries, true, deadline, mask) {
             None => return Outcome::PassThrough,
             Some(result) => result,
         };

@@ -4,6 +4,7 @@
 use super::epoll::EpollSet;
 use super::handle::HandleId;
 use super::member::SlotId;
+use super::owner::Owner;
 use super::registry::PortKey;
 use super::table::Table;
 use super::{Core, DescriptionId, Open, SetId};
@@ -88,6 +89,8 @@ pub(super) struct Description {
     pub(super) handles: SmallVec<[HandleId; 1]>,
     /// The port that it was bound to by name, if any.
     pub(super) claim: Option<PortKey>,
+    /// Whom its events signal.
+    pub(super) owner: Option<Owner>,
     nonblocking: bool,
 }
 
@@ -193,6 +196,7 @@ impl Core {
             watches: SmallVec::new(),
             handles: SmallVec::new(),
             claim: None,
+            owner: None,
             nonblocking,
         });
         open.flags.set(id, nonblocking);

@@ -201,6 +201,11 @@ impl Core {
         while let Some((socket, happened)) = self.stack.poll_event() {
             self.announce(socket, happened);
         }
+        while let Some(socket) = self.stack.poll_urgent() {
+            if let Some(id) = self.descriptions.owner(socket) {
+                self.signal_urgent(id);
+            }
+        }
     }
 
     /// Something has happened to a socket.
@@ -208,6 +213,7 @@ impl Core {
         let Some(id) = self.descriptions.owner(socket) else { return };
         let readiness = self.stack.readiness(socket);
         self.announce_to_sets(id, happened.key(), readiness);
+        self.signal_owner(id, happened, readiness);
         let Some(description) = self.descriptions.find(id) else { return };
         let mut waiters = description.waiters;
         let has_handles = !description.handles.is_empty();

@@ -6,6 +6,7 @@ use super::description::{Descriptions, FastFlags};
 use super::epoll::Sets;
 use super::handle::Handles;
 use super::member::{Member, SlotId};
+use super::owner::Due;
 use super::registry::Registry;
 use super::wait::{BELLS, KEEPER_BELL, Sleeper, SpinHistory};
 use super::{FamilyStatistics, Runtime};
@@ -287,6 +288,8 @@ pub struct Core {
     pub(super) sleepers: [Option<Sleeper>; BELLS],
     /// Doorbells that nobody has.
     pub(super) free_bells: u64,
+    /// Signals to owners of sockets, to be sent on leaving.
+    pub(super) signals: Vec<Due>,
     /// Eventfds for nested sets that no set has.
     pub(super) free_proxies: u32,
     /// Those to be made readable on leaving.
@@ -328,6 +331,7 @@ impl Core {
             own: 0,
             sleepers: [const { None }; BELLS],
             free_bells: 0,
+            signals: Vec::new(),
             free_proxies: 0,
             proxies_to_ring: 0,
             to_ring: 0,

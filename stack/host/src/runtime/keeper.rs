@@ -9,6 +9,7 @@ use super::adopt::Rendezvous;
 use super::family::FAMILY;
 use super::handle::HandleId;
 use super::member::SlotId;
+use super::owner::send_signals;
 use super::pump::Pump;
 use super::registry::Claim;
 use super::wait::KEEPER_BELL;
@@ -230,7 +231,11 @@ impl Keeper {
         let result = body(&mut core, now);
         core.settle(open, now);
         let mut rings = core.take_rings();
+        let signals = if core.signals.is_empty() { None } else { Some(core.take_signals()) };
         drop(core);
+        if let Some(due) = signals {
+            send_signals(due);
+        }
         while rings != 0 {
             let index = rings.trailing_zeros();
             rings &= rings - 1;

@@ -16,6 +16,7 @@ mod family;
 mod handle;
 mod keeper;
 mod member;
+mod owner;
 mod pump;
 mod registry;
 mod table;
@@ -29,6 +30,7 @@ pub use device_up::BringUpError;
 pub use family::{StartError, current, start};
 pub use handle::{Expect, Handle, HandleError, HandleId, HandleKind, HandleName};
 pub use member::{ForkTicket, SlotId};
+pub use owner::{Owner, OwnerKind};
 pub use wait::{View, WaitSpec};
 
 use crate::config::Config;
@@ -262,10 +264,14 @@ impl Runtime {
         core.glance(open, now);
         core.settle(open, now);
         let rings = core.take_rings();
+        let signals = if core.signals.is_empty() { None } else { Some(core.take_signals()) };
         let hand_over = core.registry.take_hand_over();
         drop(watch);
         drop(core);
         self.ring(rings);
+        if let Some(due) = signals {
+            owner::send_signals(due);
+        }
         if hand_over {
             self.hand_over_claims();
         }

@@ -111,6 +111,45 @@ pub fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
     unsafe { invoke(libc::SYS_kill, [word(pid), word(signal)]) }.map(drop)
 }
 
+/// The siginfo of SIGIO: struct siginfo with `_sigpoll`.
+#[repr(C)]
+struct PollInformation {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    _pad: i32,
+    band: i64,
+    fd: i32,
+    _rest: [i32; 25],
+}
+
+/// Sends a signal of input to a process or one of its threads. The code stands where errno does, the code itself being
+/// SI_SIGIO: the kernel lets nobody else give out its own.
+///
+/// # Errors
+/// As rt_sigqueueinfo(2).
+pub fn signal_input(
+    process: i32,
+    thread: Option<i32>,
+    signal: i32,
+    code: i32,
+    band: i64,
+    fd: i32,
+) -> Result<(), Errno> {
+    const SI_SIGIO: i32 = -5;
+    let information = PollInformation { signal, errno: code, code: SI_SIGIO, _pad: 0, band, fd, _rest: [0; 25] };
+    let address = std::ptr::from_ref(&information) as usize;
+    match thread {
+        // SAFETY: the kernel reads a siginfo of 128 bytes, which outlives the call.
+        Some(thread) => unsafe {
+            invoke(libc::SYS_rt_tgsigqueueinfo, [word(process), word(thread), word(signal), address])
+        },
+        // SAFETY: as above.
+        None => unsafe { invoke(libc::SYS_rt_sigqueueinfo, [word(process), word(signal), address]) },
+    }
+    .map(drop)
+}
+
 /// prctl with an integer argument.
 ///
 /// # Errors
