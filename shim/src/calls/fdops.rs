@@ -279,7 +279,7 @@ fn follow_owner(fd: i32, handle: fdtable::Handle, runtime: &runtime::Runtime, sw
         1 => OwnerKind::Process,
         _ => OwnerKind::Group,
     };
-    let signal = call::fcntl(Fd(fd), F_GETSIG, 0).unwrap_or(0);
+    let signal = control::fcntl(fd, F_GETSIG, 0).unwrap_or(0);
     let asynchronous = call::fcntl(Fd(fd), libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_ASYNC != 0);
     let number = if switched { fd } else { runtime.owner(handle.id).map_or(fd, |owner| owner.fd) };
     let owner = Owner { kind, id, process: call::getpid(), signal, asynchronous, fd: number };
