@@ -117,7 +117,7 @@ impl Core {
             return;
         }
         self.forget_sleepers_of(slot);
-        self.registry.lose_claims_of(slot);
+        let lost = self.registry.lose_claims_of(slot);
         let gone: Vec<DescriptionId> = self
             .descriptions
             .names()
@@ -128,6 +128,7 @@ impl Core {
         for id in gone {
             self.destroy(now, id);
         }
+        self.keep_lingering(&lost);
         if !self.handles.is_empty() {
             for id in self.descriptions.names() {
                 self.handles_are_due(id);

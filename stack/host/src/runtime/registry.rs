@@ -199,6 +199,10 @@ impl Registry {
         self.held.iter_mut().find(|held| held.claim == claim)
     }
 
+    fn has(&mut self, claim: Claim) -> bool {
+        self.find(claim).is_some_and(|held| !held.dropped)
+    }
+
     /// Takes a claim, or uses one more time what is taken already.
     fn claim(&mut self, claim: Claim, slot: SlotId) -> Result<(), ClaimError> {
         let Some(name) = self.name(claim) else { return Ok(()) };
@@ -217,6 +221,8 @@ impl Registry {
     /// Remembers that connections linger on a port, under its name if that is free.
     fn linger(&mut self, key: PortKey, slot: SlotId) {
         let claim = Claim::Lingering(key);
+        // The process that closed the last socket may be gone before the connections are.
+        self.hand_over |= slot != SlotId::KEEPER;
         if self.claim(claim, slot).is_err() {
             self.held.push(Held { claim, place: Where::Nowhere, uses: 1, dropped: false });
             self.changed = true;
@@ -257,12 +263,18 @@ impl Registry {
         self.in_process(slot).any(|(_, own)| own.raw() == fd)
     }
 
-    /// A process has gone with the claims that it had.
-    pub(super) fn lose_claims_of(&mut self, slot: SlotId) {
+    /// A process has gone with the claims that it had; returns the ports among them.
+    pub(super) fn lose_claims_of(&mut self, slot: SlotId) -> Vec<PortKey> {
         let before = self.held.len();
+        let ports = self.in_process(slot).filter_map(|(claim, _)| match claim {
+            Claim::Port(key) | Claim::Lingering(key) => Some(key),
+            Claim::Answerer | Claim::Block(_) => None,
+        });
+        let ports: Vec<PortKey> = ports.collect();
         self.held.retain(|held| !matches!(held.place, Where::Process(owner, _) if owner == slot));
         self.changed |= self.held.len() != before;
         self.answerer = self.prefix.is_none() || self.find(Claim::Answerer).is_some();
+        ports
     }
 
     pub(super) fn is_answerer(&self) -> bool {
@@ -542,6 +554,17 @@ impl Core {
             let Some(key) = over else { return };
             self.registry.drop_lingering(key);
             self.ring_keeper();
+        }
+    }
+
+    /// Ports whose claims have gone with a process while connections of others go on.
+    pub(super) fn keep_lingering(&mut self, ports: &[PortKey]) {
+        let slot = self.inside;
+        for key in ports {
+            let claimed = [Claim::Port(*key), Claim::Lingering(*key)].into_iter().any(|claim| self.registry.has(claim));
+            if !claimed && self.stack.is_port_used(key.protocol, key.port) {
+                self.registry.linger(*key, slot);
+            }
         }
     }
 
