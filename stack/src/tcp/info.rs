@@ -7,13 +7,14 @@ use super::congestion::INFINITE;
 use super::sock::Sock;
 use crate::time::Instant;
 
-/// Length of the structure up to and including tcpi_snd_wnd.
-const LENGTH: usize = 232;
+/// Length of the structure in Linux 6.18.
+const LENGTH: usize = 280;
 
-/// TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE.
+/// TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE, TCPI_OPT_ECN.
 const TIMESTAMPS: u8 = 1;
 const SACK: u8 = 2;
 const WINDOW_SCALE: u8 = 4;
+const ECN: u8 = 8;
 
 struct Writer(Vec<u8>);
 
@@ -42,7 +43,9 @@ impl Sock {
         let small = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
         let options = u8::from(self.timestamps) * TIMESTAMPS
             + u8::from(self.sack) * SACK
-            + u8::from(self.window_scaling) * WINDOW_SCALE;
+            + u8::from(self.window_scaling) * WINDOW_SCALE
+            + u8::from(self.ecn.ok) * ECN;
+        let (delivery_rate, is_app_limited) = self.board.rate.shown(u32::from(self.last_mss));
         out.put(
             0,
             &[
@@ -53,6 +56,7 @@ impl Sock {
                 small(self.rtt.backoff),
                 options,
                 (self.snd_wscale & 0xf) | (self.rcv_wscale << 4),
+                u8::from(is_app_limited),
             ],
         );
         let (rtt, variance) = self.rtt.shown();
@@ -82,15 +86,26 @@ impl Sock {
         out.put32(92, self.rcv_rtt.map_or(0, micros));
         out.put32(96, self.space);
         out.put32(100, self.total_retransmits);
+        // A rate without bound is all ones.
+        out.put64(104, self.window.pacing_rate);
+        out.put64(112, self.window.most_pacing_rate);
         out.put64(120, self.bytes_acked);
         out.put64(128, self.bytes_received);
         out.put32(136, self.segments_out);
         out.put32(140, self.segments_in);
         out.put32(144, self.unsent());
         out.put32(148, if self.rtt.least == u32::MAX { 0 } else { self.rtt.least });
-        out.put64(200, self.bytes_sent);
-        out.put32(224, u32::try_from(self.queue.held()).unwrap_or(u32::MAX));
+        out.put32(152, self.data_segments_in);
+        out.put32(156, self.data_segments_out);
+        out.put64(160, delivery_rate);
+        out.put32(192, self.board.rate.delivered);
+        out.put32(196, self.board.rate.delivered_ce);
+        // `bytes_sent` counts repetitions, too.
+        out.put64(200, self.bytes_sent + self.bytes_repeated);
+        out.put64(208, self.bytes_repeated);
+        out.put32(224, self.out_of_order_in);
         out.put32(228, self.snd_wnd);
+        out.put32(232, self.rcv_wnd);
         out.0
     }
 }

@@ -126,7 +126,6 @@ impl DeliveryRate {
 
     /// Bytes per second as TCP_INFO shows them, and whether the program limited them (`tcp_compute_delivery_rate`).
     #[must_use]
-    #[allow(dead_code, reason = "for TCP_INFO")]
     pub fn shown(&self, mss: u32) -> (u64, bool) {
         self.shown.map_or((0, false), |(segments, interval, limited)| {
             let micros = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1);

@@ -59,6 +59,10 @@ impl Sock {
     /// A segment for a connection that is neither listening nor closed.
     pub(super) fn handle(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: Incoming<'_>) -> Verdict {
         self.segments_in = self.segments_in.wrapping_add(1);
+        if incoming.length > 0 {
+            let segments = u32::try_from(incoming.segments()).unwrap_or(u32::MAX);
+            self.data_segments_in = self.data_segments_in.wrapping_add(segments);
+        }
         if self.state == State::SynSent {
             return self.handle_in_syn_sent(shared, net, incoming);
         }
@@ -410,6 +414,8 @@ impl Sock {
     /// `tcp_data_queue_ofo`.
     fn queue_ahead(&mut self, net: &mut Net<'_>, seq: Seq, mut payload: Payload<'_>, fin: Option<Seq>, segment: u32) {
         net.counters.tcp_ofo_queue += 1;
+        let segments = payload.len().div_ceil(segment.max(1) as usize).max(1);
+        self.out_of_order_in = self.out_of_order_in.wrapping_add(u32::try_from(segments).unwrap_or(u32::MAX));
         let room = (self.rcv_nxt + self.receive_window()).distance_from(seq) as usize;
         let cut = payload.len() > room.max(segment as usize);
         if cut {

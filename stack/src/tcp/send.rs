@@ -256,6 +256,7 @@ impl Sock {
         self.board.repeated(range.start, net.now, probe);
         net.counters.tcp_retrans_segs += u64::from(packets);
         self.total_retransmits += packets;
+        self.bytes_repeated += u64::from(length);
         if !probe {
             self.note_repetition(net, &range, packets);
         }
@@ -547,6 +548,9 @@ impl Sock {
         let packets = if gso_size > 0 { length.div_ceil(u32::from(gso_size)) } else { 1 };
         net.counters.tcp_out_segs += u64::from(packets);
         self.segments_out = self.segments_out.wrapping_add(packets);
+        if length > 0 {
+            self.data_segments_out = self.data_segments_out.wrapping_add(packets);
+        }
         Plan { header: header.emit(), from, length: length as usize, gso_size, seq, ecn: 0 }
     }
 

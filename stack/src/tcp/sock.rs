@@ -212,6 +212,12 @@ pub struct Sock {
     pub bytes_received: u64,
     pub segments_in: u32,
     pub segments_out: u32,
+    /// Of these, those with data; and bytes of them that were sent again.
+    pub data_segments_in: u32,
+    pub data_segments_out: u32,
+    pub bytes_repeated: u64,
+    /// Segments that came ahead of a hole.
+    pub out_of_order_in: u32,
 }
 
 const fn ip_header(address: IpAddr) -> u16 {
@@ -336,6 +342,10 @@ impl Sock {
             bytes_received: 0,
             segments_in: 0,
             segments_out: 0,
+            data_segments_in: 0,
+            data_segments_out: 0,
+            bytes_repeated: 0,
+            out_of_order_in: 0,
         }
     }
 

@@ -375,3 +375,27 @@ fn tcp_inq_says_what_is_left_and_counts_the_end_of_the_stream_as_one() {
     assert_eq!(pair.receive(false, server, 600).map(|bytes| bytes.len()), Ok(600));
     assert_eq!(hint(&mut pair), 1);
 }
+
+#[test]
+fn tcp_info_counts_segments_with_data_and_tells_the_delivery_rate() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.established();
+    assert_eq!(pair.send(true, client, &pattern(3_000)), Ok(3_000));
+    pair.run(Duration::from_millis(100));
+    let now = pair.now;
+    let mut info =
+        |left: bool, sock| match pair.side(left).with(now, |tcp, net| tcp.option(net, sock, OptionName::Info)) {
+            Ok(OptionValue::Bytes(bytes)) => bytes,
+            other => panic!("{other:?}"),
+        };
+    let (sender, receiver) = (info(true, client), info(false, server));
+    let number = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+    let long = |bytes: &[u8], at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
+    assert_eq!(sender.len(), 280);
+    assert_eq!(number(&sender, 156), 3, "tcpi_data_segs_out");
+    assert_eq!(number(&receiver, 152), 3, "tcpi_data_segs_in");
+    assert_eq!((long(&sender, 200), long(&sender, 208)), (3_000, 0), "tcpi_bytes_sent, tcpi_bytes_retrans");
+    // Three segments in a round trip of 10 ms.
+    assert_eq!(long(&sender, 160), 3 * 1_448 * 100, "tcpi_delivery_rate");
+    assert!(number(&receiver, 232) >= 60_000, "tcpi_rcv_wnd");
+}
