@@ -22,6 +22,8 @@ pub struct Conditions {
     pub latency: Duration,
     /// Bytes per second; 0 is without limit.
     pub rate: u64,
+    /// Bytes that wait for a transmitter with a rate; more vanish. 0 is without limit.
+    pub queue: u64,
     /// Frames that vanish.
     pub loss: u32,
     /// Frames that are held up for another latency or two, so that later ones pass them.
@@ -34,7 +36,7 @@ pub struct Conditions {
 
 impl Default for Conditions {
     fn default() -> Self {
-        Self { latency: Duration::from_micros(100), rate: 0, loss: 0, reorder: 0, duplicate: 0, corrupt: 0 }
+        Self { latency: Duration::from_micros(100), rate: 0, queue: 0, loss: 0, reorder: 0, duplicate: 0, corrupt: 0 }
     }
 }
 
@@ -176,6 +178,11 @@ impl Network {
             && let Some(free) = self.free.get_mut(from)
         {
             departs = departs.max(*free);
+            let waits = u64::try_from(departs.since(self.now).as_nanos()).unwrap_or(u64::MAX);
+            let queued = waits / 1_000 * self.conditions.rate / 1_000_000;
+            if self.conditions.queue > 0 && queued + frame.len() as u64 > self.conditions.queue {
+                return;
+            }
             let nanos = (frame.len() as u64).saturating_mul(1_000_000_000) / self.conditions.rate;
             *free = departs + Duration::from_nanos(nanos);
             departs = *free;
