@@ -356,6 +356,9 @@ fn common<R>(fd: i32, handle: Handle, runtime: &Runtime, pick: impl Fn(&SocketOp
 
 /// Reads an option of the protocol's own. Its bytes are copied out of the core's memory.
 fn own(fd: i32, handle: Handle, runtime: &Runtime, name: OptionName) -> Result<Bytes, Errno> {
+    if matches!(name, OptionName::Info | OptionName::CongestionInfo) {
+        runtime.take_arrivals();
+    }
     let mut buffer = [0u8; 320];
     let length = runtime
         .with_socket(handle.id, |stack, socket, now| {

@@ -415,6 +415,11 @@ impl Runtime {
         .flatten()
     }
 
+    /// Feeds in the frames that wait: under Linux what has arrived has been seen to when a call asks how things stand.
+    pub fn take_arrivals(&self) {
+        let _ = self.enter(|core, now| core.pump(self.family.open(), now));
+    }
+
     /// Runs `body`; where it gives `None`, feeds in the frames that wait and runs it once more. `None` means that it
     /// would block (or the description is gone: see `exists`). What it returns must not own memory.
     pub fn attempt<R>(
