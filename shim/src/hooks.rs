@@ -339,6 +339,9 @@ hooks! {
         fn pthread_cancel(thread: usize) -> c_int;
         fn _exit(status: c_int) -> () | _Exit;
         fn quick_exit(status: c_int) -> ();
+        fn getrlimit(resource: c_int, limit: *mut u64) -> c_int | getrlimit64;
+        fn setrlimit(resource: c_int, limit: *const u64) -> c_int | setrlimit64;
+        fn prlimit(process: c_int, resource: c_int, new: *const u64, old: *mut u64) -> c_int | prlimit64;
         fn setuid(user: u32) -> c_int;
         fn seteuid(effective: u32) -> c_int;
         fn setreuid(real: u32, effective: u32) -> c_int;

@@ -1,8 +1,9 @@
 //! What the socket calls of a program come to: safe Rust between the hook table and the stack. `socket` and `names` are
 //! about the socket itself, `io` about data, `options` about options, `ready` and `epoll` about waiting, `fdops` about
 //! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks. `policy` decides
-//! between kernel and stack, `process` sees to fork and exit, `exec` to sockets that another image inherits, `adopt` to
-//! those that this one was left, and `program` guesses what an image will be.
+//! between kernel and stack, `process` sees to fork, change of user and exit, `limits` to the address space that is not
+//! the program's, `exec` to sockets that another image inherits, `adopt` to those that this one was left, and `program`
+//! guesses what an image will be.
 #![forbid(unsafe_code)]
 
 pub(crate) mod adopt;
@@ -11,6 +12,7 @@ mod epoll;
 pub(crate) mod exec;
 mod fdops;
 mod io;
+mod limits;
 mod message;
 mod names;
 mod options;
@@ -36,6 +38,7 @@ pub(crate) use crate::abi::syscall::route as syscall;
 pub(crate) use epoll::*;
 pub(crate) use fdops::*;
 pub(crate) use io::*;
+pub(crate) use limits::*;
 pub(crate) use message::*;
 pub(crate) use names::*;
 pub(crate) use options::*;

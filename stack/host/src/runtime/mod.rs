@@ -555,6 +555,12 @@ impl Runtime {
         .unwrap_or(0)
     }
 
+    /// Address space of this process that the arena takes, in bytes.
+    #[must_use]
+    pub fn address_space(&self) -> usize {
+        crate::sys::arena::Arena::active().map_or(0, crate::sys::arena::Arena::reserve)
+    }
+
     /// Whether a descriptor of this process is one of ours, to be left alone by close, dup2, close_range, closefrom.
     #[must_use]
     pub fn is_private_fd(&self, fd: i32) -> bool {
