@@ -164,7 +164,8 @@ impl Device for PortableDevice {
     }
 
     fn refresh(&mut self) -> Result<DeviceCapabilities, DeviceError> {
-        let interface = call::interface(&self.name).map_err(|_| DeviceError::Gone)?;
+        // A member may have gone to another network namespace.
+        let interface = call::interface_beside(self.fd, &self.name).map_err(|_| DeviceError::Gone)?;
         if interface.index != self.index {
             return Err(DeviceError::Gone);
         }

@@ -67,12 +67,16 @@ impl Interface {
 pub fn interface(name: &str) -> Result<Interface, Errno> {
     let fd = socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
         .or_else(|_| socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
-    let result = describe(fd, name);
+    let result = interface_beside(fd, name);
     let _ = close(fd);
     result
 }
 
-fn describe(fd: Fd, name: &str) -> Result<Interface, Errno> {
+/// The same in the network namespace of a socket (inet or packet), whatever namespace the caller is in by now.
+///
+/// # Errors
+/// ENODEV when there is none.
+pub fn interface_beside(fd: Fd, name: &str) -> Result<Interface, Errno> {
     let index = int(ask(fd, libc::SIOCGIFINDEX as _, name)?);
     let hardware = ask(fd, libc::SIOCGIFHWADDR as _, name)?;
     let [h0, h1, mac @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = hardware;
