@@ -122,6 +122,7 @@ pub(crate) const fn receive(error: ReceiveError) -> Errno {
         ReceiveError::NotConnected => libc::ENOTCONN,
         ReceiveError::Invalid => libc::EINVAL,
         ReceiveError::NotSupported => libc::EOPNOTSUPP,
+        ReceiveError::NotPermitted => libc::EPERM,
         ReceiveError::Memory => libc::EFAULT,
         ReceiveError::Fault(cause) => return fault(cause),
     })
@@ -154,6 +155,7 @@ pub(crate) const fn option(error: OptionError) -> Errno {
         OptionError::AddressNotAvailable => libc::EADDRNOTAVAIL,
         OptionError::AddressInUse => libc::EADDRINUSE,
         OptionError::NoDevice => libc::ENODEV,
+        OptionError::TooBig => libc::EFBIG,
         OptionError::NotFound => libc::ENOENT,
         OptionError::NotSupported => libc::EOPNOTSUPP,
         OptionError::NoMemory => libc::ENOBUFS,

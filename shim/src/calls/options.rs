@@ -28,6 +28,12 @@ const TCP_CC_INFO: i32 = 26;
 pub(super) const TCP_INQ: i32 = 36;
 /// Memory of a socket, in the order of linux/sock_diag.h.
 const SO_MEMINFO: i32 = 55;
+/// linux/tcp.h; libc has not all of them.
+const TCP_REPAIR: i32 = 19;
+const TCP_REPAIR_QUEUE: i32 = 20;
+const TCP_QUEUE_SEQ: i32 = 21;
+const TCP_REPAIR_OPTIONS: i32 = 22;
+const TCP_REPAIR_WINDOW: i32 = 29;
 /// Longest value that is read: longer ones are cut, as names are, or have a fixed size anyway.
 const LONGEST: usize = 64;
 
@@ -247,6 +253,26 @@ fn set_ipv6(name: i32, given: &Given) -> Result<SetOption, Errno> {
     })
 }
 
+/// Pairs of option kind and value.
+fn repair_options(given: &Given) -> Result<Vec<(u32, u32)>, Errno> {
+    let bytes = given.bytes(4)?;
+    let word = |bytes: &[u8]| bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    Ok(bytes.chunks_exact(8).map(|pair| (word(pair), word(pair.get(4..).unwrap_or(&[])))).collect())
+}
+
+/// A struct tcp_repair_window. Linux looks at the socket's mode before the size; the stack does so with a window that
+/// no socket takes.
+fn repair_window(given: &Given) -> Result<[u32; 5], Errno> {
+    let bytes = given.bytes(4)?;
+    let mut window = [0, 1, 0, 0, 0];
+    if given.length == size_of_val(&window) {
+        for (field, bytes) in window.iter_mut().zip(bytes.chunks_exact(4)) {
+            *field = bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        }
+    }
+    Ok(window)
+}
+
 fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
     if name == libc::TCP_CONGESTION {
         if given.length < 1 {
@@ -270,6 +296,13 @@ fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
         libc::TCP_QUICKACK => SetOption::QuickAck(value),
         libc::TCP_USER_TIMEOUT => SetOption::UserTimeout(value),
         libc::TCP_NOTSENT_LOWAT => SetOption::NotSentLowWater(value as u32),
+        TCP_REPAIR if !call::is_capable(call::NET_ADMIN) => return Err(Errno(libc::EPERM)),
+        TCP_REPAIR => SetOption::Repair(value),
+        TCP_REPAIR_QUEUE => SetOption::RepairQueue(value),
+        TCP_QUEUE_SEQ => SetOption::QueueSeq(value as u32),
+        TCP_REPAIR_OPTIONS => SetOption::RepairOptions(repair_options(given)?),
+        TCP_REPAIR_WINDOW => SetOption::RepairWindow(repair_window(given)?),
+        libc::TCP_TIMESTAMP => SetOption::TcpTimestamp(value as u32),
         libc::TCP_SAVE_SYN => SetOption::SaveSyn(value),
         libc::TCP_FASTOPEN => SetOption::FastOpen(value),
         libc::TCP_FASTOPEN_CONNECT => SetOption::FastOpenConnect(value != 0),
@@ -293,6 +326,7 @@ pub(crate) fn getsockopt(
             (libc::IPPROTO_TCP, libc::TCP_SAVED_SYN) if handle.is_stream() => {
                 saved_syn(fd, handle, runtime, room, length)?
             }
+            (libc::IPPROTO_TCP, TCP_REPAIR_WINDOW) if handle.is_stream() && room != 20 => return Err(INVALID),
             _ => get(fd, handle, runtime, level, name)?,
         };
         let bytes = match level {
@@ -556,6 +590,11 @@ fn tcp_name(name: i32) -> Option<OptionName> {
         TCP_CC_INFO => OptionName::CongestionInfo,
         libc::TCP_USER_TIMEOUT => OptionName::UserTimeout,
         libc::TCP_NOTSENT_LOWAT => OptionName::NotSentLowWater,
+        TCP_REPAIR => OptionName::Repair,
+        TCP_REPAIR_QUEUE => OptionName::RepairQueue,
+        TCP_QUEUE_SEQ => OptionName::QueueSeq,
+        TCP_REPAIR_WINDOW => OptionName::RepairWindow,
+        libc::TCP_TIMESTAMP => OptionName::TcpTimestamp,
         libc::TCP_SAVE_SYN => OptionName::SaveSyn,
         libc::TCP_FASTOPEN => OptionName::FastOpen,
         libc::TCP_FASTOPEN_CONNECT => OptionName::FastOpenConnect,

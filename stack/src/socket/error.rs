@@ -187,6 +187,8 @@ pub enum ReceiveError {
     Invalid,
     /// EOPNOTSUPP.
     NotSupported,
+    /// EPERM: taking bytes from a socket in repair.
+    NotPermitted,
     /// EFAULT.
     Memory,
     /// A pending error of the socket.
@@ -230,6 +232,8 @@ pub enum OptionError {
     AddressInUse,
     /// ENODEV.
     NoDevice,
+    /// EFBIG: a window scale beyond 14.
+    TooBig,
     /// ENOENT: no such congestion control.
     NotFound,
     /// EOPNOTSUPP.

@@ -180,6 +180,18 @@ pub enum SetOption {
     UserTimeout(i32),
     /// TCP_NOTSENT_LOWAT, in bytes.
     NotSentLowWater(u32),
+    /// TCP_REPAIR: 1 on, 0 off, -1 off without a window probe. Who may is for the caller to know.
+    Repair(i32),
+    /// TCP_REPAIR_QUEUE.
+    RepairQueue(i32),
+    /// TCP_QUEUE_SEQ.
+    QueueSeq(u32),
+    /// TCP_REPAIR_OPTIONS: option kinds and their values.
+    RepairOptions(Vec<(u32, u32)>),
+    /// TCP_REPAIR_WINDOW: the fields of Linux's `struct tcp_repair_window` in order.
+    RepairWindow([u32; 5]),
+    /// TCP_TIMESTAMP.
+    TcpTimestamp(u32),
     /// TCP_SAVE_SYN: 0 off, 1 from the IP header on, 2 from the link's on.
     SaveSyn(i32),
     /// SO_INCOMING_CPU.
@@ -231,6 +243,16 @@ pub enum OptionName {
     UserTimeout,
     /// TCP_NOTSENT_LOWAT.
     NotSentLowWater,
+    /// TCP_REPAIR.
+    Repair,
+    /// TCP_REPAIR_QUEUE.
+    RepairQueue,
+    /// TCP_QUEUE_SEQ.
+    QueueSeq,
+    /// TCP_REPAIR_WINDOW: the bytes of Linux's `struct tcp_repair_window`, native endian.
+    RepairWindow,
+    /// TCP_TIMESTAMP.
+    TcpTimestamp,
     /// TCP_SAVE_SYN.
     SaveSyn,
     /// TCP_SAVED_SYN: the headers of the SYN, if they fit; read once.

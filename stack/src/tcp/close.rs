@@ -53,7 +53,9 @@ impl Sock {
     pub(super) fn abandon(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         let old = self.state;
         let unsent = self.unsent() > 0;
-        if old.needs_reset() || (unsent && matches!(old, State::Closing | State::LastAck)) {
+        if self.repair.is_some() {
+            self.error = Some(SocketFault::Aborted);
+        } else if old.needs_reset() || (unsent && matches!(old, State::Closing | State::LastAck)) {
             self.send_reset(shared, net);
             self.error = Some(SocketFault::ConnectionReset);
         } else if old == State::SynSent {
@@ -140,6 +142,9 @@ impl Tcp {
         }
         let unread = sock.queue.readable() > 0;
         if sock.state == State::Closed {
+        } else if sock.repair.is_some() {
+            // The connection lives on elsewhere: nobody is told.
+            sock.abandon(shared, net);
         } else if unread {
             //= RFC 9293 §3.6.1 (SHLD-3): data that nobody will read is told by a reset.
             net.counters.tcp_abort_on_close += 1;

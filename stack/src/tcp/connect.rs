@@ -52,7 +52,7 @@ impl Tcp {
         sock.shown_port = tuple.local_port;
         sock.route = Some(route);
         sock.open(shared, net, reused);
-        Err(ConnectError::InProgress)
+        if sock.state == State::Established { Ok(()) } else { Err(ConnectError::InProgress) }
     }
 
     /// Ends the TIME_WAIT entry of a 4-tuple that is used anew; says from where on sequence numbers are safe.
@@ -86,6 +86,14 @@ impl Sock {
     fn open(&mut self, shared: &mut Shared, net: &mut Net<'_>, reused: Option<(Seq, u32, Instant)>) {
         self.error = None;
         self.soft_error = None;
+        if self.repair.is_some() {
+            self.revive(net);
+            net.counters.tcp_active_opens += 1;
+            self.hash(shared);
+            self.set_state(shared, net.counters, State::Established);
+            self.wake(shared);
+            return;
+        }
         self.iss = isn::initial(net.random, net.now, &self.tuple);
         self.ts_recent = 0;
         if let Some((iss, ts_recent, at)) = reused {

@@ -29,6 +29,7 @@ mod reassembly;
 mod receive;
 mod recovery;
 mod reduction;
+mod repair;
 mod retransmit;
 mod rto;
 mod sack;

@@ -120,6 +120,12 @@ impl Sock {
                 self.tcp.user_timeout = value.unsigned_abs();
             }
             SetOption::NotSentLowWater(value) => self.tcp.not_sent_low_water = *value,
+            SetOption::Repair(_)
+            | SetOption::RepairQueue(_)
+            | SetOption::QueueSeq(_)
+            | SetOption::RepairOptions(_)
+            | SetOption::RepairWindow(_)
+            | SetOption::TcpTimestamp(_) => self.change_repair(net, option)?,
             SetOption::SaveSyn(value) => {
                 self.tcp.save_syn =
                     u8::try_from(*value).ok().filter(|value| *value <= 2).ok_or(OptionError::Invalid)?;
@@ -231,6 +237,11 @@ impl Sock {
             }
             OptionName::UserTimeout => int(self.tcp.user_timeout),
             OptionName::NotSentLowWater => OptionValue::Int(self.tcp.not_sent_low_water.cast_signed()),
+            OptionName::Repair
+            | OptionName::RepairQueue
+            | OptionName::QueueSeq
+            | OptionName::RepairWindow
+            | OptionName::TcpTimestamp => self.read_repair(net.now, name)?,
             OptionName::SaveSyn => int(u32::from(self.tcp.save_syn)),
             OptionName::SavedSynLength => {
                 int(self.saved_syn.as_ref().and_then(|bytes| u32::try_from(bytes.len()).ok()).unwrap_or(0))

@@ -161,6 +161,9 @@ impl Tcp {
     /// is being looked for: then sharing by SO_REUSEADDR is not yet considered.
     fn conflicts(&self, index: u32, local: IpAddr, port: u16, relax: bool) -> bool {
         let Some(sock) = self.sock(index) else { return true };
+        if sock.takes_any_port() {
+            return false;
+        }
         let reuse = sock.options.reuse_address;
         let reuse_port = sock.options.reuse_port;
         self.shared.ports.owners(port).iter().any(|owner| match *owner {

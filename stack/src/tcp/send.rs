@@ -58,6 +58,9 @@ impl Sock {
             return Err(self.error.take().map_or(SendError::BrokenPipe, SendError::Fault));
         }
         self.note_program_limit();
+        if let Some(which) = self.repair {
+            return self.repair_write(net, source, which);
+        }
         let wanted = source.remaining();
         if wanted == 0 {
             return Ok(0);

@@ -16,6 +16,7 @@ use super::options::TcpOptions;
 use super::pacing::Pacing;
 use super::reassembly::Reassembly;
 use super::recovery::{Phase, Recovery};
+use super::repair::RepairQueue;
 use super::rto::RoundTrip;
 use super::sack::Scoreboard;
 use super::segmentation::Boundaries;
@@ -164,6 +165,8 @@ pub struct Sock {
     pub copied_seq: Seq,
     /// Urgent data of the peer.
     pub urgent: Option<Urgent>,
+    /// TCP_REPAIR is on, and which queue is meant.
+    pub repair: Option<RepairQueue>,
     /// Receive autotuning: start of the measured round and bytes read in the last one.
     pub space_since: Instant,
     pub space_seq: Seq,
@@ -305,6 +308,7 @@ impl Sock {
             fin_ahead: None,
             copied_seq: Seq(0),
             urgent: None,
+            repair: None,
             space_since: now,
             space_seq: Seq(0),
             space: 0,

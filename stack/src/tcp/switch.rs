@@ -235,6 +235,11 @@ impl Sock {
         if self.state == State::Listen {
             return Err(ReceiveError::NotConnected);
         }
+        if let Some(which) = self.repair
+            && let Some(result) = self.repair_read(sink, flags, which)
+        {
+            return result;
+        }
         if flags.contains(ReceiveFlags::OOB) {
             return self.read_urgent(sink, flags);
         }

@@ -9,6 +9,7 @@ mod hostile;
 mod limits;
 mod listen;
 mod recovery;
+mod repair;
 mod segmentation;
 mod undo;
 mod urgent;

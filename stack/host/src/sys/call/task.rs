@@ -41,6 +41,23 @@ pub fn is_root() -> bool {
     user == Ok(0)
 }
 
+/// CAP_NET_ADMIN.
+pub const NET_ADMIN: u32 = 12;
+
+/// Whether this thread has a capability (`capable`), in its own user namespace.
+#[must_use]
+pub fn is_capable(capability: u32) -> bool {
+    // _LINUX_CAPABILITY_VERSION_3, and this thread.
+    let mut header = [0x2008_0522_u32, 0];
+    let mut sets = [0_u32; 6];
+    // SAFETY: the kernel reads and writes two words of header and writes six of sets.
+    let result = unsafe { invoke(libc::SYS_capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize]) };
+    // Effective, permitted, inheritable of the lower 32 capabilities, then of the upper.
+    let [low, _, _, high, _, _] = sets;
+    let effective = u64::from(low) | u64::from(high) << 32;
+    result.is_ok() && effective >> capability & 1 == 1
+}
+
 /// The thread id, as seen in the thread's own pid namespace.
 #[must_use]
 pub fn gettid() -> u32 {
