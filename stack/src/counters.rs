@@ -77,7 +77,10 @@ counters! {
         tcp_retrans_fail = "TCPRetransFail"; tcp_rcv_coalesce = "TCPRcvCoalesce"; tcp_ofo_queue = "TCPOFOQueue";
         tcp_ofo_drop = "TCPOFODrop"; tcp_ofo_merge = "TCPOFOMerge"; tcp_challenge_ack = "TCPChallengeACK";
         tcp_syn_challenge = "TCPSYNChallenge"; tcp_fast_open_active = "TCPFastOpenActive";
-        tcp_fast_open_passive = "TCPFastOpenPassive"; tcp_spurious_rtx_host_queues = "TCPSpuriousRtxHostQueues";
+        tcp_fast_open_active_fail = "TCPFastOpenActiveFail"; tcp_fast_open_passive = "TCPFastOpenPassive";
+        tcp_fast_open_passive_fail = "TCPFastOpenPassiveFail"; tcp_fast_open_listen_overflow = "TCPFastOpenListenOverflow";
+        tcp_fast_open_cookie_reqd = "TCPFastOpenCookieReqd"; tcp_fast_open_blackhole = "TCPFastOpenBlackhole";
+        tcp_fast_open_passive_alt_key = "TCPFastOpenPassiveAltKey"; tcp_spurious_rtx_host_queues = "TCPSpuriousRtxHostQueues";
         tcp_auto_corking = "TCPAutoCorking"; tcp_from_zero_window_adv = "TCPFromZeroWindowAdv";
         tcp_to_zero_window_adv = "TCPToZeroWindowAdv"; tcp_want_zero_window_adv = "TCPWantZeroWindowAdv";
         tcp_syn_retrans = "TCPSynRetrans"; tcp_orig_data_sent = "TCPOrigDataSent"; tcp_ack_skipped_syn_recv = "TCPACKSkippedSynRecv";

@@ -104,6 +104,8 @@ pub struct Settings {
     pub tcp_tso_win_divisor: u8,
     /// net.ipv4.tcp_tso_rtt_log: super-segments are halved for each 2^this microseconds of round trip.
     pub tcp_tso_rtt_log: u8,
+    /// net.ipv4.tcp_fastopen_blackhole_timeout_sec; 0: paths are not suspected.
+    pub tcp_fastopen_blackhole_timeout_sec: u32,
     /// net.core.somaxconn.
     pub somaxconn: u32,
     /// net.core.rmem_default, in bytes.
@@ -208,6 +210,7 @@ impl Default for Settings {
             tcp_mtu_probing: 0,
             tcp_notsent_lowat: u32::MAX,
             tcp_fastopen: 1,
+            tcp_fastopen_blackhole_timeout_sec: 0,
             tcp_min_tso_segs: 2,
             tcp_tso_win_divisor: 3,
             tcp_tso_rtt_log: 9,

@@ -88,6 +88,10 @@ const TABLE: &[Row] = &[
     row("net.ipv4.tcp_ecn", Field::Byte(|s| &mut s.tcp_ecn, 0, 5)),
     row("net.ipv4.tcp_ecn_fallback", Field::Flag(|s| &mut s.tcp_ecn_fallback, 1)),
     row("net.ipv4.tcp_fastopen", Field::Number(|s| &mut s.tcp_fastopen, 0, INT_MAX)),
+    row(
+        "net.ipv4.tcp_fastopen_blackhole_timeout_sec",
+        Field::Number(|s| &mut s.tcp_fastopen_blackhole_timeout_sec, 0, INT_MAX),
+    ),
     row("net.ipv4.tcp_fin_timeout", Field::Number(|s| &mut s.tcp_fin_timeout, 0, SECONDS_MAX)),
     row("net.ipv4.tcp_frto", Field::Byte(|s| &mut s.tcp_frto, 0, 255)),
     row("net.ipv4.tcp_invalid_ratelimit", Field::Number(|s| &mut s.tcp_invalid_ratelimit, 0, INT_MAX)),

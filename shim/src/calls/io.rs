@@ -233,6 +233,14 @@ pub(crate) fn send_all(
     let Extras { to, source: from, ttl, tos } = extras;
     let arguments = SendArguments { to, flags: SendFlags::from_bits_truncate(flags as u32), source: from, ttl, tos };
     let total = Cell::new(0usize);
+    let mut arguments = arguments;
+    if handle.is_stream() && arguments.flags.contains(SendFlags::FASTOPEN) {
+        total.set(open_fast(fd, handle, runtime, source, flags, &arguments)?);
+        if source.remaining() == 0 {
+            return Ok(total.get());
+        }
+        arguments.flags -= SendFlags::FASTOPEN;
+    }
     let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| -> Option<Result<(), SendError>> {
         loop {
             match stack.send(now, socket, &mut *source, &arguments) {
@@ -272,6 +280,46 @@ pub(crate) fn send_all(
         process::raise_broken_pipe();
     }
     Err(errno)
+}
+
+/// MSG_FASTOPEN (`tcp_sendmsg_fastopen`): begins to connect, with data in the SYN if a cookie is there; one that may wait
+/// does so until the connection stands. Gives how much went with the SYN.
+//= REF C-15
+fn open_fast(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    source: &mut dyn Source,
+    flags: i32,
+    arguments: &SendArguments,
+) -> Result<usize, Errno> {
+    let none = Cell::new(0usize);
+    let begun = until(runtime, handle.id, Readiness::OUT, Patience::Never, &none, |stack, socket, now| {
+        Some(stack.send(now, socket, &mut *source, arguments))
+    });
+    let taken = match begun {
+        Ok(Ok(taken)) => taken,
+        Ok(Err(SendError::InProgress)) => 0,
+        Ok(Err(error)) => return Err(errno::send(error)),
+        Err(_) => return Err(gone(fd, handle.id)),
+    };
+    if is_nonblocking(runtime, handle, flags) {
+        return if taken > 0 { Ok(taken) } else { Err(Errno(libc::EINPROGRESS)) };
+    }
+    let timeout = runtime
+        .with_socket(handle.id, |stack, socket, _| stack.options(socket).and_then(|options| options.send_timeout))
+        .flatten();
+    let patience = Patience::blocking(timeout);
+    match until(runtime, handle.id, Readiness::OUT, patience, &none, |stack, socket, now| {
+        stack.finish_connect(now, socket)
+    }) {
+        Ok(Ok(())) => Ok(taken),
+        Ok(Err(error)) => Err(errno::connect(error)),
+        Err(_) if taken > 0 => Ok(taken),
+        Err(Stop::WouldBlock) => Err(Errno(libc::EINPROGRESS)),
+        Err(Stop::Interrupted) => Err(Errno(libc::EINTR)),
+        Err(Stop::Broken) => Err(gone(fd, handle.id)),
+    }
 }
 
 /// Decides where a send with an address goes, and sends.

@@ -281,6 +281,12 @@ fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
         // TCP_CA_NAME_MAX is 16 with the zero.
         return given.text(15).map(SetOption::Congestion);
     }
+    if name == libc::TCP_FASTOPEN_KEY {
+        if !matches!(given.length, 16 | 32) {
+            return Err(INVALID);
+        }
+        return Ok(SetOption::FastOpenKey(given.bytes(16)?.to_vec()));
+    }
     let value = given.int()?;
     Ok(match name {
         libc::TCP_NODELAY => SetOption::NoDelay(value != 0),
@@ -307,6 +313,14 @@ fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
         libc::TCP_FASTOPEN => SetOption::FastOpen(value),
         libc::TCP_FASTOPEN_CONNECT => SetOption::FastOpenConnect(value != 0),
         TCP_INQ => SetOption::Inq(value),
+        libc::TCP_FASTOPEN_CONNECT => match value {
+            0 | 1 => SetOption::FastOpenConnect(value != 0),
+            _ => return Err(INVALID),
+        },
+        libc::TCP_FASTOPEN_NO_COOKIE => match value {
+            0 | 1 => SetOption::FastOpenNoCookie(value != 0),
+            _ => return Err(INVALID),
+        },
         _ => return Err(UNKNOWN),
     })
 }
@@ -599,6 +613,8 @@ fn tcp_name(name: i32) -> Option<OptionName> {
         libc::TCP_FASTOPEN => OptionName::FastOpen,
         libc::TCP_FASTOPEN_CONNECT => OptionName::FastOpenConnect,
         TCP_INQ => OptionName::Inq,
+        libc::TCP_FASTOPEN_NO_COOKIE => OptionName::FastOpenNoCookie,
+        libc::TCP_FASTOPEN_KEY => OptionName::FastOpenKey,
         libc::TCP_INFO => OptionName::Info,
         _ => return None,
     })

@@ -148,6 +148,10 @@ pub enum SendError {
     BrokenPipe,
     /// ENOTCONN.
     NotConnected,
+    /// EINPROGRESS: a connection was begun, and no byte went with its SYN (MSG_FASTOPEN).
+    InProgress,
+    /// EALREADY: MSG_FASTOPEN while a connection is being made.
+    Already,
     /// EDESTADDRREQ.
     DestinationRequired,
     /// EISCONN: address given on a connected stream.

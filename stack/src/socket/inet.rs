@@ -171,8 +171,9 @@ impl Stack {
             Ok(()) => {
                 self.set_state(id, SocketState::Connecting);
                 match self.below_state(socket) {
-                    Below::SynSent | Below::SynReceived => Err(ConnectError::InProgress),
-                    // TCP_REPAIR goes straight to ESTABLISHED; TCP_FASTOPEN_CONNECT waits for data in CLOSED.
+                    // TCP_FASTOPEN_CONNECT: the SYN waits for the first data.
+                    Below::SynSent | Below::SynReceived => Ok(()),
+                    // TCP_REPAIR goes straight to ESTABLISHED.
                     Below::Open => self.conclude(id, socket),
                     Below::Closed | Below::Listening => Ok(()),
                 }
@@ -353,6 +354,11 @@ impl Stack {
     #[must_use]
     pub fn kind(&self, id: SocketId) -> Option<(AddressFamily, SocketType, u8)> {
         self.sockets.find(id).map(|socket| (socket.family, socket.kind, socket.protocol))
+    }
+
+    /// MSG_FASTOPEN has begun to connect.
+    pub(crate) fn note_connecting(&mut self, id: SocketId) {
+        self.set_state(id, SocketState::Connecting);
     }
 
     pub(crate) fn known(&self, id: SocketId) -> Option<Socket> {

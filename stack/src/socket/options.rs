@@ -202,6 +202,10 @@ pub enum SetOption {
     FastOpenConnect(bool),
     /// TCP_INQ: 0 or 1.
     Inq(i32),
+    /// TCP_FASTOPEN_NO_COOKIE.
+    FastOpenNoCookie(bool),
+    /// TCP_FASTOPEN_KEY: 16 bytes, or 32 with a key that is still taken.
+    FastOpenKey(Vec<u8>),
     /// ICMP_FILTER on a raw socket: bit set = blocked.
     IcmpFilter(u32),
     /// IP_HDRINCL.
@@ -270,6 +274,10 @@ pub enum OptionName {
     Inq,
     /// What TCP_INQ adds to a receive: bytes left to read, 1 for an end of stream alone; -1 when it was not asked for.
     InputHint,
+    /// TCP_FASTOPEN_NO_COOKIE.
+    FastOpenNoCookie,
+    /// TCP_FASTOPEN_KEY.
+    FastOpenKey,
     /// TCP_INFO: the bytes of Linux's `struct tcp_info`, native endian.
     Info,
     /// ICMP_FILTER.

@@ -101,6 +101,8 @@ pub fn set_common(
         | SetOption::FastOpen(_)
         | SetOption::FastOpenConnect(_)
         | SetOption::Inq(_)
+        | SetOption::FastOpenNoCookie(_)
+        | SetOption::FastOpenKey(_)
         | SetOption::IcmpFilter(_)
         | SetOption::HeaderIncluded(_) => return Ok(Outcome::NotCommon),
     }

@@ -6,9 +6,12 @@ use super::Stack;
 use crate::io::{Sink, Source};
 use crate::socket::error::{OptionError, ReceiveError, SendError, SocketFault};
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
-use crate::socket::protocol::{Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SocketId};
+use crate::socket::protocol::{
+    Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId, SocketType,
+};
 use crate::socket::protosw::Transport;
 use crate::socket::sockopt::{self, Outcome};
+use crate::socket::state::SocketState;
 use crate::time::Instant;
 
 impl Stack {
@@ -27,8 +30,20 @@ impl Stack {
         let socket = self.known(id).ok_or(SendError::NotConnected)?;
         trace!(target: "remora::socket", "socket {}: send {} bytes", id.index, source.remaining());
         trace!(target: "remora::protosw", "socket {}: {:?}.sendmsg", id.index, socket.transport);
+        let opening = socket.kind == SocketType::Stream && arguments.flags.contains(SendFlags::FASTOPEN);
+        if opening {
+            match socket.state {
+                SocketState::Connected => return Err(SendError::IsConnected),
+                SocketState::Unconnected => {}
+                SocketState::Connecting | SocketState::Disconnecting => return Err(SendError::Already),
+            }
+        }
         let (below, mut net) = self.below(socket.transport);
-        below.send(&mut net, socket.sock, source, arguments)
+        let result = below.send(&mut net, socket.sock, source, arguments);
+        if opening && matches!(result, Ok(_) | Err(SendError::InProgress)) {
+            self.note_connecting(id);
+        }
+        result
     }
 
     /// Gives received bytes (`inet_recvmsg`).

@@ -85,6 +85,7 @@ impl Sock {
         self.fin_ahead = None;
         self.snd_up = None;
         self.urgent = None;
+        self.fast_open = super::fast_open::FastOpen::default();
         self.soft_error = None;
         self.route = None;
         self.iss = Seq(0);

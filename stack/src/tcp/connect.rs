@@ -52,7 +52,10 @@ impl Tcp {
         sock.shown_port = tuple.local_port;
         sock.route = Some(route);
         sock.open(shared, net, reused);
-        if sock.state == State::Established { Ok(()) } else { Err(ConnectError::InProgress) }
+        if sock.state == State::Established || self.defer_connect(net, index) {
+            return Ok(());
+        }
+        Err(ConnectError::InProgress)
     }
 
     /// Ends the TIME_WAIT entry of a 4-tuple that is used anew; says from where on sequence numbers are safe.
@@ -211,6 +214,7 @@ impl Sock {
         self.max_window = self.max_window.max(self.snd_wnd);
         self.rtt.backoff = 0;
         self.begin_transfer(net);
+        self.learn_fast_open(shared, net, &incoming);
         self.set_state(shared, net.counters, State::Established);
         self.wake(shared, Happened::STATE | Happened::OPENED);
         self.ack.scheduled = true;

@@ -13,6 +13,8 @@ pub const LONGEST: usize = 60;
 pub const TIMESTAMPS_LENGTH: u16 = 12;
 /// Most SACK blocks that fit in 40 bytes of options.
 pub const MOST_SACK_BLOCKS: usize = 4;
+/// TCP_FASTOPEN_COOKIE_MAX.
+const MOST_COOKIE: usize = 16;
 /// RFC 7323 §2.3: larger shifts are taken as 14.
 const LARGEST_SHIFT: u8 = 14;
 
@@ -96,6 +98,47 @@ pub struct Timestamps {
     pub echo: u32,
 }
 
+/// A Fast Open cookie (RFC 7413 §4.1.1): none, or 4 to 16 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cookie {
+    bytes: [u8; MOST_COOKIE],
+    length: u8,
+    /// It came in, and is answered in, the experimental option (RFC 6994).
+    pub experimental: bool,
+}
+
+impl Cookie {
+    /// A cookie of up to 16 bytes; more are cut.
+    #[must_use]
+    pub fn new(from: &[u8], experimental: bool) -> Self {
+        let mut bytes = [0; MOST_COOKIE];
+        let mut length = 0;
+        for (place, byte) in bytes.iter_mut().zip(from) {
+            *place = *byte;
+            length += 1;
+        }
+        Self { bytes, length, experimental }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// It is a request for one.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// `tcp_parse_fastopen_option`: even lengths from 4 to 16, or none.
+    fn parse(bytes: &[u8], experimental: bool) -> Option<Self> {
+        let fits = bytes.is_empty() || (bytes.len().is_multiple_of(2) && (4..=MOST_COOKIE).contains(&bytes.len()));
+        fits.then(|| Self::new(bytes, experimental))
+    }
+}
+
 /// Options of a segment. Unknown ones are skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -109,6 +152,8 @@ pub struct Options {
     pub timestamps: Option<Timestamps>,
     /// SACK blocks.
     pub sack: SackBlocks,
+    /// Fast Open cookie (only looked at in a SYN); an empty one asks for one.
+    pub fast_open: Option<Cookie>,
 }
 
 /// What a TCP header says.
@@ -223,6 +268,18 @@ impl Header {
                 out.push(&block.end.0.to_be_bytes());
             }
         }
+        if let Some(cookie) = options.fast_open {
+            let length = u8::try_from(cookie.as_slice().len()).unwrap_or(0);
+            if cookie.experimental {
+                out.push(&[254, 4 + length, 0xf9, 0x89]);
+            } else {
+                out.push(&[34, 2 + length]);
+            }
+            out.push(cookie.as_slice());
+            while !out.len.is_multiple_of(4) && out.len < LONGEST {
+                out.push(&[1]);
+            }
+        }
         out.bytes[12] = u8::try_from(out.len / 4).unwrap_or(5) << 4;
         out
     }
@@ -251,6 +308,10 @@ fn parse_options(mut rest: &[u8], syn: bool) -> (Options, bool) {
             (2, 4) if syn => options.mss = word16(option, 2).filter(|mss| *mss != 0),
             (3, 3) if syn => options.window_scale = option.get(2).map(|shift| (*shift).min(LARGEST_SHIFT)),
             (4, 2) if syn => options.sack_permitted = true,
+            (34, _) if syn => options.fast_open = option.get(2..).and_then(|bytes| Cookie::parse(bytes, false)),
+            (254, 4..) if syn && option.get(2..4) == Some(&[0xf9, 0x89]) => {
+                options.fast_open = option.get(4..).and_then(|bytes| Cookie::parse(bytes, true));
+            }
             (8, 10) => {
                 if let (Some(value), Some(echo)) = (word32(option, 2), word32(option, 6)) {
                     options.timestamps = Some(Timestamps { value, echo });
@@ -319,6 +380,7 @@ mod tests {
                 sack_permitted: true,
                 timestamps: Some(Timestamps { value: 5, echo: 0 }),
                 sack: SackBlocks::default(),
+                fast_open: None,
             },
         }
     }

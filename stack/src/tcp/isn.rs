@@ -23,6 +23,8 @@ pub mod purpose {
     pub const TABLES: u64 = 0x7463_7004;
     /// Spread over SO_REUSEPORT groups.
     pub const SPREAD: u64 = 0x7463_7005;
+    /// The key of Fast Open cookies.
+    pub const FAST_OPEN: u64 = 0x7463_7008;
     /// SYN cookies: the part that does not change.
     pub const COOKIE: u64 = 0x7463_7006;
     /// SYN cookies: the part that changes every minute.

@@ -8,7 +8,8 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use super::ecn;
-use super::header::{Flags, Header, Timestamps};
+use super::fast_open::Served;
+use super::header::{Cookie, Flags, Header, Timestamps};
 use super::isn::{self, bytes_of, purpose};
 use super::ports::Endpoint;
 use super::receive::{Incoming, Verdict};
@@ -88,6 +89,8 @@ pub struct Request {
     acked: bool,
     /// Made from a cookie: nothing waits for it, no timer runs.
     from_cookie: bool,
+    /// The Fast Open cookie that the SYN-ACK carries.
+    fast_open: Option<Cookie>,
     /// TCP_SAVE_SYN.
     saved_syn: Option<Box<[u8]>>,
     pub armed: Option<Instant>,
@@ -122,6 +125,7 @@ impl Request {
         header.options.timestamps = self.timestamps.then_some(stamp);
         header.options.sack_permitted = self.sack;
         header.options.window_scale = self.shift.map(|_| self.window.shift);
+        header.options.fast_open = self.fast_open;
         self.reply(header)
     }
 
@@ -213,6 +217,7 @@ impl Tcp {
             }
             return Err(ListenError::AddressInUse);
         }
+        self.listen_fast_open(net.settings, index, backlog);
         let Self { socks, shared, .. } = self;
         if let Some(sock) = socks.get_mut(index as usize) {
             sock.hashed = true;
@@ -274,13 +279,13 @@ impl Tcp {
             };
         }
         if incoming.has(Flags::SYN) && !incoming.has(Flags::FIN) && incoming.info.kind == AddressKind::Local {
-            self.take_syn(net, index, tuple, &incoming, isn);
+            self.take_syn(net, index, tuple, incoming, isn);
         }
         Verdict::Done
     }
 
     /// `tcp_conn_request`.
-    fn take_syn(&mut self, net: &mut Net<'_>, index: u32, tuple: &Tuple, incoming: &Incoming<'_>, isn: Option<Seq>) {
+    fn take_syn(&mut self, net: &mut Net<'_>, index: u32, tuple: &Tuple, incoming: Incoming<'_>, isn: Option<Seq>) {
         let Some(sock) = self.sock(index) else { return };
         let Some(listen) = &sock.listen else { return };
         // `tcp_syn_flood_action`
@@ -313,7 +318,7 @@ impl Tcp {
             net.counters.listen_drops += 1;
             return;
         }
-        let mut offer = offer_of(net, sock, tuple, incoming, isn);
+        let mut offer = offer_of(net, sock, tuple, &incoming, isn);
         if cookie {
             if offer.stamp.is_none() {
                 offer.shift = None;
@@ -325,8 +330,18 @@ impl Tcp {
             self.answer_with_cookie(net, index, tuple, offer, route);
             return;
         }
-        let request = self.make_request(net, index, tuple, offer, route);
-        let Some(request) = request else { return };
+        let served = self.try_fast_open(net, index, tuple, &incoming);
+        let Some(mut request) = self.make_request(net, index, tuple, offer, route) else { return };
+        let cookie = match served {
+            Served::Ordinary(cookie) => cookie,
+            Served::AtOnce(cookie) => {
+                let listener = request.listener;
+                let place = self.keep_request(index, request);
+                self.open_at_once(net, listener, place, incoming, cookie);
+                return;
+            }
+        };
+        request.fast_open = cookie;
         let reply = request.syn_ack(net.now);
         let place = self.keep_request(index, request);
         self.shared.arm_request(place);
@@ -440,6 +455,7 @@ impl Tcp {
             sent_at: Some(net.now),
             acked: false,
             from_cookie: false,
+            fast_open: None,
             saved_syn,
             armed: None,
             deadline: net.now + rto::INITIAL,
@@ -566,7 +582,7 @@ impl Tcp {
         }
     }
 
-    fn make_child(&mut self, net: &mut Net<'_>, place: u32) -> Option<u32> {
+    pub(super) fn make_child(&mut self, net: &mut Net<'_>, place: u32) -> Option<u32> {
         let generation = self.next_generation();
         let Self { socks, shared, .. } = self;
         let request = shared.requests.get(place as usize)?;

@@ -11,6 +11,7 @@ mod cookie;
 mod delayed_ack;
 mod duplicate;
 mod ecn;
+mod fast_open;
 pub mod header;
 mod info;
 mod isn;
@@ -170,6 +171,7 @@ struct Shared {
     events: VecDeque<SockId>,
     /// Whose peer has announced urgent data (SIGURG); each is queued at most once.
     urgent: VecDeque<SockId>,
+    fast_open: fast_open::FastOpenShared,
     challenge_since: Instant,
     challenges: u32,
 }
@@ -239,6 +241,7 @@ impl Tcp {
             shared: Shared {
                 established: HashMap::with_hasher(keyed.clone()),
                 listening: HashMap::with_hasher(keyed.clone()),
+                fast_open: fast_open::FastOpenShared::new(random, keyed.clone()),
                 ports: Ports::new(keyed),
                 requests: Slab::new(),
                 waits: Slab::new(),

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use super::Tcp;
+use super::fast_open::Keys;
 use super::sock::Sock;
 use super::state::State;
 use crate::settings::Settings;
@@ -51,6 +52,9 @@ pub struct TcpOptions {
     pub fast_open_connect: bool,
     /// TCP_INQ.
     pub inq: bool,
+    pub fast_open_no_cookie: bool,
+    /// Keys of this listener's own (TCP_FASTOPEN_KEY).
+    pub fast_open_keys: Option<Keys>,
 }
 
 fn ranged(value: i32, most: i32) -> Result<u32, OptionError> {
@@ -134,7 +138,7 @@ impl Sock {
                 if *value < 0 || !matches!(self.state, State::Closed | State::Listen) {
                     return Err(OptionError::Invalid);
                 }
-                self.tcp.fast_open = *value;
+                self.tcp.fast_open = (*value).min(i32::try_from(net.settings.somaxconn).unwrap_or(i32::MAX));
             }
             SetOption::FastOpenConnect(on) => {
                 if self.state != State::Closed {
@@ -146,6 +150,15 @@ impl Sock {
                 0 | 1 => self.tcp.inq = *value == 1,
                 _ => return Err(OptionError::Invalid),
             },
+            SetOption::FastOpenNoCookie(on) => {
+                if !matches!(self.state, State::Closed | State::Listen) {
+                    return Err(OptionError::Invalid);
+                }
+                self.tcp.fast_open_no_cookie = *on;
+            }
+            SetOption::FastOpenKey(bytes) => {
+                self.tcp.fast_open_keys = Some(Keys::from_bytes(bytes).ok_or(OptionError::Invalid)?);
+            }
             SetOption::KeepAlive(_) => self.restart_keepalive(net),
             SetOption::MaxPacingRate(_) => self.limit_pacing_rate(),
             _ => return Err(OptionError::Unknown),
@@ -247,6 +260,10 @@ impl Sock {
                 int(self.saved_syn.as_ref().and_then(|bytes| u32::try_from(bytes.len()).ok()).unwrap_or(0))
             }
             OptionName::FastOpen => OptionValue::Int(self.tcp.fast_open),
+            OptionName::FastOpenNoCookie => int(u32::from(self.tcp.fast_open_no_cookie)),
+            OptionName::FastOpenKey => {
+                OptionValue::Bytes(self.tcp.fast_open_keys.as_ref().map(Keys::bytes).unwrap_or_default())
+            }
             OptionName::FastOpenConnect => int(u32::from(self.tcp.fast_open_connect)),
             OptionName::Inq => int(u32::from(self.tcp.inq)),
             OptionName::InputHint if !self.tcp.inq => OptionValue::Int(-1),

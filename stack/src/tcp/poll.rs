@@ -22,7 +22,11 @@ impl Sock {
         if self.shutdown_read {
             mask |= readable | Readiness::RDHUP;
         }
-        if !matches!(self.state, State::SynSent | State::SynReceived) {
+        if self.state == State::SynSent && self.fast_open.deferred {
+            // A write makes the SYN go out (`tcp_poll`).
+            mask |= writable;
+        }
+        if !matches!(self.state, State::SynSent | State::SynReceived) || self.is_open_early() {
             let target = (self.options.receive_low_water.max(1) as usize).min(self.options.receive_buffer as usize / 2);
             // The urgent byte that stands next is not for a read (unless it is inline).
             let target = target.max(1) + usize::from(self.is_at_mark() && !self.options.oob_inline);

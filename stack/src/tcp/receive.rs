@@ -69,6 +69,12 @@ impl Sock {
         if !incoming.header.flags.intersects(Flags::ACK | Flags::RST | Flags::SYN) {
             return Verdict::Done;
         }
+        // The client's SYN came again: our answer was lost.
+        let opening = incoming.header.flags & (Flags::SYN | Flags::RST | Flags::ACK) == Flags::SYN;
+        if self.is_open_early() && opening && incoming.header.seq == self.irs {
+            self.syn_due = true;
+            return Verdict::Done;
+        }
         if !self.is_acceptable(shared, net, &incoming) {
             return Verdict::Done;
         }
@@ -283,6 +289,11 @@ impl Sock {
 
     /// A valid RST (`tcp_reset`).
     pub(super) fn reset(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        if self.is_open_early()
+            && let Some(listener) = self.fast_open.listener
+        {
+            shared.fast_open.was_reset(net.now, listener);
+        }
         self.error = Some(match self.state {
             State::Closed => return,
             State::SynSent => SocketFault::ConnectionRefused,
@@ -508,7 +519,10 @@ impl Sock {
         self.max_window = self.max_window.max(self.snd_wnd);
         self.snd_wl1 = incoming.header.seq;
         self.begin_transfer(net);
-        self.copied_seq = self.rcv_nxt;
+        if !self.fast_open.passive {
+            self.copied_seq = self.rcv_nxt;
+        }
+        self.fast_open.passive = false;
         self.set_state(shared, net.counters, State::Established);
         self.wake(shared, Happened::STATE | Happened::OPENED);
         if self.shutdown_write {

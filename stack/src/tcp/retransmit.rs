@@ -55,7 +55,9 @@ impl Sock {
             self.look_up_route(net);
         } else {
             net.counters.tcp_timeouts += 1;
-            if self.is_given_up(net) {
+            let expired = self.is_given_up(net);
+            self.detect_black_hole(shared, net, expired);
+            if expired {
                 self.give_up(shared, net);
                 return;
             }
@@ -146,7 +148,13 @@ impl Sock {
     /// `tcp_write_timeout`.
     fn is_given_up(&self, net: &Net<'_>) -> bool {
         if matches!(self.state, State::SynSent | State::SynReceived) {
-            let most = if self.tcp.syn_count > 0 { self.tcp.syn_count } else { net.settings.tcp_syn_retries };
+            let default = if self.fast_open.passive {
+                // `tcp_fastopen_synack_timer`: the child's SYN-ACK gets one more.
+                net.settings.tcp_synack_retries.saturating_add(1)
+            } else {
+                net.settings.tcp_syn_retries
+            };
+            let most = if self.tcp.syn_count > 0 { self.tcp.syn_count } else { default };
             return self.retransmits >= u32::from(most) || self.is_past_user_timeout(net.now);
         }
         let mut retries = u32::from(net.settings.tcp_retries2);

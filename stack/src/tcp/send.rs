@@ -44,7 +44,7 @@ impl Sock {
         source: &mut dyn Source,
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
-        if !matches!(self.state, State::Established | State::CloseWait) {
+        if !matches!(self.state, State::Established | State::CloseWait) && !self.is_open_early() {
             if let Some(fault) = self.error.take() {
                 return Err(SendError::Fault(fault));
             }
@@ -109,7 +109,7 @@ impl Sock {
             || self.head_due
             || self.tail_due
             || (self.recovery.may_repeat && self.board.lost_out > self.board.repeated_out)
-            || (self.state.may_send() && self.unsent() > 0)
+            || (self.may_transmit() && self.unsent() > 0)
     }
 
     /// The next segment, or nothing. The state is advanced as if it was sent.
@@ -121,19 +121,21 @@ impl Sock {
             return Some(self.plan_syn(net));
         }
         if self.recovery.new_first {
-            if self.state.may_send()
+            if self.may_transmit()
                 && let Some(plan) = self.plan_data(net)
             {
                 return Some(plan);
             }
             self.end_new_first();
         }
+        // Until the SYN is answered it alone is repeated.
         if self.board.packets_out > 0
+            && !matches!(self.state, State::SynSent | State::SynReceived)
             && let Some(plan) = self.plan_repetition(net)
         {
             return Some(plan);
         }
-        if self.state.may_send()
+        if self.may_transmit()
             && let Some(plan) = self.plan_data(net)
         {
             return Some(plan);
@@ -166,6 +168,7 @@ impl Sock {
         }
         header.options.sack_permitted = self.sack;
         header.options.window_scale = self.window_scaling.then_some(self.rcv_wscale);
+        header.options.fast_open = self.fast_open.cookie.take().filter(|_| self.tries_fast_open(answering));
         let repeated =
             self.board.head().is_some_and(|head| head.mark.contains(Mark::AMBIGUOUS)) || self.retransmits > 0;
         if repeated {
@@ -189,10 +192,39 @@ impl Sock {
         if answering {
             self.ack.sent();
         }
+        let length = if answering || repeated { 0 } else { self.push_data_of_syn(net) };
         header.flags |= self.ecn_of_syn(net.settings, answering, repeated);
         let ecn = if self.algorithm.needs_ecn() { super::ecn::CAPABLE } else { 0 };
-        let plan = self.finish(net, &header, 0, 0, 0, Some(self.iss));
+        let plan = self.finish(net, &header, 0, length, 0, Some(self.iss));
         Plan { ecn, ..plan }
+    }
+
+    /// Fast Open is for the first SYN; a repeated one does without (`tcp_send_syn_data`).
+    const fn tries_fast_open(&self, answering: bool) -> bool {
+        answering || (self.fast_open.tried && self.retransmits == 0)
+    }
+
+    /// What was written before the SYN goes with it.
+    //= RFC 7413 §4.2.1
+    fn push_data_of_syn(&mut self, net: &mut Net<'_>) -> u32 {
+        let length = u32::try_from(self.buffer.len()).unwrap_or(0);
+        if length == 0 || !self.fast_open.tried {
+            return 0;
+        }
+        let (start, end) = (self.snd_nxt, self.snd_nxt + length);
+        self.board.push(Range {
+            start,
+            end,
+            sent_at: net.now,
+            mss: self.last_mss,
+            mark: Mark::empty(),
+            stamp: Stamp::default(),
+        });
+        self.snd_nxt = end;
+        self.bytes_sent += u64::from(length);
+        self.fast_open.sent_data = true;
+        net.counters.tcp_orig_data_sent += 1;
+        length
     }
 
     fn plan_repetition(&mut self, net: &mut Net<'_>) -> Option<Plan> {
@@ -580,7 +612,7 @@ impl Sock {
     pub(super) fn after_sending(&mut self, now: Instant) {
         // MSG_MORE is about the moment of the call: later events go by TCP_CORK and Nagle alone.
         self.more = false;
-        if self.board.packets_out == 0 && self.state.may_send() && self.unsent() > 0 {
+        if self.board.packets_out == 0 && self.may_transmit() && self.unsent() > 0 {
             self.arm_probe(now);
         }
     }

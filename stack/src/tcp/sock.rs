@@ -10,6 +10,7 @@ use super::buffer::SendBuffer;
 use super::congestion::{Algorithm, Window};
 use super::delayed_ack::DelayedAck;
 use super::ecn::Ecn;
+use super::fast_open::FastOpen;
 use super::header::{Flags, Header, Options, SackBlocks, TIMESTAMPS_LENGTH, Timestamps};
 use super::listen::Listen;
 use super::options::TcpOptions;
@@ -167,6 +168,7 @@ pub struct Sock {
     pub urgent: Option<Urgent>,
     /// TCP_REPAIR is on, and which queue is meant.
     pub repair: Option<RepairQueue>,
+    pub fast_open: FastOpen,
     /// Receive autotuning: start of the measured round and bytes read in the last one.
     pub space_since: Instant,
     pub space_seq: Seq,
@@ -309,6 +311,7 @@ impl Sock {
             copied_seq: Seq(0),
             urgent: None,
             repair: None,
+            fast_open: FastOpen::default(),
             space_since: now,
             space_seq: Seq(0),
             space: 0,
@@ -361,7 +364,7 @@ impl Sock {
     pub fn data_start(&self) -> Seq {
         let opening = matches!(self.state, State::Closed | State::Listen | State::SynSent | State::SynReceived);
         // The SYN takes one number. `iss` says nothing any more once the connection has gone 2^31 bytes beyond it.
-        if opening && self.snd_una == self.iss { self.iss + 1 } else { self.snd_una }
+        if (opening || self.fast_open.passive) && self.snd_una == self.iss { self.iss + 1 } else { self.snd_una }
     }
 
     /// Sequence number after the last byte written.

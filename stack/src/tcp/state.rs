@@ -110,6 +110,11 @@ impl Sock {
                 self.give_port_back(shared);
             }
         }
+        if old == State::SynReceived
+            && let Some(listener) = self.fast_open.listener.take()
+        {
+            shared.fast_open.opened(listener);
+        }
         log::debug!(
             target: "remora::tcp",
             "{}:{} {}:{} {} -> {}",

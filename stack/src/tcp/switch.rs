@@ -13,7 +13,8 @@ use crate::socket::error::{
 };
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
-    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId, SocketId,
+    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, Shutdown, SockId,
+    SocketId,
 };
 
 impl Protocol for Tcp {
@@ -117,6 +118,13 @@ impl Protocol for Tcp {
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
         let Some(index) = self.place(sock) else { return Err(SendError::BrokenPipe) };
+        let Some(sock) = self.sock(index) else { return Err(SendError::BrokenPipe) };
+        let opening = arguments.flags.contains(SendFlags::FASTOPEN) && sock.state == State::Closed;
+        if (opening || sock.fast_open.deferred) && sock.repair.is_none() {
+            let result = self.send_opening(net, index, source, arguments.to);
+            self.settle(net, index);
+            return result;
+        }
         let Some(sock) = self.sock_mut(index) else { return Err(SendError::BrokenPipe) };
         let result = sock.write(net, source, arguments);
         self.settle(net, index);

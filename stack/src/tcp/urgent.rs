@@ -110,9 +110,6 @@ impl Sock {
 
     /// Bytes that SIOCINQ tells (`tcp_inq`): those before the mark.
     pub(super) fn readable(&self) -> usize {
-        if matches!(self.state, State::SynSent | State::SynReceived) && self.queue.readable() == 0 {
-            return 0;
-        }
         match self.urgent {
             Some(urgent)
                 if !self.options.oob_inline && !urgent.at.before(self.copied_seq) && urgent.at.before(self.rcv_nxt) =>

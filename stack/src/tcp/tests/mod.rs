@@ -4,6 +4,7 @@
 mod close;
 mod congestion;
 mod data;
+mod fast_open;
 mod handshake;
 mod hostile;
 mod limits;
