@@ -5,6 +5,7 @@
  * So a test decides step by step what its far end does, and needs no sleep to know that it was done.
  *
  *   CONNECT ip port       opens a connection, makes it the current one; OK slot port
+ *   FASTOPEN ip port n    opens a connection with n bytes of the pattern in MSG_FASTOPEN's sendto; OK slot port
  *   MANY ip port k        opens k connections; OK k
  *   LISTEN [rcvbuf]       listens on a free port; OK port
  *   ACCEPT                takes a connection from that listener, makes it current; OK slot port
@@ -62,7 +63,10 @@ static int listen_on(int port, int receive_buffer)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int one = 1;
     struct sockaddr_in address = any_address(port);
+    int early = 16;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    /* Without effect unless the namespace's tcp_fastopen has the server's bit. */
+    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, &early, sizeof early);
     if (receive_buffer > 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 512) != 0) {
@@ -255,6 +259,24 @@ static struct answer open_connection(struct puppet *puppet, const char *ip, int 
     return keep(puppet, fd);
 }
 
+static struct answer open_fast(struct puppet *puppet, const char *ip, int port, size_t size)
+{
+    struct sockaddr_in address = any_address(port);
+    struct timeval patience = {PATIENCE_MS / 1000, 0};
+    unsigned char data[1024];
+    if (inet_pton(AF_INET, ip, &address.sin_addr) != 1 || size > sizeof data)
+        return failed(EINVAL);
+    pattern_fill(data, size, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (sendto(fd, data, size, MSG_FASTOPEN, (struct sockaddr *)&address, sizeof address) != (ssize_t)size) {
+        int error = errno;
+        close(fd);
+        return failed(error);
+    }
+    return keep(puppet, fd);
+}
+
 static struct answer accept_connection(struct puppet *puppet)
 {
     struct pollfd entry = {puppet->listener, POLLIN, 0};
@@ -396,6 +418,8 @@ static struct answer obey(struct puppet *puppet, const char *line)
     sscanf(line, "%15s %ld", verb, &number);
     if (strcmp(verb, "CONNECT") == 0 && sscanf(line, "%*s %63s %d", ip, &port) == 2)
         return open_connection(puppet, ip, port);
+    if (strcmp(verb, "FASTOPEN") == 0 && sscanf(line, "%*s %63s %d %ld", ip, &port, &number) == 3)
+        return open_fast(puppet, ip, port, (size_t)number);
     if (strcmp(verb, "MANY") == 0 && sscanf(line, "%*s %63s %d %ld", ip, &port, &number) == 3) {
         for (long i = 0; i < number; i++) {
             struct answer answer = open_connection(puppet, ip, port);

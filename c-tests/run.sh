@@ -63,6 +63,7 @@ prepare_peer() {
     ip netns exec "$LAB_PEER" sh -e -c '
         echo 1 >/proc/sys/net/ipv4/ip_forward
         echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
+        echo 3 >/proc/sys/net/ipv4/tcp_fastopen
         echo 100000 >/proc/sys/net/ipv4/icmp_msgs_per_sec 2>/dev/null || true
         ip route replace blackhole "$T_BLACKHOLE"
         ip route replace unreachable "$T_UNREACH"
