@@ -311,7 +311,6 @@ fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {
         libc::TCP_TIMESTAMP => SetOption::TcpTimestamp(value as u32),
         libc::TCP_SAVE_SYN => SetOption::SaveSyn(value),
         libc::TCP_FASTOPEN => SetOption::FastOpen(value),
-        libc::TCP_FASTOPEN_CONNECT => SetOption::FastOpenConnect(value != 0),
         TCP_INQ => SetOption::Inq(value),
         libc::TCP_FASTOPEN_CONNECT => match value {
             0 | 1 => SetOption::FastOpenConnect(value != 0),

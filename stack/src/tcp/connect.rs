@@ -94,7 +94,7 @@ impl Sock {
             net.counters.tcp_active_opens += 1;
             self.hash(shared);
             self.set_state(shared, net.counters, State::Established);
-            self.wake(shared);
+            self.wake(shared, Happened::STATE | Happened::OPENED);
             return;
         }
         self.iss = isn::initial(net.random, net.now, &self.tuple);

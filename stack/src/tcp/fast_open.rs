@@ -20,7 +20,7 @@ use crate::io::Source;
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::socket::error::{ConnectError, SendError};
-use crate::socket::protocol::{Net, SockId};
+use crate::socket::protocol::{Happened, Net, SockId};
 use crate::time::Instant;
 
 /// Bits of net.ipv4.tcp_fastopen.
@@ -254,7 +254,7 @@ impl Tcp {
             if let Some(listen) = &mut sock.listen {
                 listen.accept.push_back(child);
             }
-            sock.wake(shared);
+            sock.wake(shared, Happened::INPUT);
         }
         self.settle(net, child);
     }
