@@ -193,6 +193,18 @@ impl Ip {
         self.routes.add(entry);
     }
 
+    /// Has these routes instead of those that were added before, if they are others.
+    pub fn set_added_routes(&mut self, rows: &[RouteEntry]) {
+        if self.routes.has_added(rows) {
+            return;
+        }
+        self.routes.forget_added();
+        if let Some(interface) = &self.interface {
+            self.routes.configure(interface);
+        }
+        rows.iter().for_each(|row| self.routes.add(*row));
+    }
+
     /// Takes a route away; says whether there was one.
     pub fn remove_route(&mut self, destination: IpAddr, prefix: u8) -> bool {
         self.routes.remove(destination, prefix)

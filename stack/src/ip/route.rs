@@ -99,6 +99,12 @@ impl RouteTable {
         self.insert(row);
     }
 
+    /// Whether just these rows were added, in this order.
+    #[must_use]
+    pub fn has_added(&self, rows: &[RouteEntry]) -> bool {
+        self.added == rows
+    }
+
     /// The next [`RouteTable::configure`] leaves those rows out that were added.
     pub fn forget_added(&mut self) {
         self.added.clear();
@@ -286,4 +292,36 @@ fn network_of(address: IpAddr, prefix: u8) -> IpAddr {
 #[must_use]
 pub fn broadcast_of(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(address.to_bits() | !mask(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Medium;
+    use crate::interface::MacAddress;
+
+    #[test]
+    fn added_rows_stay_when_the_interface_is_configured_again() {
+        let interface = InterfaceConfig {
+            address: Ipv4Addr::new(192, 168, 0, 1).into(),
+            prefix: 16,
+            gateway: None,
+            mac: MacAddress::default(),
+            capabilities: DeviceCapabilities { medium: Medium::Ip, mtu: 1_500, gso_max: 0, checksum_tx: false },
+            probe: false,
+            loopback: false,
+        };
+        let remote = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let row = RouteEntry::new(remote, 32, RouteAction::Unicast);
+        let mut table = RouteTable::default();
+        table.configure(&interface);
+        assert!(table.find(remote, false).is_none() && table.has_added(&[]));
+        table.add(row);
+        table.configure(&interface);
+        assert_eq!(table.find(remote, false), Some(&row));
+        assert!(table.has_added(&[row]));
+        table.forget_added();
+        table.configure(&interface);
+        assert!(table.find(remote, false).is_none());
+    }
 }

@@ -110,6 +110,11 @@ impl Stack {
         self.ip.add_route(entry);
     }
 
+    /// Has these routes beside those that the interface brings, and no others.
+    pub fn set_added_routes(&mut self, rows: &[RouteEntry]) {
+        self.ip.set_added_routes(rows);
+    }
+
     /// One received frame. The buffer may be taken: what is then left is an empty one.
     pub fn handle_frame(&mut self, now: Instant, buffer: &mut Vec<u8>, meta: RxMeta) {
         self.enter(now);

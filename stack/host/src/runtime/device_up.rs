@@ -218,9 +218,7 @@ impl Runtime {
             core.here = true;
             core.may_spin = may_spin;
             core.stack.attach(now, interface);
-            for route in &config.routes {
-                core.stack.add_route(*route);
-            }
+            core.stack.set_added_routes(&config.routes);
             core.registry.filter_again();
             core.ring_keeper();
             Ok(())

@@ -323,7 +323,14 @@ impl Runtime {
         }
         self.settings_read.store(micros, Ordering::Relaxed);
         let settings = self.config.settings_now();
-        let _ = self.enter(|core, _| core.stack.set_settings(settings));
+        // The kernel's routes may have come or gone, too.
+        let found = self.config.takes_interface_address.as_ref().and_then(|_| self.config.looked_up_again().ok());
+        let _ = self.enter(|core, _| {
+            core.stack.set_settings(settings);
+            if let Some(found) = found.filter(|_| core.device.is_some()) {
+                core.stack.set_added_routes(&found.routes);
+            }
+        });
     }
 
     /// Makes a description for a socket that `accept` has given, held once by this process. `listener` is whose it was.
