@@ -230,9 +230,13 @@ fn begin(fd: i32, handle: Handle, runtime: &'static runtime::Runtime, name: Sock
             .with_socket(handle.id, |stack, socket, now| stack.connect(now, socket, name))
             .ok_or_else(|| gone(fd, handle.id))
     };
+    let bound = runtime
+        .with_socket(handle.id, |stack, socket, _| stack.local_name(socket).is_ok_and(|name| name.port() != 0))
+        .unwrap_or(false);
     let mut first = attempt()?;
-    // The ports that this family holds are used up, or nearly: more may be had.
-    while first == Err(ConnectError::NoPort) && runtime.more_ports() {
+    // The ports that this family holds are used up, or nearly: more may be had. One whose own port is taken towards this
+    // destination gains nothing by them.
+    while first == Err(ConnectError::NoPort) && !bound && runtime.more_ports() {
         first = attempt()?;
     }
     let waiting = match first {
