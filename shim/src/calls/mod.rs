@@ -15,6 +15,7 @@ mod io;
 mod limits;
 mod message;
 mod names;
+mod option_rows;
 mod options;
 mod policy;
 pub(crate) mod process;

@@ -6,21 +6,30 @@ use std::time::Duration;
 
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
+use remora_stack::socket::kept::Kept;
 use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use remora_stack::socket::protocol::{AddressFamily, SocketId, SocketType};
 use remora_stack::stack::Stack;
 use smallvec::SmallVec;
 
-use super::{companion, gone, socket_of, traced};
+use super::{companion, gone, option_rows, socket_of, traced};
 use crate::abi::{Outcome, User};
 use crate::errno;
 use crate::fdtable::Handle;
 
-const UNKNOWN: Errno = Errno(libc::ENOPROTOOPT);
+pub(super) const UNKNOWN: Errno = Errno(libc::ENOPROTOOPT);
 const INVALID: Errno = Errno(libc::EINVAL);
 /// The forms of the timeouts with 64-bit time, which are the same structure on 64-bit targets.
 const SO_RCVTIMEO_NEW: i32 = 66;
 const SO_SNDTIMEO_NEW: i32 = 67;
+const SO_TIMESTAMP_NEW: i32 = 63;
+const SO_TIMESTAMPNS_NEW: i32 = 64;
+const SO_TIMESTAMPING_NEW: i32 = 65;
+const SO_BUF_LOCK: i32 = 72;
+const IPV6_UNICAST_IF: i32 = 76;
+const SO_DEVMEM_DONTNEED: i32 = 80;
+const SO_COOKIE: i32 = 57;
+const SO_NETNS_COOKIE: i32 = 71;
 /// Not in the libc crate for this target (asm-generic/socket.h, linux/tcp.h).
 const SO_MAX_PACING_RATE: i32 = 47;
 const TCP_CC_INFO: i32 = 26;
@@ -37,17 +46,17 @@ const TCP_REPAIR_WINDOW: i32 = 29;
 /// Longest value that is read: longer ones are cut, as names are, or have a fixed size anyway.
 const LONGEST: usize = 64;
 
-type Bytes = SmallVec<[u8; 256]>;
+pub(super) type Bytes = SmallVec<[u8; 256]>;
 
 /// The value of a setsockopt, not yet looked into.
-struct Given {
+pub(super) struct Given {
     place: User<u8>,
     length: usize,
 }
 
 impl Given {
     /// An int, as SOL_SOCKET and IPPROTO_TCP want it: no shorter.
-    fn int(&self) -> Result<i32, Errno> {
+    pub(super) fn int(&self) -> Result<i32, Errno> {
         if self.length < 4 {
             return Err(INVALID);
         }
@@ -55,12 +64,23 @@ impl Given {
     }
 
     /// An int or a byte, as IPPROTO_IP takes it; nothing is 0 (`do_ip_setsockopt`).
-    fn short_int(&self) -> Result<i32, Errno> {
+    pub(super) fn short_int(&self) -> Result<i32, Errno> {
         match self.length {
             0 => Ok(0),
             1..4 => self.place.read().map(i32::from),
             _ => self.int(),
         }
+    }
+
+    /// As [`Given::short_int`], where nothing is EINVAL.
+    pub(super) fn byte_or_int(&self) -> Result<i32, Errno> {
+        // The copy comes before the look at the length.
+        self.short_int().and_then(|value| if self.length == 0 { Err(INVALID) } else { Ok(value) })
+    }
+
+    /// An int, neither less nor more.
+    pub(super) fn exact_int(&self) -> Result<i32, Errno> {
+        self.short_int().and_then(|value| if self.length == 4 { Ok(value) } else { Err(INVALID) })
     }
 
     /// SO_MAX_PACING_RATE: an int whose -1 is without limit, or, where there is room, a long.
@@ -125,7 +145,7 @@ pub(crate) fn setsockopt(fd: i32, level: i32, name: i32, value: User<std::ffi::c
         Err(INVALID)
     } else {
         let given = Given { place: value.cast(), length: length as usize };
-        set(handle, level, name, &given).and_then(|option| match option {
+        set(runtime, handle, level, name, &given).and_then(|option| match option {
             None => Ok(()),
             Some(option) => runtime
                 .with_socket(handle.id, |stack, socket, now| stack.set_option(now, socket, &option))
@@ -144,26 +164,55 @@ pub(crate) fn setsockopt(fd: i32, level: i32, name: i32, value: User<std::ffi::c
 }
 
 /// The typed option; `None` for one that is rightly without effect.
-fn set(handle: Handle, level: i32, name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
+fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
+    if level == libc::SOL_SOCKET && name != libc::SO_BINDTODEVICE {
+        // sock_setsockopt reads an int for everything else before it looks at the name.
+        given.int()?;
+        if let Some(errno) = option_rows::set_fixed(name, given) {
+            return Err(errno);
+        }
+    }
+    let has_level = match level {
+        libc::IPPROTO_UDP => option_rows::is_udp(runtime, handle),
+        libc::IPPROTO_IPV6 => handle.family == AddressFamily::Inet6,
+        _ => true,
+    };
+    if !has_level {
+        return Err(UNKNOWN);
+    }
+    // do_ipv6_setsockopt reads what has the length of an int before it looks at the name.
+    if level == libc::IPPROTO_IPV6 && given.length >= size_of::<i32>() {
+        given.int()?;
+    }
+    if let Some(option) = option_rows::set(runtime, handle, (level, name), given) {
+        return option.map(Some);
+    }
     match level {
-        libc::SOL_SOCKET => set_socket(name, given),
+        libc::SOL_SOCKET => set_socket(handle, name, given),
+        libc::IPPROTO_UDP => option_rows::set_udp(name, given).map(Some),
         libc::IPPROTO_IP => set_ip(handle, name, given).map(Some),
-        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => set_ipv6(name, given).map(Some),
+        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => set_ipv6(handle, name, given).map(Some),
         libc::IPPROTO_TCP if handle.is_stream() => set_tcp(name, given).map(Some),
         // SOL_RAW, option ICMP_FILTER.
-        libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => {
-            Ok(Some(SetOption::IcmpFilter(given.int()? as u32)))
-        }
+        libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => set_icmp_filter(runtime, handle, given),
         _ => Err(UNKNOWN),
     }
 }
 
-fn set_socket(name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
-    // sock_setsockopt reads SO_BINDTODEVICE first, and an int for everything else before it looks at the name.
+/// ICMP_FILTER: who gives less than an int changes the first bytes of it only (`raw_seticmpfilter`).
+fn set_icmp_filter(runtime: &Runtime, handle: Handle, given: &Given) -> Result<Option<SetOption>, Errno> {
+    let mut filter = own(-1, handle, runtime, OptionName::IcmpFilter)?;
+    for (byte, new) in filter.iter_mut().zip(given.place.read_many(given.length.min(4))?) {
+        *byte = new;
+    }
+    let filter = filter.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    Ok(Some(SetOption::IcmpFilter(filter)))
+}
+
+fn set_socket(handle: Handle, name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
     if name == libc::SO_BINDTODEVICE {
         return given.text(15).map(|name| Some(SetOption::Device(name)));
     }
-    given.int()?;
     Ok(Some(match name {
         libc::SO_REUSEADDR => SetOption::ReuseAddress(given.flag()?),
         libc::SO_REUSEPORT => SetOption::ReusePort(given.flag()?),
@@ -183,18 +232,27 @@ fn set_socket(name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
         libc::SO_MARK => SetOption::Mark(given.int()? as u32),
         libc::SO_TIMESTAMP => SetOption::Timestamp(u8::from(given.flag()?)),
         libc::SO_TIMESTAMPNS => SetOption::Timestamp(if given.flag()? { 2 } else { 0 }),
+        SO_TIMESTAMP_NEW => SetOption::Timestamp(if given.flag()? { 3 } else { 0 }),
+        SO_TIMESTAMPNS_NEW => SetOption::Timestamp(if given.flag()? { 4 } else { 0 }),
+        // struct so_timestamping begins with its flags; there is no hardware clock that it could name.
+        libc::SO_TIMESTAMPING => SetOption::Timestamping(given.int()?, false),
+        SO_TIMESTAMPING_NEW => SetOption::Timestamping(given.int()?, true),
+        SO_BUF_LOCK => SetOption::BufferLock(given.int()?),
+        libc::SO_DETACH_FILTER => return Err(Errno(libc::ENOENT)),
+        libc::SO_ATTACH_FILTER if given.length != size_of::<libc::sock_fprog>() => return Err(INVALID),
+        SO_DEVMEM_DONTNEED if !handle.is_stream() => return Err(Errno(libc::EBADF)),
+        SO_DEVMEM_DONTNEED if given.length == 0 || !given.length.is_multiple_of(8) => return Err(INVALID),
+        SO_DEVMEM_DONTNEED => return Ok(None),
         libc::SO_NO_CHECK => SetOption::NoCheck(given.flag()?),
         libc::SO_INCOMING_CPU => SetOption::IncomingCpu(given.int()?),
         SO_MAX_PACING_RATE => SetOption::MaxPacingRate(given.rate()?),
-        // A switch for the kernel's own messages.
-        libc::SO_DEBUG => return Ok(None),
         _ => return Err(UNKNOWN),
     }))
 }
 
 fn set_ip(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
     Ok(match name {
-        libc::IP_TTL => SetOption::Ttl(given.short_int()?),
+        libc::IP_TTL => SetOption::Ttl(given.byte_or_int()?),
         // The ECN bits of a stream are the protocol's (`__ip_sock_set_tos`).
         libc::IP_TOS if handle.is_stream() => SetOption::Tos(given.short_int()? & !3),
         libc::IP_TOS => SetOption::Tos(given.short_int()?),
@@ -204,16 +262,22 @@ fn set_ip(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> 
         libc::IP_RECVTTL => SetOption::ReceiveTtl(given.short_flag()?),
         libc::IP_RECVTOS => SetOption::ReceiveTos(given.short_flag()?),
         libc::IP_RECVORIGDSTADDR => SetOption::ReceiveOriginalDestination(given.short_flag()?),
-        libc::IP_FREEBIND => SetOption::FreeBind(given.short_flag()?),
+        libc::IP_FREEBIND => SetOption::FreeBind(given.byte_or_int()? != 0),
         libc::IP_BIND_ADDRESS_NO_PORT => SetOption::BindAddressNoPort(given.short_flag()?),
-        libc::IP_MULTICAST_TTL if handle.is_stream() => return Err(INVALID),
-        libc::IP_MULTICAST_TTL => SetOption::MulticastTtl(given.short_int()?),
-        libc::IP_MULTICAST_LOOP => SetOption::MulticastLoop(given.short_flag()?),
+        libc::IP_MULTICAST_TTL if handle.is_stream() => return given.short_int().and(Err(INVALID)),
+        libc::IP_MULTICAST_TTL => SetOption::MulticastTtl(given.byte_or_int()?),
+        libc::IP_MULTICAST_LOOP => SetOption::MulticastLoop(given.byte_or_int()? != 0),
         libc::IP_MULTICAST_IF if handle.is_stream() => return Err(INVALID),
         libc::IP_MULTICAST_IF => SetOption::MulticastInterface(multicast_interface(given)?),
         libc::IP_ADD_MEMBERSHIP => membership(handle, given, true)?,
         libc::IP_DROP_MEMBERSHIP => membership(handle, given, false)?,
         libc::IP_HDRINCL if handle.kind == SocketType::Raw => SetOption::HeaderIncluded(given.short_flag()?),
+        libc::IP_HDRINCL => return given.short_int().and(Err(UNKNOWN)),
+        // IP_UNICAST_IF: by number in network order; there is one device, and it is the one anyhow.
+        50 => match given.exact_int()? {
+            0 => SetOption::Kept(Kept::IpUnicastIf, 0),
+            _ => return Err(Errno(libc::EADDRNOTAVAIL)),
+        },
         _ => return Err(UNKNOWN),
     })
 }
@@ -241,14 +305,38 @@ fn membership(handle: Handle, given: &Given, join: bool) -> Result<SetOption, Er
     Ok(SetOption::Membership(group, address_at(&bytes, 4), join))
 }
 
-fn set_ipv6(name: i32, given: &Given) -> Result<SetOption, Errno> {
+/// Options of IPv6 that are more than a number. Those that tune packets of IPv6 alone are kept apart from IPv4's, by
+/// which packets to mapped addresses go.
+fn set_ipv6(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
+    // struct ipv6_mreq.
+    const MEMBERSHIP: usize = 20;
     Ok(match name {
         libc::IPV6_V6ONLY => SetOption::V6Only(given.flag()?),
-        libc::IPV6_UNICAST_HOPS => SetOption::Ttl(given.int()?),
-        libc::IPV6_TCLASS => SetOption::Tos(given.int()?.max(0)),
-        libc::IPV6_MTU_DISCOVER => SetOption::MtuDiscover(given.int()?),
-        libc::IPV6_RECVERR => SetOption::ReceiveErrors(given.flag()?),
         libc::IPV6_FREEBIND => SetOption::FreeBind(given.flag()?),
+        libc::IPV6_MTU => SetOption::Kept(Kept::V6Mtu, given.int()?),
+        libc::IPV6_MULTICAST_IF if !handle.is_stream() => match given.int()? {
+            0 | 1 => SetOption::Kept(Kept::BsdCompat, 0),
+            _ => return Err(Errno(libc::ENODEV)),
+        },
+        libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP => {
+            let bytes = given.bytes(MEMBERSHIP)?;
+            let refusal = match bytes.first() {
+                _ if handle.is_stream() => libc::EPROTO,
+                //= REF S-06: there is no device for IPv6's groups.
+                Some(0xff) => libc::ENODEV,
+                _ => libc::EINVAL,
+            };
+            return Err(Errno(refusal));
+        }
+        libc::IPV6_ROUTER_ALERT => return given.int().and(Err(UNKNOWN)),
+        libc::IPV6_JOIN_ANYCAST => return given.bytes(MEMBERSHIP).and(Err(Errno(libc::EADDRNOTAVAIL))),
+        libc::IPV6_LEAVE_ANYCAST => return given.bytes(MEMBERSHIP).and(Err(Errno(libc::ENOENT))),
+        IPV6_UNICAST_IF => match given.exact_int()? {
+            0 => SetOption::Kept(Kept::BsdCompat, 0),
+            _ => return Err(Errno(libc::EADDRNOTAVAIL)),
+        },
+        // IPV6_FLOWLABEL_MGR, the MCAST_ requests, ip6tables.
+        32 | 42..=48 | 64 | 65 => return Err(INVALID),
         _ => return Err(UNKNOWN),
     })
 }
@@ -333,16 +421,27 @@ pub(crate) fn getsockopt(
     length: User<u32>,
 ) -> Outcome<i32> {
     let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
-    let result = length.read().and_then(|room| {
-        let room = usize::try_from(room as i32).map_err(|_| INVALID)?;
+    let result = has_level(runtime, handle, level, name).and_then(|()| length.read()).and_then(|room| {
+        // do_ipv6_getsockopt compares lengths as unsigned ones.
+        let room = match level {
+            libc::IPPROTO_IPV6 => room as usize,
+            _ => usize::try_from(room as i32).map_err(|_| INVALID)?,
+        };
         let found = match (level, name) {
             (libc::IPPROTO_TCP, libc::TCP_SAVED_SYN) if handle.is_stream() => {
                 saved_syn(fd, handle, runtime, room, length)?
             }
             (libc::IPPROTO_TCP, TCP_REPAIR_WINDOW) if handle.is_stream() && room != 20 => return Err(INVALID),
+            // Neither is cut: the room must be there, or be just what it takes.
+            (libc::SOL_SOCKET, SO_COOKIE) if room < 8 => return Err(INVALID),
+            (libc::SOL_SOCKET, SO_NETNS_COOKIE) if room != 8 => return Err(INVALID),
             _ => get(fd, handle, runtime, level, name)?,
         };
+        if (level, name) == (libc::SOL_SOCKET, libc::SO_PEERNAME) && room > found.len() {
+            return Err(INVALID);
+        }
         let bytes = match level {
+            libc::IPPROTO_IP if name == libc::IP_MULTICAST_IF => found.get(..found.len().min(room)).unwrap_or(&[]),
             // do_ip_getsockopt gives a small value as one byte to one who has no room for an int.
             libc::IPPROTO_IP => shrink(&found, room),
             _ => found.get(..found.len().min(room)).unwrap_or(&[]),
@@ -351,6 +450,31 @@ pub(crate) fn getsockopt(
         length.write(bytes.len() as u32)
     });
     traced(format_args!("getsockopt({fd}, {level}, {name})"), result.map(|()| 0))
+}
+
+/// Whether the socket has options of this level to read; who has none is told so before the length is looked at.
+fn has_level(runtime: &Runtime, handle: Handle, level: i32, name: i32) -> Result<(), Errno> {
+    // raw_getsockopt, raw_geticmpfilter.
+    if level == libc::SOL_RAW && handle.kind == SocketType::Raw {
+        return match own(-1, handle, runtime, OptionName::IcmpFilter) {
+            _ if name != 1 => Err(UNKNOWN),
+            Err(errno) if errno.0 == libc::EOPNOTSUPP => Err(errno),
+            _ => Ok(()),
+        };
+    }
+    let has = match level {
+        libc::SOL_SOCKET | libc::IPPROTO_IP => true,
+        libc::IPPROTO_IPV6 => handle.family == AddressFamily::Inet6,
+        libc::IPPROTO_TCP => handle.is_stream(),
+        libc::IPPROTO_UDP => option_rows::is_udp(runtime, handle),
+        _ => false,
+    };
+    match handle.family {
+        _ if has => Ok(()),
+        // ip_getsockopt; ipv6_getsockopt says ENOPROTOOPT.
+        AddressFamily::Inet => Err(Errno(libc::EOPNOTSUPP)),
+        AddressFamily::Inet6 => Err(UNKNOWN),
+    }
 }
 
 /// TCP_SAVED_SYN: who has too little room is told how much it takes, and may ask again.
@@ -374,27 +498,34 @@ fn shrink(found: &Bytes, room: usize) -> &[u8] {
     }
 }
 
-fn int(value: i32) -> Bytes {
+pub(super) fn int(value: i32) -> Bytes {
     Bytes::from_slice(&value.to_ne_bytes())
 }
 
 fn get(fd: i32, handle: Handle, runtime: &Runtime, level: i32, name: i32) -> Result<Bytes, Errno> {
+    if let Some(found) = option_rows::get(fd, runtime, handle, (level, name)) {
+        return found;
+    }
     match level {
         libc::SOL_SOCKET => get_socket(fd, handle, runtime, name),
+        libc::IPPROTO_UDP => option_rows::get_udp(fd, runtime, handle, name),
         libc::IPPROTO_IP => get_ip(fd, handle, runtime, name),
         libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => get_ipv6(fd, handle, runtime, name),
         libc::IPPROTO_TCP if handle.is_stream() => own(fd, handle, runtime, tcp_name(name).ok_or(UNKNOWN)?),
         libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => {
             own(fd, handle, runtime, OptionName::IcmpFilter)
         }
-        // ip_getsockopt; ipv6_getsockopt says ENOPROTOOPT.
-        _ if handle.family == AddressFamily::Inet => Err(Errno(libc::EOPNOTSUPP)),
         _ => Err(UNKNOWN),
     }
 }
 
 /// Reads a common option.
-fn common<R>(fd: i32, handle: Handle, runtime: &Runtime, pick: impl Fn(&SocketOptions) -> R) -> Result<R, Errno> {
+pub(super) fn common<R>(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    pick: impl Fn(&SocketOptions) -> R,
+) -> Result<R, Errno> {
     runtime
         .with_socket(handle.id, |stack, socket, _| stack.options(socket).map(&pick))
         .flatten()
@@ -451,6 +582,9 @@ fn memory_information(fd: i32, handle: Handle, runtime: &Runtime) -> Result<Byte
 fn get_socket(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes, Errno> {
     let flag = |pick: fn(&SocketOptions) -> bool| common(fd, handle, runtime, pick).map(|value| int(value.into()));
     let number = |pick: fn(&SocketOptions) -> i32| common(fd, handle, runtime, pick).map(int);
+    if let Some(found) = option_rows::get_fixed(name) {
+        return found;
+    }
     match name {
         libc::SO_REUSEADDR => flag(|options| options.reuse_address),
         libc::SO_REUSEPORT => flag(|options| options.reuse_port),
@@ -470,7 +604,33 @@ fn get_socket(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<B
         libc::SO_SNDBUF => number(|options| options.send_buffer as i32),
         libc::SO_RCVLOWAT => number(|options| options.receive_low_water as i32),
         libc::SO_SNDLOWAT => Ok(int(1)),
-        libc::SO_DEBUG | libc::SO_BUSY_POLL => Ok(int(0)),
+        SO_TIMESTAMP_NEW => flag(|options| options.timestamp == 3),
+        SO_TIMESTAMPNS_NEW => flag(|options| options.timestamp == 4),
+        libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => {
+            let (flags, new) = common(fd, handle, runtime, |options| {
+                (options.kept.read(Kept::Timestamping), options.kept.has(Kept::TimestampingNew))
+            })?;
+            // `sk_getsockopt`: the older number shows what was set by the newer one too.
+            let shown = if name == libc::SO_TIMESTAMPING || new { flags } else { 0 };
+            Ok([shown, 0].iter().flat_map(|value| value.to_ne_bytes()).collect())
+        }
+        SO_BUF_LOCK => {
+            number(|options| i32::from(options.send_buffer_locked) | i32::from(options.receive_buffer_locked) << 1)
+        }
+        // No filter is attached.
+        libc::SO_ATTACH_FILTER => Ok(Bytes::new()),
+        // Those of the descriptor's own socket: the numbers are the kernel's.
+        SO_COOKIE | SO_NETNS_COOKIE => {
+            let mut cookie = [0u8; 8];
+            call::option(Fd(fd), libc::SOL_SOCKET, name, &mut cookie)?;
+            Ok(Bytes::from_slice(&cookie))
+        }
+        libc::SO_PEERNAME => {
+            let name = runtime.with_socket(handle.id, |stack, socket, _| stack.peer_name(socket));
+            let name = name.ok_or_else(|| gone(fd, handle.id))?.map_err(|_| Errno(libc::ENOTCONN))?;
+            let (bytes, length) = crate::abi::address::encode(name, handle.family);
+            Ok(Bytes::from_slice(bytes.get(..length).unwrap_or(&[])))
+        }
         libc::SO_LINGER => common(fd, handle, runtime, |options| options.linger).map(|linger| {
             let mut bytes = int(linger.is_some().into());
             bytes.extend_from_slice(&(linger.unwrap_or_default().as_secs() as i32).to_ne_bytes());
@@ -564,6 +724,15 @@ fn get_ip(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes
                 _ => Bytes::from_slice(&[0; 4]),
             })
         }
+        // IP_PKTOPTIONS: of streams only, which receive none.
+        9 if handle.is_stream() => Ok(Bytes::new()),
+        // IP_PROTOCOL: Linux gives the number that the socket is bound to, which is a raw socket's protocol.
+        52 => {
+            let name = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
+            Ok(int(name.map_or(0, |name| i32::from(name.port()))))
+        }
+        libc::IP_HDRINCL if handle.kind != SocketType::Raw => Ok(int(0)),
+        50 => number(|options| options.kept.read(Kept::IpUnicastIf)),
         // No options are set: none can be.
         libc::IP_OPTIONS => Ok(Bytes::new()),
         libc::IP_MTU => own(fd, handle, runtime, OptionName::Mtu),
@@ -576,12 +745,12 @@ fn get_ipv6(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Byt
     let flag = |pick: fn(&SocketOptions) -> bool| common(fd, handle, runtime, pick).map(|value| int(value.into()));
     match name {
         libc::IPV6_V6ONLY => flag(|options| options.v6_only),
-        libc::IPV6_UNICAST_HOPS => get_ip(fd, handle, runtime, libc::IP_TTL),
-        libc::IPV6_TCLASS => get_ip(fd, handle, runtime, libc::IP_TOS),
-        libc::IPV6_MTU_DISCOVER => get_ip(fd, handle, runtime, libc::IP_MTU_DISCOVER),
-        libc::IPV6_RECVERR => flag(|options| options.receive_errors),
         libc::IPV6_FREEBIND => flag(|options| options.free_bind),
         libc::IPV6_MTU => own(fd, handle, runtime, OptionName::Mtu),
+        libc::IPV6_MULTICAST_IF | libc::IPV6_ROUTER_ALERT | IPV6_UNICAST_IF => Ok(int(0)),
+        libc::IPV6_ADDRFORM => Err(Errno(libc::ENOTCONN)),
+        // IPV6_FLOWLABEL_MGR, MCAST_MSFILTER, ip6tables.
+        32 | 48 | 64 | 65 | 68 | 69 => Err(INVALID),
         _ => Err(UNKNOWN),
     }
 }
@@ -667,6 +836,11 @@ pub(super) fn replay(runtime: &Runtime, handle: Handle, kernel: Fd) {
         && let Ok(only) = common(-1, handle, runtime, |options| options.v6_only)
     {
         put(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only.into());
+    }
+    if let Ok(kept) = common(-1, handle, runtime, |options| option_rows::changed(&options.kept)) {
+        for (level, name, value) in kept {
+            let _ = call::set_option_int(kernel, level, name, value);
+        }
     }
     if let Ok(Some(ttl)) = common(-1, handle, runtime, |options| options.ttl) {
         put(libc::IPPROTO_IP, libc::IP_TTL, ttl.into());

@@ -9,6 +9,7 @@ use crate::ip::{RouteError, RouteKey};
 use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
+use crate::socket::kept::KeptOptions;
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
     AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId,
@@ -29,7 +30,12 @@ impl Protocol for Raw {
         family: AddressFamily,
         protocol: u8,
     ) -> Result<SockId, CreateError> {
-        let options = SocketOptions::new(net.settings.rmem_default, net.settings.wmem_default);
+        let mut options = SocketOptions::new(net.settings.rmem_default, net.settings.wmem_default);
+        if family == AddressFamily::Inet6 {
+            options.kept = KeptOptions::v6();
+        }
+        // INET_PROTOSW_REUSE.
+        options.reuse_address = true;
         let kind = match protocol {
             PING => Kind::Ping,
             protocol => Kind::Raw { protocol, header_included: protocol == protosw::RAW, filter: 0 },

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod family;
 pub mod inet;
+pub mod kept;
 pub mod options;
 pub mod protocol;
 pub mod protosw;

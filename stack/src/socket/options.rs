@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use super::kept::{Kept, KeptOptions};
+
 /// Options common to all protocols: Linux's `struct sock` and `struct inet_sock` parts of them.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)]
@@ -43,7 +45,7 @@ pub struct SocketOptions {
     pub priority: i32,
     /// SO_MARK.
     pub mark: u32,
-    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0).
+    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0); the forms with 64-bit time are 3 and 4.
     pub timestamp: u8,
     /// SO_BINDTODEVICE; empty is none.
     pub device: String,
@@ -81,6 +83,8 @@ pub struct SocketOptions {
     pub incoming_cpu: i32,
     /// SO_MAX_PACING_RATE in bytes per second; `u64::MAX` is without limit.
     pub max_pacing_rate: u64,
+    /// Options that are one number.
+    pub kept: KeptOptions,
 }
 
 /// One option with its new value (setsockopt).
@@ -114,8 +118,14 @@ pub enum SetOption {
     Priority(i32),
     /// SO_MARK.
     Mark(u32),
-    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0).
+    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0); the forms with 64-bit time are 3 and 4.
     Timestamp(u8),
+    /// An option that is one number.
+    Kept(Kept, i32),
+    /// SO_TIMESTAMPING with its flags; whether by the number with 64-bit times.
+    Timestamping(i32, bool),
+    /// SO_BUF_LOCK: the send buffer (1) and the receive buffer (2) keep their sizes.
+    BufferLock(i32),
     /// SO_BINDTODEVICE.
     Device(String),
     /// SO_NO_CHECK.
@@ -335,6 +345,7 @@ impl SocketOptions {
             no_check: false,
             incoming_cpu: -1,
             max_pacing_rate: u64::MAX,
+            kept: KeptOptions::EMPTY,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The options that every protocol shares: SOL_SOCKET's and IPPROTO_IP's (`sk_setsockopt`, `do_ip_setsockopt`).
 
 use super::error::OptionError;
+use super::kept::Kept;
 use super::options::{SetOption, SocketOptions};
 use crate::settings::Settings;
 
@@ -55,6 +56,15 @@ pub fn set_common(
         SetOption::Priority(priority) => options.priority = *priority,
         SetOption::Mark(mark) => options.mark = *mark,
         SetOption::Timestamp(kind) => options.timestamp = *kind,
+        SetOption::Kept(option, value) => options.kept.write(*option, *value)?,
+        SetOption::Timestamping(flags, new) => set_timestamping(options, *flags, *new)?,
+        SetOption::BufferLock(which) => {
+            if !(0..=3).contains(which) {
+                return Err(OptionError::Invalid);
+            }
+            options.send_buffer_locked = which & 1 != 0;
+            options.receive_buffer_locked = which & 2 != 0;
+        }
         SetOption::Device(name) => options.device.clone_from(name),
         SetOption::NoCheck(on) => options.no_check = *on,
         SetOption::IncomingCpu(cpu) => options.incoming_cpu = *cpu,
@@ -107,6 +117,49 @@ pub fn set_common(
         | SetOption::HeaderIncluded(_) => return Ok(Outcome::NotCommon),
     }
     Ok(Outcome::Set)
+}
+
+/// SO_TIMESTAMPING (`sock_set_timestamping`); what only a stream must be asked was asked.
+fn set_timestamping(options: &mut SocketOptions, flags: i32, new: bool) -> Result<(), OptionError> {
+    use timestamping as flag;
+    if flags & !flag::ALL != 0
+        || (flags & flag::OPT_ID_TCP != 0 && flags & flag::OPT_ID == 0)
+        || (flags & flag::OPT_STATS != 0 && flags & flag::OPT_TSONLY == 0)
+    {
+        return Err(OptionError::Invalid);
+    }
+    // There is no hardware clock to bind to.
+    if flags & flag::BIND_PHC != 0 {
+        return Err(OptionError::NotSupported);
+    }
+    options.kept.write(Kept::Timestamping, flags)?;
+    options.kept.write(Kept::TimestampingNew, i32::from(new))
+}
+
+/// SO_TIMESTAMPING's flags (linux/net_tstamp.h).
+pub mod timestamping {
+    /// SOF_TIMESTAMPING_TX_SOFTWARE.
+    pub const TX_SOFTWARE: i32 = 1 << 1;
+    /// SOF_TIMESTAMPING_RX_SOFTWARE.
+    pub const RX_SOFTWARE: i32 = 1 << 3;
+    /// SOF_TIMESTAMPING_SOFTWARE.
+    pub const SOFTWARE: i32 = 1 << 4;
+    /// SOF_TIMESTAMPING_OPT_ID.
+    pub const OPT_ID: i32 = 1 << 7;
+    /// SOF_TIMESTAMPING_TX_SCHED.
+    pub const TX_SCHED: i32 = 1 << 8;
+    /// SOF_TIMESTAMPING_OPT_CMSG.
+    pub const OPT_CMSG: i32 = 1 << 10;
+    /// SOF_TIMESTAMPING_OPT_TSONLY.
+    pub const OPT_TSONLY: i32 = 1 << 11;
+    /// SOF_TIMESTAMPING_OPT_STATS.
+    pub const OPT_STATS: i32 = 1 << 12;
+    /// SOF_TIMESTAMPING_BIND_PHC.
+    pub const BIND_PHC: i32 = 1 << 15;
+    /// SOF_TIMESTAMPING_OPT_ID_TCP.
+    pub const OPT_ID_TCP: i32 = 1 << 16;
+    /// SOF_TIMESTAMPING_MASK of Linux 6.18.
+    pub const ALL: i32 = (1 << 19) - 1;
 }
 
 fn in_range(value: i32, least: i32, most: i32) -> Result<u8, OptionError> {

@@ -106,6 +106,12 @@ impl Stack {
             Transport::Udp => &mut self.udp,
             Transport::Ping | Transport::Raw => &mut self.raw,
         };
+        // A protocol may refuse what all of them have.
+        if matches!(option, SetOption::Timestamping(..))
+            && let Err(OptionError::Invalid) = below.set_option(&mut net, socket.sock, option)
+        {
+            return Err(OptionError::Invalid);
+        }
         let options = below.options_mut(socket.sock).ok_or(OptionError::Unknown)?;
         match sockopt::set_common(options, net.settings, option)? {
             Outcome::NotCommon => below.set_option(&mut net, socket.sock, option),

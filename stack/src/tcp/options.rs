@@ -11,6 +11,7 @@ use crate::settings::Settings;
 use crate::socket::error::OptionError;
 use crate::socket::options::{OptionName, OptionValue, SetOption};
 use crate::socket::protocol::Net;
+use crate::socket::sockopt::timestamping;
 
 /// Linux's MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, in seconds.
 const MOST_KEEP: i32 = 32_767;
@@ -159,6 +160,13 @@ impl Sock {
             SetOption::FastOpenKey(bytes) => {
                 self.tcp.fast_open_keys = Some(Keys::from_bytes(bytes).ok_or(OptionError::Invalid)?);
             }
+            SetOption::ReceiveLowWater(_) => self.limit_low_water(net.settings),
+            // `sock_set_timestamping`: bytes are counted from here, which a connection only can do.
+            SetOption::Timestamping(flags, _)
+                if flags & timestamping::OPT_ID != 0 && matches!(self.state, State::Closed | State::Listen) =>
+            {
+                return Err(OptionError::Invalid);
+            }
             SetOption::KeepAlive(_) => self.restart_keepalive(net),
             SetOption::MaxPacingRate(_) => self.limit_pacing_rate(),
             _ => return Err(OptionError::Unknown),
@@ -166,9 +174,21 @@ impl Sock {
         Ok(())
     }
 
+    /// `tcp_set_rcvlowat`: no more than the buffer can ever hold.
+    fn limit_low_water(&mut self, settings: &Settings) {
+        let most = if self.options.receive_buffer_locked {
+            self.options.receive_buffer
+        } else {
+            let [_, _, most] = settings.tcp_rmem;
+            most
+        };
+        self.options.receive_low_water = self.options.receive_low_water.min((most / 2).max(1));
+    }
+
     fn clamp_window(&mut self, value: i32) -> Result<(), OptionError> {
-        let value = value.max(0).unsigned_abs();
-        if value == 0 {
+        // What is negative is less than the least, no error.
+        let (none, value) = (value == 0, value.max(0).unsigned_abs());
+        if none {
             if self.state != State::Closed {
                 return Err(OptionError::Invalid);
             }

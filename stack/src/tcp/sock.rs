@@ -29,6 +29,7 @@ use crate::frame::Purpose;
 use crate::ip::Route;
 use crate::settings::Settings;
 use crate::socket::error::SocketFault;
+use crate::socket::kept::KeptOptions;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::time::Instant;
@@ -237,6 +238,10 @@ impl Sock {
         };
         let [_, receive, _] = settings.tcp_rmem;
         let [_, send, _] = settings.tcp_wmem;
+        let mut options = SocketOptions::new(receive, send);
+        if family == AddressFamily::Inet6 {
+            options.kept = KeptOptions::v6();
+        }
         Self {
             index: 0,
             generation,
@@ -253,7 +258,7 @@ impl Sock {
             shown_port: 0,
             address_locked: false,
             port_locked: false,
-            options: SocketOptions::new(receive, send),
+            options,
             tcp: TcpOptions::default(),
             route: None,
             error: None,

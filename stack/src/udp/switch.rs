@@ -10,6 +10,7 @@ use crate::ip::{AddressKind, RouteError, RouteKey};
 use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
+use crate::socket::kept::KeptOptions;
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
     AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId,
@@ -25,7 +26,10 @@ impl Protocol for Udp {
         family: AddressFamily,
         _protocol: u8,
     ) -> Result<SockId, CreateError> {
-        let options = SocketOptions::new(net.settings.rmem_default, net.settings.wmem_default);
+        let mut options = SocketOptions::new(net.settings.rmem_default, net.settings.wmem_default);
+        if family == AddressFamily::Inet6 {
+            options.kept = KeptOptions::v6();
+        }
         Table::insert_with(&mut self.socks, |_: SockId| UdpSock {
             owner,
             family,
