@@ -2,7 +2,7 @@
 //! `unix` device. Waits have deadlines; an exit status names the step that failed.
 
 use super::*;
-use crate::config::{Cidr, DeviceKind, Source, UnixLink, Value};
+use crate::config::{Cidr, DeviceKind, Override, Source, UnixLink, Value};
 use crate::sys::testing::{alarm_in, alarm_rang, in_child, reap, spawn_child};
 use remora_stack::io::{Fault, Sink};
 use remora_stack::socket::error::{AcceptError, ConnectError, ReceiveError, SendError};
@@ -70,8 +70,12 @@ fn family(link: &str, host: u8) -> &'static Runtime {
         device: Value::new(DeviceKind::Unix(UnixLink::Abstract(link.to_owned())), Source::Default),
         ..Config::default()
     };
-    // Probing the address takes seconds, which no test here is about.
-    config.takes_interface_address = Some(Source::Default);
+    // Probing the address takes a while, which no test here is about.
+    config.overrides.push(Override {
+        name: "remora.address_probe_count",
+        value: "0".to_owned(),
+        source: Source::Default,
+    });
     start(&config).expect("there is memory")
 }
 
