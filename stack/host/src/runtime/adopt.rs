@@ -340,8 +340,8 @@ impl Core {
         let record = self.handles.table.find_mut(name.handle).filter(|it| it.description == name.description)?;
         match record.state {
             HandleState::Parked { .. } | HandleState::Expected { .. } => {
-                // The one who made it may hold it until a child ends (system): nothing must be moved into it.
-                record.state = HandleState::Parked { owner: super::SlotId::NONE, armed: None };
+                // Nothing must be moved into it from here on.
+                record.state = HandleState::TAKEN_OVER;
             }
             HandleState::Pumped => return None,
         }

@@ -136,6 +136,11 @@ pub(super) enum HandleState {
     Pumped,
 }
 
+impl HandleState {
+    /// A member has taken it over. Its end is closed soon; the one who made it may hold it until a child ends (system).
+    pub(super) const TAKEN_OVER: Self = Self::Parked { owner: SlotId::NONE, armed: None };
+}
+
 /// What the family knows of a handle.
 #[derive(Debug)]
 pub(super) struct HandleRecord {
@@ -153,6 +158,13 @@ pub(super) struct HandleRecord {
     pub(super) draining: bool,
     /// Who has it is not the process that made it: of one that tells nobody of its end, it is looked at now and then.
     pub(super) wanders: bool,
+}
+
+impl HandleRecord {
+    /// A member has it already, without a byte moved: see `adopt`.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.state == HandleState::TAKEN_OVER
+    }
 }
 
 /// All handles of a family.
@@ -340,7 +352,8 @@ impl Core {
 
     fn start_handle(&mut self, handle: HandleId, expect: Expect, now: Instant) {
         let Some(record) = self.handles.table.find_mut(handle) else { return };
-        if record.state == HandleState::Pumped {
+        // Whoever was sent it may be faster than the sender: what has been taken over must not be moved into the handle.
+        if record.state == HandleState::Pumped || record.is_taken_over() {
             return;
         }
         match expect {

@@ -478,6 +478,7 @@ impl Stream<'_> {
     /// What the program has written goes to the stack, as far as it has room.
     fn carry_output(&mut self, seen: i16) -> Turn {
         if self.line.output_over {
+            self.core.handle_is_drained(self.line.handle);
             return Turn::Rests;
         }
         for _ in 0..TURN {
