@@ -1,0 +1,457 @@
+/* The driver of the differential harness: starts an executor and a peer on each side, gives both executors the same
+ * sequences, compares the transcripts line by line, repeats what differs with pauses, cuts it down to the shortest
+ * sequence that still differs, and forgives what exceptions.txt names.
+ *
+ *   differential table [KIND]             every call of the catalogue in every state
+ *   differential random SEQUENCES SEED    sequences of calls at random
+ *   differential one "SEQUENCE"           both transcripts of one sequence
+ *
+ * The sides come from the environment: KERNEL_OURS and KERNEL_PEER, REMORA_OURS and REMORA_PEER name network namespaces,
+ * REMORA_LIB is the library. The calls themselves are left to execute.c and operations.c, the tables to catalogue.c. */
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "differential.h"
+
+enum { MOST_OPERATIONS = 64, MOST_FINDINGS = 4096, PATIENCE_MS = 15000, MOST_EXCEPTIONS = 256 };
+
+/* ---- sides ---- */
+
+struct side {
+    const char *name;
+    bool preload;
+    int fd;
+    pid_t executor, peer;
+    char transcript[TRANSCRIPT_SIZE];
+};
+
+static struct side kernel = {.name = "KERNEL", .preload = false, .fd = -1};
+static struct side remora = {.name = "REMORA", .preload = true, .fd = -1};
+static const char *program;
+
+static void enter(const char *side, const char *place)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s_%s", side, place);
+    const char *namespace = getenv(path);
+    if (namespace == NULL) {
+        fprintf(stderr, "differential: %s is not set\n", path);
+        _exit(2);
+    }
+    snprintf(path, sizeof path, "/run/netns/%s", namespace);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWNET) != 0) {
+        fprintf(stderr, "differential: %s: %s\n", path, strerror(errno));
+        _exit(2);
+    }
+    close(fd);
+}
+
+static pid_t start_part(const struct side *side, const char *role, int driver, int peer)
+{
+    pid_t child = fork();
+    if (child != 0)
+        return child;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    enter(side->name, strcmp(role, "peer") == 0 ? "PEER" : "OURS");
+    /* Above the numbers of the sockets under test; the copies are not close-on-exec. */
+    if (driver >= 0)
+        dup2(driver, FD_DRIVER);
+    dup2(peer, FD_PEER);
+    if (side->preload && strcmp(role, "execute") == 0)
+        setenv("LD_PRELOAD", getenv("REMORA_LIB"), 1);
+    execl(program, program, role, (char *)NULL);
+    _exit(127);
+}
+
+static void start_side(struct side *side)
+{
+    int driver[2], peer[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, driver) != 0 ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, peer) != 0) {
+        perror("differential: socketpair");
+        exit(2);
+    }
+    side->peer = start_part(side, "peer", -1, peer[1]);
+    side->executor = start_part(side, "execute", driver[1], peer[0]);
+    close(driver[1]);
+    close(peer[0]);
+    close(peer[1]);
+    side->fd = driver[0];
+}
+
+static void stop_side(struct side *side)
+{
+    if (side->fd < 0)
+        return;
+    close(side->fd);
+    side->fd = -1;
+    kill(side->executor, SIGKILL);
+    kill(side->peer, SIGKILL);
+    waitpid(side->executor, NULL, 0);
+    waitpid(side->peer, NULL, 0);
+}
+
+static void give(struct side *side, const char *message)
+{
+    if (side->fd < 0)
+        start_side(side);
+    if (send(side->fd, message, strlen(message), MSG_NOSIGNAL) < 0)
+        fprintf(stderr, "differential: %s: send: %s\n", side->name, strerror(errno));
+}
+
+static void take(struct side *side)
+{
+    struct pollfd entry = {side->fd, POLLIN, 0};
+    ssize_t length = poll(&entry, 1, PATIENCE_MS) == 1 ? recv(side->fd, side->transcript, TRANSCRIPT_SIZE - 1, 0) : -2;
+    if (length > 0) {
+        side->transcript[length] = 0;
+        return;
+    }
+    int status = 0;
+    if (length != -2)
+        waitpid(side->executor, &status, WNOHANG);
+    snprintf(side->transcript, TRANSCRIPT_SIZE, "the executor %s (status %x)\n", length == -2 ? "hangs" : "ended", status);
+    stop_side(side);
+}
+
+static unsigned long runs;
+
+/* Gives the sequence to both sides; true when the transcripts are equal. */
+static bool run(const char *sequence, bool slow)
+{
+    char message[SEQUENCE_SIZE];
+    int port = PORT_FIRST + (int)(runs++ % PORT_COUNT);
+    snprintf(message, sizeof message, "%d;%s%s", port, slow ? "slow;" : "", sequence);
+    give(&kernel, message);
+    give(&remora, message);
+    take(&kernel);
+    take(&remora);
+    return strcmp(kernel.transcript, remora.transcript) == 0;
+}
+
+/* ---- exceptions ---- */
+
+struct exception {
+    char sequence[256], theirs[256], ours[256];
+    unsigned long used;
+};
+
+static struct exception exceptions[MOST_EXCEPTIONS];
+static size_t exception_count;
+
+static char *trim(char *text)
+{
+    while (*text == ' ')
+        text++;
+    for (size_t length = strlen(text); length > 0 && (text[length - 1] == ' ' || text[length - 1] == '\n');)
+        text[--length] = 0;
+    return text;
+}
+
+/* A line is: pattern of the operation | pattern of the kernel's answer | pattern of remora's answer | reason */
+static void read_exceptions(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[1024];
+    if (file == NULL)
+        return;
+    while (fgets(line, sizeof line, file) != NULL && exception_count < MOST_EXCEPTIONS) {
+        char *parts[4] = {0}, *rest = line;
+        if (line[0] == '#' || line[0] == '\n')
+            continue;
+        for (int i = 0; i < 4 && rest != NULL; i++)
+            parts[i] = strsep(&rest, "|");
+        if (parts[3] == NULL || *trim(parts[3]) == 0) {
+            fprintf(stderr, "differential: an exception without a reason: %s\n", line);
+            exit(2);
+        }
+        struct exception *exception = &exceptions[exception_count++];
+        snprintf(exception->sequence, sizeof exception->sequence, "%s", trim(parts[0]));
+        snprintf(exception->theirs, sizeof exception->theirs, "%s", trim(parts[1]));
+        snprintf(exception->ours, sizeof exception->ours, "%s", trim(parts[2]));
+    }
+    fclose(file);
+}
+
+/* The first line on which the transcripts differ, cut at "=>". */
+struct difference {
+    char operation[512], theirs[2048], ours[2048];
+};
+
+static void split_line(const char *line, char *operation, size_t room, char *answer, size_t answer_room)
+{
+    size_t length = strcspn(line, "\n");
+    const char *arrow = strstr(line, " => ");
+    const char *start = arrow != NULL && arrow < line + length ? arrow + 4 : line;
+    if (operation != NULL)
+        snprintf(operation, room, "%.*s", start == line ? 0 : (int)(arrow - line), line);
+    snprintf(answer, answer_room, "%.*s", (int)(line + length - start), start);
+}
+
+static void first_difference(struct difference *difference)
+{
+    const char *theirs = kernel.transcript, *ours = remora.transcript;
+    for (;;) {
+        size_t a = strcspn(theirs, "\n"), b = strcspn(ours, "\n");
+        if (a != b || memcmp(theirs, ours, a) != 0 || theirs[a] == 0 || ours[b] == 0)
+            break;
+        theirs += a + 1;
+        ours += b + 1;
+    }
+    split_line(theirs, difference->operation, sizeof difference->operation, difference->theirs, sizeof difference->theirs);
+    split_line(ours, NULL, 0, difference->ours, sizeof difference->ours);
+}
+
+static bool forgiven(const struct difference *difference)
+{
+    for (size_t i = 0; i < exception_count; i++)
+        if (fnmatch(exceptions[i].sequence, difference->operation, 0) == 0 &&
+            fnmatch(exceptions[i].theirs, difference->theirs, 0) == 0 &&
+            fnmatch(exceptions[i].ours, difference->ours, 0) == 0) {
+            exceptions[i].used++;
+            return true;
+        }
+    return false;
+}
+
+/* ---- judging ---- */
+
+static unsigned long sequences_run, differing, flaky;
+
+/* Differences that have been reported: the same one again is counted, not examined. */
+static struct {
+    uint64_t key;
+    unsigned long times;
+} findings[MOST_FINDINGS];
+static size_t finding_count;
+
+static uint64_t add_text(uint64_t key, const char *text)
+{
+    for (; *text != 0; text++)
+        key = (key ^ (unsigned char)*text) * 1099511628211u;
+    return (key ^ 0xff) * 1099511628211u;
+}
+
+static uint64_t key_of(const struct difference *difference)
+{
+    return add_text(add_text(add_text(14695981039346656037u, difference->operation), difference->theirs), difference->ours);
+}
+
+static bool is_known(const struct difference *difference)
+{
+    uint64_t key = key_of(difference);
+    for (size_t i = 0; i < finding_count; i++)
+        if (findings[i].key == key) {
+            findings[i].times++;
+            return true;
+        }
+    return false;
+}
+
+/* What differs in haste must differ with pauses too: time is not what is compared. */
+static bool really_differs(const char *sequence, struct difference *difference)
+{
+    if (run(sequence, false))
+        return false;
+    first_difference(difference);
+    if (forgiven(difference))
+        return false;
+    if (run(sequence, true)) {
+        flaky++;
+        return false;
+    }
+    first_difference(difference);
+    return !forgiven(difference);
+}
+
+/* Takes away one operation after the other for as long as the rest differs. */
+static void shrink(char *sequence)
+{
+    char best[SEQUENCE_SIZE], trial[SEQUENCE_SIZE], copy[SEQUENCE_SIZE];
+    struct difference difference;
+    snprintf(best, sizeof best, "%s", sequence);
+    for (bool shorter = true; shorter;) {
+        shorter = false;
+        for (int skip = MOST_OPERATIONS; skip >= 1; skip--) {
+            int index = 0;
+            bool skipped = false;
+            char *rest = copy, *part;
+            trial[0] = 0;
+            snprintf(copy, sizeof copy, "%s", best);
+            for (; (part = strsep(&rest, ";")) != NULL; index++) {
+                if (index == skip) {
+                    skipped = true;
+                    continue;
+                }
+                if (trial[0] != 0)
+                    strcat(trial, ";");
+                strcat(trial, part);
+            }
+            if (skipped && really_differs(trial, &difference)) {
+                snprintf(best, sizeof best, "%s", trial);
+                shorter = true;
+            }
+        }
+    }
+    strcpy(sequence, best);
+}
+
+static void report(const char *sequence, const struct difference *difference)
+{
+    if (finding_count < MOST_FINDINGS)
+        findings[finding_count++].key = key_of(difference);
+    printf("differs: %s\n    at:     %s\n    kernel: %s\n    remora: %s\n", sequence, difference->operation,
+           difference->theirs, difference->ours);
+    fflush(stdout);
+}
+
+static void judge(const char *sequence, bool cut)
+{
+    struct difference difference;
+    char shortest[SEQUENCE_SIZE];
+    sequences_run++;
+    if (run(sequence, false))
+        return;
+    first_difference(&difference);
+    if (forgiven(&difference))
+        return;
+    if (is_known(&difference)) {
+        differing++;
+        return;
+    }
+    if (!really_differs(sequence, &difference))
+        return;
+    differing++;
+    if (is_known(&difference))
+        return;
+    snprintf(shortest, sizeof shortest, "%s", sequence);
+    if (cut) {
+        shrink(shortest);
+        if (!really_differs(shortest, &difference) || is_known(&difference))
+            return;
+    }
+    report(shortest, &difference);
+}
+
+/* ---- modes ---- */
+
+static unsigned long (*cells)[4096];
+
+static void count_cell(size_t state, size_t call)
+{
+    if (cells == NULL)
+        cells = calloc(state_count, sizeof *cells);
+    if (call < 4096)
+        cells[state][call]++;
+}
+
+static void table(const char *kind)
+{
+    char sequence[SEQUENCE_SIZE];
+    for (size_t state = 0; state < state_count; state++) {
+        if (kind != NULL && strcmp(kind, states[state].kind) != 0)
+            continue;
+        /* A state that is not reached on both sides alike would show in each of its sequences. */
+        unsigned long before = differing;
+        judge(states[state].prefix, false);
+        if (differing > before)
+            continue;
+        size_t last = states[state].options ? call_count(states[state].kind) : plain_call_count(states[state].kind);
+        for (size_t call = 0; call < last; call++) {
+            snprintf(sequence, sizeof sequence, "%s;%s", states[state].prefix, call_text(states[state].kind, call));
+            count_cell(state, call);
+            judge(sequence, false);
+        }
+    }
+}
+
+/* xorshift64*: the same seed gives the same sequences everywhere. */
+static uint64_t random_state;
+
+static uint64_t draw(uint64_t below)
+{
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (random_state * 2685821657736338717u >> 16) % below;
+}
+
+static void at_random(unsigned long sequences, uint64_t seed)
+{
+    char sequence[SEQUENCE_SIZE];
+    for (unsigned long i = 0; i < sequences; i++) {
+        random_state = (seed + i) * 0x9e3779b97f4a7c15u | 1;
+        draw(2);
+        size_t state = draw(state_count);
+        const char *kind = states[state].kind;
+        size_t used = (size_t)snprintf(sequence, sizeof sequence, "%s", states[state].prefix);
+        for (uint64_t length = 1 + draw(8); length > 0; length--) {
+            size_t call = draw(call_count(kind));
+            count_cell(state, call);
+            used += (size_t)snprintf(sequence + used, sizeof sequence - used, ";%s", call_text(kind, call));
+        }
+        judge(sequence, true);
+    }
+}
+
+static void print_counts(void)
+{
+    for (size_t state = 0; state < state_count && cells != NULL; state++) {
+        unsigned long total = 0, least = -1ul;
+        for (size_t call = 0; call < call_count(states[state].kind); call++) {
+            total += cells[state][call];
+            if (cells[state][call] < least)
+                least = cells[state][call];
+        }
+        if (total > 0)
+            printf("# %-5s %-24s %5zu calls, %7lu times, the rarest %lu\n", states[state].kind, states[state].name,
+                   call_count(states[state].kind), total, least);
+    }
+    for (size_t i = 0; i < exception_count; i++)
+        if (exceptions[i].used > 0)
+            printf("# exception \"%s\": %lu\n", exceptions[i].sequence, exceptions[i].used);
+    printf("# %lu sequences, %lu differ in %zu ways, %lu differed in haste only\n", sequences_run, differing, finding_count,
+           flaky);
+}
+
+int main(int argc, char **argv)
+{
+    const char *mode = argc > 1 ? argv[1] : "";
+    if (strcmp(mode, "peer") == 0)
+        return peer_main();
+    if (strcmp(mode, "execute") == 0)
+        return execute_main();
+    program = "/proc/self/exe";
+    signal(SIGPIPE, SIG_IGN);
+    if (getenv("EXCEPTIONS") != NULL)
+        read_exceptions(getenv("EXCEPTIONS"));
+    if (strcmp(mode, "table") == 0) {
+        table(argc > 2 ? argv[2] : NULL);
+    } else if (strcmp(mode, "random") == 0 && argc == 4) {
+        at_random(strtoul(argv[2], NULL, 0), strtoull(argv[3], NULL, 0));
+    } else if (strcmp(mode, "one") == 0 && argc == 3) {
+        run(argv[2], true);
+        printf("kernel:\n%sremora:\n%s", kernel.transcript, remora.transcript);
+    } else {
+        fprintf(stderr, "usage: differential table [KIND] | random SEQUENCES SEED | one SEQUENCE\n");
+        return 2;
+    }
+    stop_side(&kernel);
+    stop_side(&remora);
+    print_counts();
+    return differing > 0;
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# The differential harness (c-tests/differential): the same sequences of socket calls on the
+# kernel and on remora, each with a peer in a laboratory of its own; what differs is printed.
+# shellcheck source=lab.sh source-path=SCRIPTDIR
+. "$(dirname "${BASH_SOURCE[0]}")/lab.sh"
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: scripts/differential.sh [--table [KIND]] [--sequences N] [--seed S] [--one "SEQUENCE"]
+
+  --table [KIND]   every call in every state of the sockets of one kind (tcp, udp, ping,
+                   raw) or of all; the default
+  --sequences N    N sequences at random, from --seed S (1); a difference is cut down to
+                   the shortest sequence that shows it
+  --one SEQUENCE   both transcripts of one sequence
+
+Counts per state come last. The status is 0 only without a difference that
+c-tests/differential/exceptions.txt does not name. OUT is where the program is built.
+TEXT
+}
+
+given=("$@")
+arguments=(table)
+sequences=
+seed=1
+while [ "$#" -gt 0 ]; do
+    case "$1" in
+    --table)
+        case "${2:-}" in
+        '' | --*) ;;
+        *)
+            arguments=(table "$2")
+            shift
+            ;;
+        esac
+        ;;
+    --sequences | --seed | --one)
+        if [ "$#" -lt 2 ]; then
+            usage >&2
+            exit 2
+        fi
+        case "$1" in
+        --sequences) sequences="$2" ;;
+        --seed) seed="$2" ;;
+        --one) arguments=(one "$2") ;;
+        esac
+        shift
+        ;;
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+if [ -n "$sequences" ]; then
+    arguments=(random "$sequences" "$seed")
+fi
+
+lab_enter "$0" "${given[@]}"
+OUT="${OUT:-${CARGO_TARGET_DIR:-$LAB_ROOT/target}/c-tests}"
+make -s -C "$LAB_ROOT/c-tests/differential" OUT="$OUT"
+lab_trap
+for LAB_MODE in kernel remora; do
+    LAB_ID="$LAB_MODE-$$"
+    lab_up
+    export "${LAB_MODE^^}_OURS=$LAB_OURS" "${LAB_MODE^^}_PEER=$LAB_PEER"
+    # Ping sockets are for everyone (both sides ask the namespace).
+    lab_sysctl "$LAB_OURS" "net.ipv4.ping_group_range=0 2147483647"
+done
+export EXCEPTIONS="$LAB_ROOT/c-tests/differential/exceptions.txt"
+export REMORA_LOG="${REMORA_LOG:-error}"
+status=0
+"$OUT/differential" "${arguments[@]}" &
+LAB_PIDS+=("$!")
+wait "$!" || status=$?
+exit "$status"
