@@ -2,6 +2,7 @@
 //! table load; a foreign one goes straight to libc); `message` rows too, and what a foreign one
 //! receives is looked through for sockets of ours; `call` rows by the call itself; `variadic` rows are variadic in C
 //! and take their optional word as a fixed argument, which is the same on x86_64 (System V) and arm64 (AAPCS64 Linux);
+//! `resolver` rows run with the name servers that `abi::resolver` says;
 //! `fork` and `vfork` rows tell the runtime; `image` rows start another image and are written out in `abi::exec`;
 //! `epoll` rows can be sent back from the kernel to wait again;
 //! `redhook` rows are the cold calls of fixed arity that never block, by way of the redhook crate.
@@ -14,8 +15,8 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use libc::{
-    FILE, epoll_event, fd_set, iovec, mmsghdr, msghdr, pollfd, sigaction as Action, sigset_t, sockaddr, timespec,
-    timeval,
+    FILE, addrinfo, epoll_event, fd_set, hostent, iovec, mmsghdr, msghdr, pollfd, sigaction as Action, sigset_t,
+    sockaddr, timespec, timeval,
 };
 
 use crate::abi::FromC;
@@ -110,6 +111,12 @@ macro_rules! entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
             abi::exec::$call($($argument),*)
+        }
+    };
+    (resolver $name:ident $call:ident ($($argument:ident : $kind:ty),*) -> $result:ty) => {
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
+            abi::resolver::$call($($argument),*)
         }
     };
     (epoll $name:ident $call:ident
@@ -304,6 +311,36 @@ hooks! {
         fn posix_spawn_file_actions_adddup2(actions: *mut c_void, fd: c_int, target: c_int) -> c_int;
         fn system(command: *const c_char) -> c_int;
         fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE | _IO_popen;
+    }
+    resolver {
+        fn getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo)
+            -> c_int;
+        fn getnameinfo(address: *const sockaddr, length: u32, host: *mut c_char, host_room: u32, service: *mut c_char,
+            service_room: u32, flags: c_int) -> c_int;
+        fn gethostbyname(name: *const c_char) -> *mut hostent;
+        fn gethostbyname2(name: *const c_char, family: c_int) -> *mut hostent;
+        fn gethostbyname_r(name: *const c_char, entry: *mut hostent, room: *mut c_char, size: usize,
+            result: *mut *mut hostent, error: *mut c_int) -> c_int;
+        fn gethostbyname2_r(name: *const c_char, family: c_int, entry: *mut hostent, room: *mut c_char, size: usize,
+            result: *mut *mut hostent, error: *mut c_int) -> c_int;
+        fn gethostbyaddr(address: *const c_void, length: u32, family: c_int) -> *mut hostent;
+        fn gethostbyaddr_r(address: *const c_void, length: u32, family: c_int, entry: *mut hostent, room: *mut c_char,
+            size: usize, result: *mut *mut hostent, error: *mut c_int) -> c_int;
+        fn res_query(name: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int
+            | __res_query;
+        fn res_search(name: *const c_char, class: c_int, kind: c_int, answer: *mut u8, room: c_int) -> c_int
+            | __res_search;
+        fn res_querydomain(name: *const c_char, domain: *const c_char, class: c_int, kind: c_int, answer: *mut u8,
+            room: c_int) -> c_int | __res_querydomain;
+        fn res_send(query: *const u8, length: c_int, answer: *mut u8, room: c_int) -> c_int | __res_send;
+        fn res_nquery(state: *mut c_void, name: *const c_char, class: c_int, kind: c_int, answer: *mut u8,
+            room: c_int) -> c_int | __res_nquery;
+        fn res_nsearch(state: *mut c_void, name: *const c_char, class: c_int, kind: c_int, answer: *mut u8,
+            room: c_int) -> c_int | __res_nsearch;
+        fn res_nquerydomain(state: *mut c_void, name: *const c_char, domain: *const c_char, class: c_int, kind: c_int,
+            answer: *mut u8, room: c_int) -> c_int | __res_nquerydomain;
+        fn res_nsend(state: *mut c_void, query: *const u8, length: c_int, answer: *mut u8, room: c_int) -> c_int
+            | __res_nsend;
     }
     call {
         fn syscall(number: i64, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> i64;

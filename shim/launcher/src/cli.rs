@@ -14,6 +14,8 @@ Environment (the flags of `remora run` set the same names; with LD_PRELOAD they 
   REMORA_MTU       largest IP packet, 68 to 65535 (the interface's)
   REMORA_DEVICE    packet, portable, unix:PATH, unix:@NAME or unix:fd:N (packet)
   REMORA_LOOPBACK  who serves 127.0.0.0/8: kernel or stack (kernel)
+  REMORA_DNS       who asks name servers: stack, kernel, or the servers a.b.c.d[:port],... that the
+                   stack is to ask instead of resolv.conf's (stack)
   REMORA_LOG       off, error, warn, info, debug or trace (warn)
   REMORA_LOG_FILE  file that the log is appended to (stderr)
   REMORA_PCAP      file that every frame is written to, in pcapng
@@ -25,8 +27,8 @@ Environment (the flags of `remora run` set the same names; with LD_PRELOAD they 
                    bind, listen, send), protocol (tcp, udp, icmp, raw), address, port, program
   REMORA_EXPLAIN   1: a line for each decision between kernel and stack
   REMORA_SUMMARY   1: a line at exit: how many sockets went to the kernel, and why
-  REMORA_CONFIG    TOML file with keys iface, addr, gateway, mac, mtu, device, loopback, log,
-                   log_file, pcap, strict, rules, explain, summary and a table [sysctl]; a
+  REMORA_CONFIG    TOML file with keys iface, addr, gateway, mac, mtu, device, loopback, dns,
+                   log, log_file, pcap, strict, rules, explain, summary and a table [sysctl]; a
                    variable wins over it
   REMORA_LIB       libremora.so, when it is not beside `remora` or in ../lib";
 
@@ -120,6 +122,9 @@ pub struct Network {
     /// Who serves 127.0.0.0/8: kernel or stack (REMORA_LOOPBACK)
     #[arg(long, value_name = "WHO")]
     pub loopback: Option<String>,
+    /// Who asks name servers: stack, kernel, or a.b.c.d[:port],... (REMORA_DNS)
+    #[arg(long, value_name = "SERVERS")]
+    pub dns: Option<String>,
     /// Set a sysctl of the stack; may be repeated (REMORA_SYSCTL)
     #[arg(long, value_name = "NAME=VALUE")]
     pub sysctl: Vec<String>,

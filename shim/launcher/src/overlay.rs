@@ -26,6 +26,7 @@ impl Overlay {
             log,
             log_file,
             loopback,
+            dns,
             sysctl,
             config,
             strict,
@@ -43,6 +44,7 @@ impl Overlay {
             ("REMORA_DEVICE", device),
             ("REMORA_LOG", log),
             ("REMORA_LOOPBACK", loopback),
+            ("REMORA_DNS", dns),
         ] {
             overlay.set.extend(value.as_ref().map(|value| (name, OsString::from(value))));
         }

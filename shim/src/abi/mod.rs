@@ -9,6 +9,7 @@ pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod process;
 pub(crate) mod received;
+pub(crate) mod resolver;
 pub(crate) mod seccomp;
 pub(crate) mod signal;
 pub(crate) mod stdio;

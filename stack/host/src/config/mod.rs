@@ -24,7 +24,7 @@ use std::path::PathBuf;
 pub use error::{ConfigError, Origin};
 pub use report::Row;
 pub use resolve::{CONGESTION_CONTROLS, InterfaceFacts, ProcSettings, System, settings_from_proc};
-pub use value::{Cidr, DeviceKind, Loopback, UnixLink};
+pub use value::{Cidr, DeviceKind, Loopback, Names, UnixLink};
 
 /// What a program sees that has no address configured.
 pub const NO_ADDRESS: &str = "no address configured, the program runs on the kernel's network: set \
@@ -108,6 +108,8 @@ pub struct Config {
     pub device: Value<DeviceKind>,
     /// Who serves 127.0.0.0/8.
     pub loopback: Value<Loopback>,
+    /// Who asks name servers for libc's resolver.
+    pub names: Value<Names>,
     /// What is logged.
     pub log: Value<LevelFilter>,
     /// Where the log goes instead of stderr.
@@ -144,6 +146,7 @@ impl Default for Config {
             mtu: None,
             device: Value::new(DeviceKind::Packet, Source::Default),
             loopback: Value::new(Loopback::Kernel, Source::Default),
+            names: Value::new(Names::Stack, Source::Default),
             log: Value::new(LevelFilter::Warn, Source::Default),
             log_file: None,
             pcap: None,
@@ -178,6 +181,7 @@ const VARIABLES: &[Variable] = &[
     Variable { name: "REMORA_MTU", key: "mtu", take: take_mtu },
     Variable { name: "REMORA_DEVICE", key: "device", take: take_device },
     Variable { name: "REMORA_LOOPBACK", key: "loopback", take: take_loopback },
+    Variable { name: "REMORA_DNS", key: "dns", take: take_names },
     Variable { name: "REMORA_LOG", key: "log", take: take_log },
     Variable { name: "REMORA_LOG_FILE", key: "log_file", take: take_log_file },
     Variable { name: "REMORA_PCAP", key: "pcap", take: take_pcap },
@@ -378,6 +382,11 @@ fn take_device(config: &mut Config, text: &str, source: Source) -> Result<(), St
 
 fn take_loopback(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
     config.loopback = Value::new(value::loopback(text)?, source);
+    Ok(())
+}
+
+fn take_names(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
+    config.names = Value::new(value::names(text)?, source);
     Ok(())
 }
 

@@ -234,13 +234,25 @@ fn the_file_knows_every_key() {
 }
 
 #[test]
+fn name_servers_are_stack_kernel_or_a_list() {
+    let names = |text| parse(&[("REMORA_DNS", text)]).map(|config| config.names.value);
+    assert_eq!(Config::default().names.value, Names::Stack);
+    assert_eq!(names("kernel").unwrap(), Names::Kernel);
+    assert_eq!(names("10.0.0.1,10.0.0.2:5353").unwrap().to_string(), "10.0.0.1,10.0.0.2:5353");
+    assert_eq!(names("10.0.0.1 10.0.0.2").unwrap().to_string(), "10.0.0.1,10.0.0.2");
+    for wrong in ["::1", "10.0.0", "10.0.0.1:0", "a", ",", "10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4"] {
+        assert!(names(wrong).unwrap_err().to_string().contains("stack, kernel or up to three a.b.c.d[:port]"));
+    }
+}
+
+#[test]
 fn faults_of_the_file_name_the_file_and_the_key() {
     let line = |text| file(text).unwrap_err().to_string();
     assert_eq!(line("mtu = 5"), "/etc/remora.toml: mtu = 5: allowed is a number of bytes from 68 to 65535");
     assert_eq!(
         line("interfce = 'x'"),
         "/etc/remora.toml: interfce: no such key: allowed are iface, addr, gateway, mac, mtu, device, loopback, \
-         log, log_file, pcap, strict, rules, explain, summary, sysctl"
+         dns, log, log_file, pcap, strict, rules, explain, summary, sysctl"
     );
     assert!(line("mtu = 1.5").contains("mtu = 1.5: allowed is a string"));
     assert!(line("sysctl = 3").contains("allowed is a table"));

@@ -3,7 +3,7 @@
 use log::LevelFilter;
 use remora_stack::interface::MacAddress;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::path::PathBuf;
 
 /// An IPv4 address with the length of its network's prefix.
@@ -130,6 +130,58 @@ impl fmt::Display for Loopback {
             Self::Kernel => "kernel",
             Self::Stack => "stack",
         })
+    }
+}
+
+/// Who asks name servers on behalf of libc's resolver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// The stack asks the servers of resolv.conf.
+    Stack,
+    /// The kernel does, as without the library.
+    Kernel,
+    /// The stack asks these servers instead, at most three.
+    Servers(Vec<SocketAddrV4>),
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stack => f.write_str("stack"),
+            Self::Kernel => f.write_str("kernel"),
+            Self::Servers(servers) => {
+                for (place, server) in servers.iter().enumerate() {
+                    let separator = if place == 0 { "" } else { "," };
+                    match server.port() {
+                        DNS_PORT => write!(f, "{separator}{}", server.ip())?,
+                        _ => write!(f, "{separator}{server}")?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Port of name servers (RFC 1035 §4.2).
+const DNS_PORT: u16 = 53;
+
+/// As many servers as struct __res_state has room for (MAXNS).
+const MOST_SERVERS: usize = 3;
+
+pub(super) fn names(text: &str) -> Result<Names, String> {
+    let server = |text: &str| {
+        let alone = text.parse().map(|address| SocketAddrV4::new(address, DNS_PORT));
+        alone.ok().or_else(|| text.parse().ok()).filter(|server| server.port() != 0)
+    };
+    let servers = || {
+        let parts = text.split([',', ' ', '\n']).filter(|part| !part.is_empty());
+        parts.map(server).collect::<Option<Vec<_>>>().filter(|all| (1..=MOST_SERVERS).contains(&all.len()))
+    };
+    match text {
+        "stack" => Ok(Names::Stack),
+        "kernel" => Ok(Names::Kernel),
+        _ => servers().map(Names::Servers).ok_or_else(|| "stack, kernel or up to three a.b.c.d[:port]".to_owned()),
     }
 }
 

@@ -8,6 +8,7 @@ use super::handle::Handles;
 use super::member::{Member, SlotId};
 use super::owner::Due;
 use super::registry::Registry;
+use super::relay::RelayRecord;
 use super::wait::{BELLS, KEEPER_BELL, Sleeper, SpinHistory};
 use super::{FamilyStatistics, Runtime};
 use crate::config::Config;
@@ -269,6 +270,8 @@ pub struct Core {
     pub(super) members: Vec<Member>,
     pub(super) registry: Registry,
     pub(super) handles: Handles,
+    /// Name relays.
+    pub(super) relays: Vec<RelayRecord>,
     /// How many descriptions are raw sockets, which want frames of all protocols.
     pub(super) raw_sockets: usize,
     /// When frames were last asked for.
@@ -320,6 +323,7 @@ impl Core {
             members: Vec::new(),
             registry: Registry::new(config.settings.ip_local_port_range),
             handles: Handles::new(),
+            relays: Vec::new(),
             raw_sockets: 0,
             received_at: None,
             looked_around: None,

@@ -18,6 +18,7 @@ use crate::sys::lock::Life;
 use crate::sys::shared::{KeeperRegion, Shared, shed};
 use crate::sys::{Errno, Fd, call};
 use remora_stack::time::Instant;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub(super) enum Phase {
     Resting,
 }
 
-/// What members tell the keeper, each with one descriptor.
+/// What members tell the keeper, each with one descriptor or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     /// The far end of a lifeline.
@@ -63,6 +64,8 @@ pub(super) enum Message {
     Device(i32),
     /// The keeper's end of a handle, or for one that has none the process that made it.
     Handle(HandleId),
+    /// The two sockets of a name relay, for this server.
+    Relay(SocketAddrV4),
 }
 
 /// Bytes of a message: kind and argument.
@@ -75,6 +78,7 @@ impl Message {
             Self::Claim(claim) => (2, u64::from(claim.pack())),
             Self::Device(number) => (3, u64::from(number as u32)),
             Self::Handle(handle) => (4, handle.pack()),
+            Self::Relay(server) => (5, u64::from(server.ip().to_bits()) << 16 | u64::from(server.port())),
         };
         let mut bytes = [0; MESSAGE];
         bytes[..4].copy_from_slice(&kind.to_ne_bytes());
@@ -90,6 +94,7 @@ impl Message {
             2 => Some(Self::Claim(Claim::unpack(argument as u32))),
             3 => Some(Self::Device(argument as i32)),
             4 => Some(Self::Handle(HandleId::unpack(argument))),
+            5 => Some(Self::Relay(SocketAddrV4::new(Ipv4Addr::from_bits((argument >> 16) as u32), argument as u16))),
             _ => None,
         }
     }
@@ -380,12 +385,18 @@ impl Keeper {
             if length == 0 && count == 0 {
                 return;
             }
-            let (first, rest) = passed.split_at(count.min(1));
-            for extra in rest.iter().take(count.saturating_sub(1)) {
+            let message = Message::decode(bytes).filter(|_| length == MESSAGE);
+            let wanted = if matches!(message, Some(Message::Relay(_))) { 2 } else { 1 };
+            let (first, rest) = passed.split_at(count.min(wanted));
+            for extra in rest.iter().take(count.saturating_sub(wanted)) {
                 let _ = call::close(*extra);
             }
             let Some(fd) = first.first().copied() else { continue };
-            match Message::decode(bytes).filter(|_| length == MESSAGE) {
+            match message {
+                Some(Message::Relay(server)) => match first.get(1) {
+                    Some(connections) => self.pump.take_relay(server, fd, *connections),
+                    None => drop(call::close(fd)),
+                },
                 Some(Message::Join(slot)) => {
                     self.has_seen_members = true;
                     self.lifelines.push((slot, fd));

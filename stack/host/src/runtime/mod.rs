@@ -4,7 +4,7 @@
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
 //! `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
 //! `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
-//! `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
+//! `relay` carries the queries of libc's resolver, `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
 //! program and signals are the shim's.
 
 mod adopt;
@@ -19,6 +19,7 @@ mod member;
 mod owner;
 mod pump;
 mod registry;
+mod relay;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ mod datagrams;
 
 use super::handle::{HandleId, HandleKind, HandleRecord, HandleState, handle_address};
 use super::member::SlotId;
+use super::relay::{Flow, Relay};
 use super::{Core, DescriptionId, Open};
 use crate::sys::{Errno, Fd, call};
 use datagrams::{Peer, Served};
@@ -87,13 +88,18 @@ pub(super) struct Pump {
     /// Senders of datagrams, for handles without a peer.
     peers: Vec<Peer>,
     /// One piece on its way.
-    piece: Vec<u8>,
+    pub(super) piece: Vec<u8>,
+    /// Name relays and their clients.
+    pub(super) relays: Vec<Relay>,
+    pub(super) flows: Vec<Flow>,
+    /// A query on its way.
+    pub(super) query: Vec<u8>,
 }
 
 /// Room for one piece.
-struct Piece<'a> {
-    bytes: &'a mut [u8],
-    length: usize,
+pub(super) struct Piece<'a> {
+    pub(super) bytes: &'a mut [u8],
+    pub(super) length: usize,
 }
 
 impl Sink for Piece<'_> {
@@ -135,7 +141,15 @@ fn events_of(fd: Fd) -> i16 {
 
 impl Pump {
     pub(super) const fn new() -> Self {
-        Self { set: Fd::NONE, lines: Vec::new(), peers: Vec::new(), piece: Vec::new() }
+        Self {
+            set: Fd::NONE,
+            lines: Vec::new(),
+            peers: Vec::new(),
+            piece: Vec::new(),
+            relays: Vec::new(),
+            flows: Vec::new(),
+            query: Vec::new(),
+        }
     }
 
     /// What to watch for input beside the rest; none while there are no handles.
@@ -155,7 +169,8 @@ impl Pump {
         self.add(handle, far, kept);
     }
 
-    fn add(&mut self, handle: HandleId, far: Fd, kept: usize) {
+    /// Makes what serving needs.
+    pub(super) fn prepare(&mut self) {
         if !self.set.is_some() {
             let made = call::epoll_create(libc::EPOLL_CLOEXEC);
             self.set = made.and_then(|fd| call::raise_high(fd, 3)).unwrap_or(Fd::NONE);
@@ -163,6 +178,10 @@ impl Pump {
         if self.piece.is_empty() {
             self.piece.resize(CHUNK, 0);
         }
+    }
+
+    pub(super) fn add(&mut self, handle: HandleId, far: Fd, kept: usize) {
+        self.prepare();
         self.watch(handle, far);
         self.lines.push(Line {
             handle,
@@ -177,7 +196,7 @@ impl Pump {
     }
 
     /// Has the line of a handle served when something happens to a descriptor.
-    fn watch(&self, handle: HandleId, fd: Fd) {
+    pub(super) fn watch(&self, handle: HandleId, fd: Fd) {
         let events = libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
         let mut event = libc::epoll_event { events: events as u32, u64: handle.pack() };
         let _ = call::epoll_ctl(self.set, libc::EPOLL_CTL_ADD, fd, Some(&mut event));
@@ -191,6 +210,10 @@ impl Pump {
                 let handle = HandleId::unpack(event.u64);
                 if let Some(line) = self.lines.iter_mut().find(|line| line.handle == handle) {
                     line.ready = true;
+                } else if handle.generation == 0
+                    && let Some(relay) = self.relays.get_mut(handle.index as usize)
+                {
+                    relay.ready = true;
                 }
             }
             if count < EVENTS {
@@ -201,7 +224,7 @@ impl Pump {
 
     /// Whether there is anything to serve.
     pub(super) const fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.lines.is_empty() && self.relays.is_empty()
     }
 
     /// Moves what can be moved; says when to come again without being told. Runs under the lock: the system calls that it
@@ -215,11 +238,13 @@ impl Pump {
             }
             if let Some(line) = self.lines.iter_mut().find(|line| line.handle == *handle) {
                 line.ready = true;
+            } else if let Some(flow) = self.flows.iter_mut().find(|flow| flow.handle == *handle) {
+                flow.ready = true;
             }
         }
         // The vector is the arena's.
         drop(due);
-        let mut next = expected;
+        let mut next = [expected, self.run_relays(core, open, now)].into_iter().flatten().min();
         let mut index = 0;
         while let Some(line) = self.lines.get_mut(index) {
             let is_time = line.look.is_some_and(|look| look <= now);
