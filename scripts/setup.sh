@@ -58,6 +58,10 @@ tools=(
     dig:bind9-dnsutils
     host:bind9-host
     iperf3:iperf3
+    traceroute.db:traceroute
+    inetutils-traceroute:inetutils-traceroute
+    inetutils-telnet:inetutils-telnet
+    ncat:ncat
     node:nodejs
     perl:perl
     ruby:ruby
