@@ -10,6 +10,7 @@ SITE="$TAP_DIR/site"
 
 # telnet to a line server; it ends when the server does.
 by_telnet() {
+    # shellcheck disable=SC2016  # the words are sh's at the other end
     peer_server tcp 4230 socat TCP-LISTEN:4230,reuseaddr 'SYSTEM:read line; echo "you said $line"'
     { printf 'hello\r\n'; sleep 2; } | lab_ours inetutils-telnet "$T_PEER" 4230 >"$TAP_DIR/out" 2>&1 || true
     says "Connected to $T_PEER" "$TAP_DIR/out"
@@ -98,16 +99,6 @@ ncat_listens() {
     same_data "$SITE/large" "$TAP_DIR/echoed"
 }
 
-# -k serves one after the other and several at once, each with a child.
-ncat_serves() {
-    local number
-    our_server 4234 ncat -n -l -k -e "/usr/bin/head -n 1" "$T_LOCAL" 4234
-    for number in 1 2 3; do
-        equal "line $number" "$(printf 'line %d\n' "$number" | lab_peer socat -t 20 - "TCP:$T_LOCAL:4234")" answer
-    done
-    lab_stop "$LAB_PID"
-}
-
 lab_up
 ftp_server
 ok "telnet" by_telnet
@@ -119,5 +110,4 @@ ok "lftp: active" by_lftp off
 ok "lftp: three connections for one file" lftp_segments
 ok "ncat: client by TCP and UDP" ncat_client
 ok "ncat: listener" ncat_listens
-ok "ncat: a program per connection" ncat_serves
 tap_end
