@@ -233,7 +233,8 @@ macro_rules! by_name {
 
 macro_rules! by_thread {
     ($($name:ident($($argument:ident : $kind:ty),*) -> $result:ty;)*) => {
-        $(pub(crate) fn $name($($argument: $kind),*) -> $result {
+        $(#[allow(clippy::too_many_arguments, reason = "C's prototype")]
+        pub(crate) fn $name($($argument: $kind),*) -> $result {
             // SAFETY: the caller's own arguments, to the function that it meant to call.
             through(State::own, || unsafe { (real::$name.get())($($argument),*) })
         })*

@@ -49,13 +49,8 @@ pub(crate) fn instead_of(known: &Servers) -> Option<Servers> {
     };
     let runtime = runtime::start(settings.config()).ok()?;
     let mut up = None;
-    let servers: Servers = wanted
-        .iter()
-        .map(|server| match server {
-            Some(server) => Some(instead_of_one(settings, runtime, *server, &mut up)),
-            None => None,
-        })
-        .collect();
+    let servers: Servers =
+        wanted.iter().map(|server| server.map(|server| instead_of_one(settings, runtime, server, &mut up))).collect();
     (servers != *known).then_some(servers)
 }
 
