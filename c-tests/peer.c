@@ -8,6 +8,7 @@
  *   FASTOPEN ip port n    opens a connection with n bytes of the pattern in MSG_FASTOPEN's sendto; OK slot port
  *   MANY ip port k        opens k connections; OK k
  *   LISTEN [rcvbuf]       listens on a free port; OK port
+ *   KEY [key]             signs (TCP_MD5SIG) what is opened from now on with CONNECT and LISTEN; none: no more
  *   ACCEPT                takes a connection from that listener, makes it current; OK slot port
  *   UNLISTEN              closes the listener
  *   USE slot              makes another connection current
@@ -207,6 +208,8 @@ struct puppet {
     int listener;
     int current;
     int used;
+    /* Key of TCP_MD5SIG for what is opened from now on. */
+    char key[81];
     int slot[SLOTS];
     uint64_t sent[SLOTS];
     uint64_t received[SLOTS];
@@ -242,6 +245,17 @@ static struct answer keep(struct puppet *puppet, int fd)
     return done(puppet->current, ntohs(address.sin_port));
 }
 
+/* Signs towards everybody. */
+static bool set_key(int fd, const char *key)
+{
+    struct tcp_md5sig signature = {.tcpm_flags = TCP_MD5SIG_FLAG_PREFIX, .tcpm_keylen = (unsigned short)strlen(key)};
+    if (key[0] == 0)
+        return true;
+    signature.tcpm_addr.ss_family = AF_INET;
+    memcpy(signature.tcpm_key, key, strlen(key));
+    return setsockopt(fd, IPPROTO_TCP, TCP_MD5SIG_EXT, &signature, sizeof signature) == 0;
+}
+
 static struct answer open_connection(struct puppet *puppet, const char *ip, int port)
 {
     struct sockaddr_in address = any_address(port);
@@ -251,7 +265,7 @@ static struct answer open_connection(struct puppet *puppet, const char *ip, int 
         return failed(EINVAL);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+    if (!set_key(fd, puppet->key) || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         int error = errno;
         close(fd);
         return failed(error);
@@ -436,10 +450,15 @@ static struct answer obey(struct puppet *puppet, const char *line)
         if (puppet->listener >= 0)
             close(puppet->listener);
         puppet->listener = listen_on(0, (int)number);
-        if (puppet->listener < 0)
+        if (puppet->listener < 0 || !set_key(puppet->listener, puppet->key))
             return failed(errno);
         getsockname(puppet->listener, (struct sockaddr *)&address, &length);
         return done(ntohs(address.sin_port), 0);
+    }
+    if (strcmp(verb, "KEY") == 0) {
+        puppet->key[0] = 0;
+        sscanf(line, "%*s %80s", puppet->key);
+        return done(0, 0);
     }
     if (strcmp(verb, "ACCEPT") == 0)
         return puppet->listener < 0 ? failed(EBADF) : accept_connection(puppet);

@@ -160,6 +160,7 @@ pub(crate) const fn option(error: OptionError) -> Errno {
         OptionError::TooBig => libc::EFBIG,
         OptionError::NotFound => libc::ENOENT,
         OptionError::NotSupported => libc::EOPNOTSUPP,
+        OptionError::OptionMemory => libc::ENOMEM,
         OptionError::NoMemory => libc::ENOBUFS,
     })
 }

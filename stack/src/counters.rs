@@ -86,7 +86,8 @@ counters! {
         tcp_syn_retrans = "TCPSynRetrans"; tcp_orig_data_sent = "TCPOrigDataSent"; tcp_ack_skipped_syn_recv = "TCPACKSkippedSynRecv";
         tcp_ack_skipped_paws = "TCPACKSkippedPAWS"; tcp_ack_skipped_seq = "TCPACKSkippedSeq";
         tcp_ack_skipped_fin_wait2 = "TCPACKSkippedFinWait2"; tcp_ack_skipped_time_wait = "TCPACKSkippedTimeWait";
-        tcp_ack_skipped_challenge = "TCPACKSkippedChallenge"; tcp_win_probe = "TCPWinProbe"; tcp_keep_alive = "TCPKeepAlive";
+        tcp_ack_skipped_challenge = "TCPACKSkippedChallenge"; tcp_win_probe = "TCPWinProbe";
+        tcp_md5_not_found = "TCPMD5NotFound"; tcp_md5_unexpected = "TCPMD5Unexpected"; tcp_md5_failure = "TCPMD5Failure"; tcp_keep_alive = "TCPKeepAlive";
         tcp_mtup_fail = "TCPMTUPFail"; tcp_mtup_success = "TCPMTUPSuccess"; tcp_delivered = "TCPDelivered";
         tcp_hystart_train_detect = "TCPHystartTrainDetect"; tcp_hystart_train_cwnd = "TCPHystartTrainCwnd";
         tcp_hystart_delay_detect = "TCPHystartDelayDetect"; tcp_hystart_delay_cwnd = "TCPHystartDelayCwnd";

@@ -1,13 +1,13 @@
 //! getsockopt and setsockopt: (level, name, bytes) to typed options and back, with Linux's rules for short lengths.
 //! An option that the stack does not have answers ENOPROTOOPT; none is taken and forgotten.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::kept::Kept;
-use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SignatureKey, SocketOptions};
 use remora_stack::socket::protocol::{AddressFamily, SocketId, SocketType};
 use remora_stack::stack::Stack;
 use smallvec::SmallVec;
@@ -43,8 +43,15 @@ const TCP_REPAIR_QUEUE: i32 = 20;
 const TCP_QUEUE_SEQ: i32 = 21;
 const TCP_REPAIR_OPTIONS: i32 = 22;
 const TCP_REPAIR_WINDOW: i32 = 29;
+const TCP_MD5SIG_EXT: i32 = 32;
+/// Flags of TCP_MD5SIG_EXT (linux/tcp.h).
+const SIGNATURE_PREFIX: u8 = 1;
+const SIGNATURE_INTERFACE: u8 = 2;
+/// Size of Linux's `struct tcp_md5sig`, and its longest key.
+const SIGNATURE_SIZE: usize = 216;
+const SIGNATURE_LONGEST_KEY: usize = 80;
 /// Longest value that is read: longer ones are cut, as names are, or have a fixed size anyway.
-const LONGEST: usize = 64;
+const LONGEST: usize = 256;
 
 pub(super) type Bytes = SmallVec<[u8; 256]>;
 
@@ -192,6 +199,9 @@ fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) 
         libc::IPPROTO_UDP => option_rows::set_udp(name, given).map(Some),
         libc::IPPROTO_IP => set_ip(handle, name, given).map(Some),
         libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => set_ipv6(handle, name, given).map(Some),
+        libc::IPPROTO_TCP if handle.is_stream() && matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT) => {
+            signature_key(handle, name, given).map(Some)
+        }
         libc::IPPROTO_TCP if handle.is_stream() => set_tcp(name, given).map(Some),
         // SOL_RAW, option ICMP_FILTER.
         libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => set_icmp_filter(runtime, handle, given),
@@ -359,6 +369,38 @@ fn repair_window(given: &Given) -> Result<[u32; 5], Errno> {
         }
     }
     Ok(window)
+}
+
+/// A struct tcp_md5sig: sockaddr_storage, flags, prefix length, key length (2 bytes), interface, key
+/// (`tcp_v4_parse_md5_keys`, `tcp_v6_parse_md5_keys`).
+fn signature_key(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
+    let bytes = given.bytes(SIGNATURE_SIZE)?;
+    let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    let family = i32::from(u16::from_ne_bytes([byte(0), byte(1)]));
+    let address = match handle.family {
+        AddressFamily::Inet if family == libc::AF_INET => IpAddr::V4(Ipv4Addr::new(byte(4), byte(5), byte(6), byte(7))),
+        AddressFamily::Inet6 if family == libc::AF_INET6 => {
+            let octets: [u8; 16] = std::array::from_fn(|place| byte(8 + place));
+            let address = Ipv6Addr::from(octets);
+            address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
+        }
+        _ => return Err(INVALID),
+    };
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let (flags, extended) = (byte(128), name == TCP_MD5SIG_EXT);
+    let prefix = if extended && flags & SIGNATURE_PREFIX != 0 { byte(129) } else { longest };
+    let interface = u32::from_ne_bytes([byte(132), byte(133), byte(134), byte(135)]);
+    // Only an L3 master device may be named, and there is none here.
+    if prefix > longest || (extended && flags & SIGNATURE_INTERFACE != 0 && interface != 0) {
+        return Err(INVALID);
+    }
+    let length = usize::from(u16::from_ne_bytes([byte(130), byte(131)]));
+    if length > SIGNATURE_LONGEST_KEY {
+        return Err(INVALID);
+    }
+    let key = bytes.get(136..136 + length).ok_or(INVALID)?.to_vec();
+    let default_domain = flags & SIGNATURE_INTERFACE != 0;
+    Ok(SetOption::SignatureKey(SignatureKey { address, prefix, default_domain, key }))
 }
 
 fn set_tcp(name: i32, given: &Given) -> Result<SetOption, Errno> {

@@ -242,6 +242,8 @@ pub enum OptionError {
     NotFound,
     /// EOPNOTSUPP.
     NotSupported,
+    /// ENOMEM: no more fits in net.core.optmem_max.
+    OptionMemory,
     /// ENOBUFS.
     NoMemory,
 }

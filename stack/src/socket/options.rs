@@ -87,6 +87,26 @@ pub struct SocketOptions {
     pub kept: KeptOptions,
 }
 
+/// A key of TCP_MD5SIG; one of no bytes deletes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SignatureKey {
+    /// The peer, or the first of its prefix.
+    pub address: IpAddr,
+    /// How many of its bits count.
+    pub prefix: u8,
+    /// TCP_MD5SIG_FLAG_IFINDEX was given, with no L3 master device: another key than one without the flag.
+    pub default_domain: bool,
+    /// Up to 80 bytes.
+    pub key: Vec<u8>,
+}
+
+impl core::fmt::Debug for SignatureKey {
+    /// Without the secret.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SignatureKey({}/{}, {} bytes)", self.address, self.prefix, self.key.len())
+    }
+}
+
 /// One option with its new value (setsockopt).
 #[derive(Clone, Debug, PartialEq)]
 pub enum SetOption {
@@ -216,6 +236,8 @@ pub enum SetOption {
     FastOpenNoCookie(bool),
     /// TCP_FASTOPEN_KEY: 16 bytes, or 32 with a key that is still taken.
     FastOpenKey(Vec<u8>),
+    /// TCP_MD5SIG and TCP_MD5SIG_EXT.
+    SignatureKey(SignatureKey),
     /// ICMP_FILTER on a raw socket: bit set = blocked.
     IcmpFilter(u32),
     /// IP_HDRINCL.

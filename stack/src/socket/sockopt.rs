@@ -113,6 +113,7 @@ pub fn set_common(
         | SetOption::Inq(_)
         | SetOption::FastOpenNoCookie(_)
         | SetOption::FastOpenKey(_)
+        | SetOption::SignatureKey(_)
         | SetOption::IcmpFilter(_)
         | SetOption::HeaderIncluded(_) => return Ok(Outcome::NotCommon),
     }

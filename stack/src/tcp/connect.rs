@@ -110,7 +110,8 @@ impl Sock {
         self.high_seq = self.iss;
         self.snd_wnd = 0;
         self.max_window = 0;
-        self.timestamps = net.settings.tcp_timestamps != 0;
+        // They would leave no room for SACK beside a signature (`tcp_syn_options`).
+        self.timestamps = net.settings.tcp_timestamps != 0 && !self.is_signed();
         self.timestamp_offset = isn::timestamp_offset(net.random, net.settings, &self.tuple);
         self.sack = net.settings.tcp_sack;
         self.window_scaling = net.settings.tcp_window_scaling;

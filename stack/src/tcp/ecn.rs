@@ -151,7 +151,7 @@ impl Sock {
             route: self.route,
             ttl: self.options.ttl,
             tos: (self.options.tos & !MASK) | CAPABLE,
-            header: header.emit(),
+            header: self.sign(header),
             purpose: Purpose::Own,
             identified: true,
         };

@@ -11,6 +11,8 @@ pub const BASE_LENGTH: usize = 20;
 pub const LONGEST: usize = 60;
 /// Bytes that the timestamps option takes with its padding (TCPOLEN_TSTAMP_ALIGNED).
 pub const TIMESTAMPS_LENGTH: u16 = 12;
+/// Bytes that the MD5 signature takes with its padding (TCPOLEN_MD5SIG_ALIGNED).
+pub const SIGNATURE_LENGTH: u16 = 20;
 /// Most SACK blocks that fit in 40 bytes of options.
 pub const MOST_SACK_BLOCKS: usize = 4;
 /// TCP_FASTOPEN_COOKIE_MAX.
@@ -154,6 +156,8 @@ pub struct Options {
     pub sack: SackBlocks,
     /// Fast Open cookie (only looked at in a SYN); an empty one asks for one.
     pub fast_open: Option<Cookie>,
+    /// MD5 signature (RFC 2385).
+    pub signature: Option<[u8; 16]>,
 }
 
 /// What a TCP header says.
@@ -245,6 +249,10 @@ impl Header {
         out.push(&[0, 0]);
         out.push(&self.urgent.to_be_bytes());
         let options = &self.options;
+        if let Some(signature) = options.signature {
+            out.push(&[1, 1, 19, 18]);
+            out.push(&signature);
+        }
         if let Some(mss) = options.mss {
             out.push(&[2, 4]);
             out.push(&mss.to_be_bytes());
@@ -259,16 +267,21 @@ impl Header {
         if let Some(shift) = options.window_scale {
             out.push(&[1, 3, 3, shift]);
         }
-        if !options.sack.is_empty() {
-            let room = (LONGEST - out.len).saturating_sub(4) / 8;
-            let count = options.sack.len().min(room);
+        let room = (LONGEST - out.len).saturating_sub(4) / 8;
+        let count = options.sack.len().min(room);
+        // Timestamps and a signature leave no room for a block.
+        if count > 0 {
             out.push(&[1, 1, 5, u8::try_from(2 + 8 * count).unwrap_or(2)]);
             for block in options.sack.as_slice().iter().take(count) {
                 out.push(&block.start.0.to_be_bytes());
                 out.push(&block.end.0.to_be_bytes());
             }
         }
-        if let Some(cookie) = options.fast_open {
+        let fits = |cookie: &Cookie| {
+            let length = if cookie.experimental { 4 } else { 2 } + cookie.as_slice().len();
+            length.next_multiple_of(4) <= LONGEST - out.len
+        };
+        if let Some(cookie) = options.fast_open.filter(fits) {
             let length = u8::try_from(cookie.as_slice().len()).unwrap_or(0);
             if cookie.experimental {
                 out.push(&[254, 4 + length, 0xf9, 0x89]);
@@ -312,6 +325,7 @@ fn parse_options(mut rest: &[u8], syn: bool) -> (Options, bool) {
             (254, 4..) if syn && option.get(2..4) == Some(&[0xf9, 0x89]) => {
                 options.fast_open = option.get(4..).and_then(|bytes| Cookie::parse(bytes, true));
             }
+            (19, 18) => options.signature = option.get(2..).and_then(|bytes| bytes.first_chunk().copied()),
             (8, 10) => {
                 if let (Some(value), Some(echo)) = (word32(option, 2), word32(option, 6)) {
                     options.timestamps = Some(Timestamps { value, echo });
@@ -381,6 +395,7 @@ mod tests {
                 timestamps: Some(Timestamps { value: 5, echo: 0 }),
                 sack: SackBlocks::default(),
                 fast_open: None,
+                signature: None,
             },
         }
     }

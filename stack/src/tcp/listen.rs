@@ -18,7 +18,7 @@ use super::sock::{DEFAULT_MSS, Sock};
 use super::state::State;
 use super::timer::TimerKey;
 use super::window::Initial;
-use super::{Reply, Shared, Tcp, Tuple, cookie, rto};
+use super::{Reply, Shared, Tcp, Tuple, cookie, rto, signature};
 use crate::frame::Purpose;
 use crate::ip::{AddressKind, Route, RouteKey};
 use crate::socket::error::{AcceptError, ListenError};
@@ -93,6 +93,8 @@ pub struct Request {
     fast_open: Option<Cookie>,
     /// TCP_SAVE_SYN.
     saved_syn: Option<Box<[u8]>>,
+    /// Key that answers are signed with.
+    key: Option<Box<[u8]>>,
     pub armed: Option<Instant>,
     deadline: Instant,
     last_answer: Option<Instant>,
@@ -162,7 +164,7 @@ impl Request {
             route: self.route,
             ttl: None,
             tos: self.tos,
-            header: header.emit(),
+            header: signature::emit(header, self.tuple.local, self.tuple.remote, &[], self.key.as_deref()),
             purpose: Purpose::Own,
             identified: false,
         }
@@ -330,6 +332,10 @@ impl Tcp {
             self.answer_with_cookie(net, index, tuple, offer, route);
             return;
         }
+        // Timestamps, a signature and SACK blocks do not fit in one header (`tcp_synack_options`).
+        if offer.sack && sock.signatures.find(tuple.remote).is_some() {
+            offer.stamp = None;
+        }
         let served = self.try_fast_open(net, index, tuple, &incoming);
         let Some(mut request) = self.make_request(net, index, tuple, offer, route) else { return };
         let cookie = match served {
@@ -434,6 +440,7 @@ impl Tcp {
         model.state = State::SynReceived;
         let window = model.initial_window(net, shift.is_some());
         let needs_ecn = sock.algorithm.needs_ecn();
+        let key = sock.signatures.copy_of_key(tuple.remote);
         Some(Request {
             tuple: *tuple,
             listener: sock.id(),
@@ -457,6 +464,7 @@ impl Tcp {
             from_cookie: false,
             fast_open: None,
             saved_syn,
+            key,
             armed: None,
             deadline: net.now + rto::INITIAL,
             last_answer: None,
@@ -590,6 +598,7 @@ impl Tcp {
         let mut child = Box::new(Sock::new(net.settings, generation, parent.family, net.now));
         child.options = parent.options.clone();
         child.tcp = parent.tcp.clone();
+        child.signatures = parent.signatures.inherited(request.tuple.remote);
         child.algorithm = parent.algorithm.afresh();
         child.port_locked = parent.port_locked;
         child.address_locked = true;

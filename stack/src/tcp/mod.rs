@@ -37,6 +37,7 @@ mod sack;
 mod segmentation;
 mod send;
 mod sequence;
+mod signature;
 mod sock;
 mod state;
 mod switch;
@@ -332,6 +333,7 @@ impl Tcp {
         let controls = u32::from(header.flags.contains(Flags::SYN)) + u32::from(header.flags.contains(Flags::FIN));
         let incoming = Incoming {
             header,
+            header_at: at,
             length,
             end: header.seq + length + controls,
             payload: Payload { buffer, at: at + parsed.length, end },
@@ -353,8 +355,15 @@ impl Tcp {
             remote: incoming.info.source,
             remote_port: header.source_port,
         };
+        let mut key = None;
         let verdict = match self.shared.established.get(&tuple).copied() {
             Some(Endpoint::Sock(index)) => {
+                if let Some(signatures) = self.signatures(index) {
+                    if !incoming.is_signed_right(net, signatures) {
+                        return;
+                    }
+                    key = signatures.copy_of_key(tuple.remote);
+                }
                 let Self { socks, shared, .. } = self;
                 let verdict = match socks.get_mut(index as usize) {
                     Some(sock) => sock.handle(shared, net, incoming),
@@ -363,23 +372,48 @@ impl Tcp {
                 self.settle(net, index);
                 verdict
             }
-            Some(Endpoint::Request(place)) => self.handle_request(net, place, incoming),
-            Some(Endpoint::TimeWait(place)) => self.handle_wait(net, place, &tuple, incoming),
+            Some(Endpoint::Request(place)) => {
+                let listener = self.shared.requests.get(place as usize).map(|request| request.listener.index);
+                if let Some(signatures) = listener.and_then(|index| self.signatures(index)) {
+                    if !incoming.is_signed_right(net, signatures) {
+                        return;
+                    }
+                    key = signatures.copy_of_key(tuple.remote);
+                }
+                self.handle_request(net, place, incoming)
+            }
+            Some(Endpoint::TimeWait(place)) => {
+                let stray = self.key_for_stray(net, &tuple, &incoming);
+                let verdict = self.handle_wait(net, place, &tuple, incoming);
+                match stray {
+                    Ok(found) => key = found,
+                    Err(()) => return,
+                }
+                verdict
+            }
             None => match self.find_listener(net, &tuple) {
                 Some(index) => {
+                    if let Some(signatures) = self.signatures(index) {
+                        if !incoming.is_signed_right(net, signatures) {
+                            return;
+                        }
+                        key = signatures.copy_of_key(tuple.remote);
+                    }
                     let verdict = self.handle_in_listen(net, index, &tuple, incoming, None);
                     self.settle(net, index);
                     verdict
                 }
                 None => {
                     let purpose = Purpose::ClosedPort { protocol: PROTOCOL, port: tuple.local_port };
-                    self.send_reset_for(net, &answer, purpose);
+                    if let Ok(key) = self.key_for_stray(net, &tuple, &incoming) {
+                        self.send_reset_for(net, &answer, purpose, key.as_deref());
+                    }
                     return;
                 }
             },
         };
         if verdict == Verdict::Reset {
-            self.send_reset_for(net, &answer, Purpose::Own);
+            self.send_reset_for(net, &answer, Purpose::Own, key.as_deref());
         }
     }
 
@@ -404,6 +438,9 @@ impl Tcp {
             }
             WaitVerdict::Reopen(isn) => match self.find_listener(net, tuple) {
                 Some(index) => {
+                    if self.signatures(index).is_some_and(|keys| !incoming.is_signed_right(net, keys)) {
+                        return Verdict::Done;
+                    }
                     self.shared.end_wait(place);
                     let verdict = self.handle_in_listen(net, index, tuple, incoming, Some(isn));
                     self.settle(net, index);
@@ -422,7 +459,7 @@ impl Tcp {
     }
 
     /// RST in answer to a segment that nobody wants (RFC 9293 §3.5.2 group 1, `tcp_v4_send_reset`).
-    fn send_reset_for(&mut self, net: &mut Net<'_>, answer: &ResetAnswer, purpose: Purpose) {
+    fn send_reset_for(&mut self, net: &mut Net<'_>, answer: &ResetAnswer, purpose: Purpose, key: Option<&[u8]>) {
         if answer.was_reset {
             return;
         }
@@ -436,7 +473,7 @@ impl Tcp {
                 route: None,
                 ttl: None,
                 tos: 0,
-                header: answer.header.emit(),
+                header: signature::emit(answer.header, answer.source, answer.destination, &[], key),
                 purpose,
                 identified: false,
             },

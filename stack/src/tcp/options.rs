@@ -167,6 +167,10 @@ impl Sock {
             {
                 return Err(OptionError::Invalid);
             }
+            SetOption::SignatureKey(key) => {
+                self.signatures.change(key)?;
+                self.last_mss = self.current_mss(net.settings);
+            }
             SetOption::KeepAlive(_) => self.restart_keepalive(net),
             SetOption::MaxPacingRate(_) => self.limit_pacing_rate(),
             _ => return Err(OptionError::Unknown),

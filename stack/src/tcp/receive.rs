@@ -22,6 +22,8 @@ const TIMESTAMP_LIFETIME: Duration = Duration::from_secs(24 * 24 * 3_600);
 /// A segment that was understood and belongs to somebody.
 pub struct Incoming<'a> {
     pub header: Header,
+    /// Where its bytes begin in the buffer of the payload.
+    pub header_at: usize,
     /// Bytes of payload.
     pub length: u32,
     /// Sequence number after the segment, SYN and FIN counted.
@@ -343,7 +345,7 @@ impl Sock {
     /// `tcp_data_queue`.
     pub(super) fn queue_data(&mut self, shared: &mut Shared, net: &mut Net<'_>, incoming: Incoming<'_>) {
         self.accept_cwr(&incoming);
-        let Incoming { header, length, end, mut payload, info } = incoming;
+        let Incoming { header, header_at: _, length, end, mut payload, info } = incoming;
         let fin = header.flags.contains(Flags::FIN);
         let mut seq = header.seq + u32::from(header.flags.contains(Flags::SYN));
         if seq == end {

@@ -12,6 +12,7 @@ use super::sack::{Mark, Range};
 use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
+use crate::frame::MAX_PAYLOAD_SLICES;
 use crate::io::Source;
 use crate::settings::Settings;
 use crate::socket::error::SendError;
@@ -318,7 +319,8 @@ impl Sock {
     /// Segments that one super-segment may hold.
     pub(super) fn segments_per_plan(&self, mss: u16) -> u32 {
         // A device that cuts would repeat the urgent pointer in every piece.
-        if self.snd_up.is_some() {
+        // Nor could it sign them (`sk_gso_disable`).
+        if self.snd_up.is_some() || self.is_signed() {
             return 1;
         }
         let headers = if self.tuple.remote.is_ipv4() { 20 } else { 40 } + 20 + u32::from(TIMESTAMPS_LENGTH) + 28;
@@ -586,7 +588,12 @@ impl Sock {
         if length > 0 {
             self.data_segments_out = self.data_segments_out.wrapping_add(packets);
         }
-        Plan { header: header.emit(), from, length: length as usize, gso_size, seq, ecn: 0 }
+        let payload = if length > 0 && self.is_signed() {
+            self.buffer.gather(from, length as usize).0
+        } else {
+            [&[][..]; MAX_PAYLOAD_SLICES]
+        };
+        Plan { header: self.sign_with(*header, &payload), from, length: length as usize, gso_size, seq, ecn: 0 }
     }
 
     /// The device had no room for the segment planned last.

@@ -11,7 +11,7 @@ use super::congestion::{Algorithm, Window};
 use super::delayed_ack::DelayedAck;
 use super::ecn::Ecn;
 use super::fast_open::FastOpen;
-use super::header::{Flags, Header, Options, SackBlocks, TIMESTAMPS_LENGTH, Timestamps};
+use super::header::{Flags, Header, HeaderBytes, Options, SIGNATURE_LENGTH, SackBlocks, TIMESTAMPS_LENGTH, Timestamps};
 use super::listen::Listen;
 use super::options::TcpOptions;
 use super::pacing::Pacing;
@@ -22,6 +22,7 @@ use super::rto::RoundTrip;
 use super::sack::Scoreboard;
 use super::segmentation::Boundaries;
 use super::sequence::Seq;
+use super::signature::{self, Signatures};
 use super::state::State;
 use super::urgent::Urgent;
 use super::{Reply, Shared, Tuple, isn};
@@ -88,6 +89,8 @@ pub struct Sock {
     pub port_locked: bool,
     pub options: SocketOptions,
     pub tcp: TcpOptions,
+    /// Keys of TCP_MD5SIG.
+    pub signatures: Signatures,
     pub route: Option<Route>,
     pub error: Option<SocketFault>,
     pub soft_error: Option<SocketFault>,
@@ -260,6 +263,7 @@ impl Sock {
             port_locked: false,
             options,
             tcp: TcpOptions::default(),
+            signatures: Signatures::default(),
             route: None,
             error: None,
             soft_error: None,
@@ -447,7 +451,8 @@ impl Sock {
     fn path_mss(&self, mtu: u16) -> u16 {
         let mss = mtu.saturating_sub(ip_header(self.tuple.remote) + 20);
         let mss = mss.min(self.peer_mss);
-        mss.saturating_sub(if self.timestamps { TIMESTAMPS_LENGTH } else { 0 })
+        let mss = mss.saturating_sub(if self.timestamps { TIMESTAMPS_LENGTH } else { 0 });
+        mss.saturating_sub(if self.is_signed() { SIGNATURE_LENGTH } else { 0 })
     }
 
     /// Payload bytes of a full segment now (`tcp_current_mss`).
@@ -462,7 +467,12 @@ impl Sock {
         } else {
             mss
         };
-        let sack = if self.sack { u16::try_from(self.queue.block_count().min(3)).unwrap_or(0) } else { 0 };
+        let most = match (self.is_signed(), self.timestamps) {
+            (true, true) => 0,
+            (true, false) => 2,
+            (false, _) => 3,
+        };
+        let sack = if self.sack { u16::try_from(self.queue.block_count().min(most)).unwrap_or(0) } else { 0 };
         bounded.saturating_sub(if sack > 0 { 4 + 8 * sack } else { 0 }).max(16)
     }
 
@@ -472,6 +482,22 @@ impl Sock {
         let from_mtu = mtu.saturating_sub(ip_header(self.tuple.remote) + 20).max(256);
         let mss = if advertised > 0 { advertised.min(from_mtu) } else { from_mtu };
         if self.tcp.max_segment > 0 { mss.min(self.tcp.max_segment) } else { mss }
+    }
+
+    /// Whether segments to the peer are signed.
+    pub fn is_signed(&self) -> bool {
+        self.signatures.find(self.tuple.remote).is_some()
+    }
+
+    /// The bytes of a header without data, signed if there is a key for the peer.
+    pub fn sign(&self, header: Header) -> HeaderBytes {
+        self.sign_with(header, &[])
+    }
+
+    /// The bytes of a header before `payload`.
+    pub fn sign_with(&self, header: Header, payload: &[&[u8]]) -> HeaderBytes {
+        let key = self.signatures.key(self.tuple.remote);
+        signature::emit(header, self.tuple.local, self.tuple.remote, payload, key)
     }
 
     /// What every segment but a SYN carries (`tcp_established_options`).
@@ -523,7 +549,7 @@ impl Sock {
                 route: self.route,
                 ttl: self.options.ttl,
                 tos: self.options.tos,
-                header: header.emit(),
+                header: self.sign(header),
                 purpose: Purpose::Own,
                 identified: true,
             },

@@ -2,6 +2,7 @@
 //! answers late segments and keeps the 4-tuple from being used too early (`tcp_timewait_state_process`). FIN-WAIT-2
 //! without a program is kept here as well.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::header::{Flags, Header, Timestamps};
@@ -11,7 +12,7 @@ use super::sequence::Seq;
 use super::sock::Sock;
 use super::state::State;
 use super::timer::TimerKey;
-use super::{Reply, Shared, Tuple, isn};
+use super::{Reply, Shared, Tuple, isn, signature};
 use crate::frame::Purpose;
 use crate::ip::Route;
 use crate::settings::Settings;
@@ -37,6 +38,8 @@ pub struct TimeWait {
     pub timestamp_offset: u32,
     pub route: Option<Route>,
     pub tos: u8,
+    /// Key that answers are signed with.
+    pub key: Option<Box<[u8]>>,
     pub reuse_address: bool,
     pub reuse_port: bool,
     pub armed: Option<Instant>,
@@ -197,7 +200,7 @@ impl TimeWait {
             route: self.route,
             ttl: None,
             tos: self.tos,
-            header: header.emit(),
+            header: signature::emit(header, self.tuple.local, self.tuple.remote, &[], self.key.as_deref()),
             purpose: Purpose::Own,
             identified: false,
         }
@@ -232,6 +235,7 @@ impl Sock {
                 timestamp_offset: self.timestamp_offset,
                 route: self.route,
                 tos: self.options.tos,
+                key: self.signatures.copy_of_key(self.tuple.remote),
                 reuse_address: self.options.reuse_address,
                 reuse_port: self.options.reuse_port,
                 armed: None,
@@ -267,7 +271,7 @@ impl Sock {
                 route: self.route,
                 ttl: self.options.ttl,
                 tos: self.options.tos,
-                header: header.emit(),
+                header: self.sign(header),
                 purpose: Purpose::Own,
                 identified: true,
             },

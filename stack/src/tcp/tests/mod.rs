@@ -12,6 +12,7 @@ mod listen;
 mod recovery;
 mod repair;
 mod segmentation;
+mod signature;
 mod undo;
 mod urgent;
 
