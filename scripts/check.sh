@@ -57,6 +57,7 @@ shellcheck:120:plain:no
 unsafe:30:plain:no
 leftovers:30:plain:no
 test:1200:cargo:no
+simulation:300:cargo:no
 release:1200:plain:no
 lab:60:plain:yes
 c-kernel:600:tap:yes
@@ -81,6 +82,7 @@ run_gate() {
     unsafe) gate_unsafe ;;
     leftovers) gate_leftovers ;;
     test) exec cargo test --workspace --no-fail-fast ;;
+    simulation) exec cargo test -p remora-stack --test goodput -- --ignored ;;
     release) gate_release ;;
     lab) LAB_MODE=kernel exec "$scripts/lab.sh" run true ;;
     c-kernel) LAB_MODE=kernel OUT="$target/c-tests" exec "$scripts/lab.sh" with c-tests/run.sh kernel ;;

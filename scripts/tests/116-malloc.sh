@@ -16,7 +16,7 @@ with_malloc() {
     if [ "$LAB_MODE" = kernel ]; then
         list="$malloc"
     elif [ "$order" = before ]; then
-        list="$malloc:$REMORA_LIB"
+        list="$malloc:${REMORA_LIB:?}"
     else
         list="$REMORA_LIB:$malloc"
     fi

@@ -1,6 +1,6 @@
 //! Goodput of the congestion control algorithms over virtual links, as a table that a change shows up in, and how two
 //! flows share a bottleneck. Virtual time: the numbers are exact and the same on every machine. When they change for
-//! a good reason, `REMORA_BLESS=1 scripts/tests/97-simulation.sh` writes the new table.
+//! a good reason, `REMORA_BLESS=1 scripts/check.sh --only simulation` writes the new table.
 // A test that cannot set itself up has failed.
 #![allow(clippy::unwrap_used)]
 #![allow(missing_docs)]
@@ -88,7 +88,7 @@ fn goodput(algorithm: &str, loss: u32, round_trip: u64) -> u64 {
 
 //= test REF T-05
 #[test]
-#[ignore = "takes seconds: scripts/tests/97-simulation.sh runs it"]
+#[ignore = "takes seconds: scripts/check.sh --only simulation runs it"]
 fn goodput_is_what_it_was() {
     let mut table = String::from("algorithm loss%  rtt=1  20  100  300 ms (per mille of 20 Mbit/s in 10 s)\n");
     for algorithm in ALGORITHMS {
@@ -106,7 +106,7 @@ fn goodput_is_what_it_was() {
 }
 
 #[test]
-#[ignore = "takes seconds: scripts/tests/97-simulation.sh runs it"]
+#[ignore = "takes seconds: scripts/check.sh --only simulation runs it"]
 fn two_flows_share_a_bottleneck() {
     for algorithm in ALGORITHMS {
         let link =
