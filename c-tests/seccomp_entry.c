@@ -5,6 +5,7 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "t.h"
@@ -76,6 +77,17 @@ static void daemons_child(int fd, bool by_number)
     leave(close(fd) == 0 ? 0 : 14);
 }
 
+/* As sshd's child: no new descriptors, files or processes, another user, then the filter. */
+static void limited_child(int fd)
+{
+    const struct rlimit none = {0, 0}, one = {1, 1};
+    if (setrlimit(RLIMIT_FSIZE, &none) != 0 || setrlimit(RLIMIT_NOFILE, &one) != 0)
+        leave(20);
+    if (echo(fd) != 0)
+        leave(21);
+    daemons_child(fd, false);
+}
+
 static void harmless(int fd)
 {
     static const int forbidden[] = {SYS_ptrace, SYS_reboot, SYS_init_module};
@@ -113,6 +125,12 @@ int main(void)
         close(fd);
         CHECK_EQ(status_of(child), 0, "a filter by seccomp, time %d", i);
     }
+    fd = MUST(peer_connect(PORT_ECHO));
+    child = MUST(fork());
+    if (child == 0)
+        limited_child(fd);
+    CHECK_EQ(status_of(child), 0, "with no descriptor left to make, the connection works before and after the filter");
+    close(fd);
     fd = MUST(peer_connect(PORT_ECHO));
     child = MUST(fork());
     if (child == 0)

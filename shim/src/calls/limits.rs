@@ -1,6 +1,6 @@
 //! RLIMIT_AS: the arena's address space is the library's and not the program's, so a limit that the program sets is met
 //! as if the arena were not there (vsftpd allows each session 200 MB). Limits set before the first socket are left to
-//! the arena, which then takes less. Raw prlimit64 calls and limits of other processes are the kernel's.
+//! the arena, which then takes less. RLIMIT_NOFILE: before it goes below what handles need, they are made. Raw prlimit64 calls and limits of other processes are the kernel's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -73,15 +73,29 @@ fn concerns_us(process: i32, resource: i32) -> bool {
     resource == ADDRESS_SPACE && runtime::current().is_some() && (process == 0 || process == getpid())
 }
 
+/// A limit of descriptor numbers may leave none for handles, and no dup3 to where a socket stands.
+fn before_descriptors(process: i32, resource: i32, new: User<u64>) {
+    let own = process == 0 || process == getpid();
+    if resource == libc::RLIMIT_NOFILE as i32
+        && own
+        && !new.is_null()
+        && let Ok(wanted) = read(new)
+    {
+        super::strangers::before_descriptor_limit(wanted.soft);
+    }
+}
+
 pub(crate) fn getrlimit(resource: i32, old: User<u64>) -> Outcome<i32> {
     // NULL is EFAULT, which libc says.
     if concerns_us(0, resource) && !old.is_null() { change(User::null(), old).into() } else { Outcome::PassThrough }
 }
 
 pub(crate) fn setrlimit(resource: i32, new: User<u64>) -> Outcome<i32> {
+    before_descriptors(0, resource, new);
     if concerns_us(0, resource) && !new.is_null() { change(new, User::null()).into() } else { Outcome::PassThrough }
 }
 
 pub(crate) fn prlimit(process: i32, resource: i32, new: User<u64>, old: User<u64>) -> Outcome<i32> {
+    before_descriptors(process, resource, new);
     if concerns_us(process, resource) { change(new, old).into() } else { Outcome::PassThrough }
 }

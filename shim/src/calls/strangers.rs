@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use remora_host::runtime::{self, Expect, Handle as Given, HandleKind, Runtime};
+use remora_host::runtime::{self, Expect, Handle as Given, HandleKind, HandleName, Runtime};
 use remora_host::sys::{Errno, Fd, call};
 use smallvec::SmallVec;
 
@@ -122,14 +122,55 @@ fn before_filter(strict: bool, program: usize) {
     log::info!(target: "remora::shim", "a seccomp filter forbids what the library needs: the keeper serves this process");
 }
 
+/// Before this process lowers its limit of descriptor numbers. A sandboxed child does that just before its filter
+/// (sshd's: to 1), and no handle could be made or put under a number then. So parked ones take the place of the
+/// placeholders, which they are as good as, while they still can.
+pub(super) fn before_descriptor_limit(limit: u64) {
+    let Some(runtime) = runtime::current().filter(|_| !is_locked_in()) else { return };
+    let highest = fdtable::entries(0, i32::MAX).map(|(number, _)| number).max().unwrap_or(-1);
+    if limit > u64::try_from(highest + SPARE).unwrap_or(0) {
+        return;
+    }
+    let sockets = fdtable::entries(0, i32::MAX).filter_map(|(number, entry)| match entry {
+        Entry::Socket(handle) => Some((number, handle)),
+        _ => None,
+    });
+    let sockets: SmallVec<[(i32, Handle); 8]> = sockets.collect();
+    for (number, handle) in sockets {
+        if parked_under(runtime, handle, number).is_some() {
+            continue;
+        }
+        match runtime.make_handle(handle.id) {
+            Ok(made) => {
+                for number in fdtable::numbers_of(handle.id) {
+                    let _ = put_under(made.near, number);
+                }
+                let _ = call::close(made.near);
+            }
+            Err(error) => log::info!(target: "remora::shim", "no handle before a limit of numbers: {error:?}"),
+        }
+    }
+}
+
+/// The handle that stands under a number in place of a placeholder, see [`before_descriptor_limit`].
+fn parked_under(runtime: &Runtime, handle: Handle, number: i32) -> Option<HandleName> {
+    HandleName::of(Fd(number)).filter(|name| name.family == runtime.family_id() && name.description == handle.id)
+}
+
 /// Puts a handle under every number of a description, and its watches into the kernel's epoll sets.
 fn make_strange(runtime: &Runtime, handle: Handle) {
     let numbers: SmallVec<[i32; 4]> = fdtable::numbers_of(handle.id).collect();
     let watches = registrations(runtime, handle);
-    let made = runtime.make_handle(handle.id);
+    let parked = numbers.iter().find_map(|number| parked_under(runtime, handle, *number));
+    let made = match parked {
+        Some(name) => Ok((name.handle, name.listener, Fd::NONE)),
+        None => runtime.make_handle(handle.id).map(|made| (made.id, made.kind == HandleKind::Listener, made.near)),
+    };
     for number in &numbers {
-        if let Ok(made) = made {
-            let _ = put_under(made.near, *number);
+        if let Ok((_, _, near)) = made
+            && near.is_some()
+        {
+            let _ = put_under(near, *number);
         }
         fdtable::remove(*number);
     }
@@ -137,11 +178,12 @@ fn make_strange(runtime: &Runtime, handle: Handle) {
         runtime.release(handle.id);
     }
     match made {
-        Ok(made) => {
+        Ok((id, listener, near)) => {
             // A listener's connections are for those who can still tell that they want them, while there are any.
-            let claimed = made.kind != HandleKind::Listener;
-            runtime.start_handle(made.id, Expect::Stranger, claimed);
-            let _ = call::close(made.near);
+            runtime.start_handle(id, Expect::Stranger, !listener);
+            if near.is_some() {
+                let _ = call::close(near);
+            }
         }
         Err(error) => log::warn!(target: "remora::shim", "no handle for a socket under the filter: {error:?}"),
     }
@@ -150,6 +192,9 @@ fn make_strange(runtime: &Runtime, handle: Handle) {
         let _ = call::epoll_ctl(Fd(set_fd), libc::EPOLL_CTL_ADD, Fd(fd), Some(&mut event));
     }
 }
+
+/// Numbers that making a handle takes for a moment.
+const SPARE: i32 = 4;
 
 /// What the library calls of the kernel while a program uses sockets. A filter that lets all of it pass is no hindrance.
 const NEEDED: &[i64] = &[

@@ -165,6 +165,16 @@ impl Sink {
     }
 }
 
+/// Whether a file may grow by so much.
+fn has_room(fd: Fd, more: u64) -> bool {
+    match call::resource_limit(libc::RLIMIT_FSIZE as i32) {
+        Ok(limit) if limit.soft != u64::MAX => {
+            call::status(fd).is_ok_and(|status| (status.st_size as u64).saturating_add(more) <= limit.soft)
+        }
+        _ => true,
+    }
+}
+
 impl Log for Sink {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
@@ -181,7 +191,11 @@ impl Log for Sink {
         } else {
             line.stderr_record(record);
         }
-        // A full or broken sink loses the line: a log must never be the program's trouble.
+        // A full or broken sink loses the line: a log must never be the program's trouble. A file at the limit that the
+        // program has set (sshd's child: 0) would even send it SIGXFSZ.
+        if self.to_file.load(Ordering::Relaxed) && !has_room(fd, LINE_MAX as u64) {
+            return;
+        }
         let _ = call::write(fd, line.finish());
     }
 
