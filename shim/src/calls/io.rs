@@ -8,6 +8,7 @@ use remora_host::runtime::{DescriptionId, Runtime, WaitEnd};
 use remora_host::sys::{Errno, call};
 use remora_stack::io::{Sink, Source};
 use remora_stack::socket::error::{ReceiveError, SendError};
+use remora_stack::socket::kept::Kept;
 use remora_stack::socket::protocol::{
     AddressFamily, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId,
 };
@@ -218,6 +219,8 @@ pub(crate) struct Extras {
     pub(crate) source: Option<std::net::IpAddr>,
     pub(crate) ttl: Option<u8>,
     pub(crate) tos: Option<u8>,
+    pub(crate) segment: Option<u16>,
+    pub(crate) timestamping: Option<i32>,
 }
 
 /// One send of all of `source`: a blocking one waits until all of it is taken.
@@ -230,8 +233,9 @@ pub(crate) fn send_all(
     flags: i32,
     extras: Extras,
 ) -> Result<usize, Errno> {
-    let Extras { to, source: from, ttl, tos } = extras;
-    let arguments = SendArguments { to, flags: SendFlags::from_bits_truncate(flags as u32), source: from, ttl, tos };
+    let Extras { to, source: from, ttl, tos, segment, timestamping } = extras;
+    let core_flags = SendFlags::from_bits_truncate(flags as u32);
+    let arguments = SendArguments { to, flags: core_flags, source: from, ttl, tos, segment, timestamping };
     let total = Cell::new(0usize);
     let mut arguments = arguments;
     if handle.is_stream() && arguments.flags.contains(SendFlags::FASTOPEN) {
@@ -268,8 +272,8 @@ pub(crate) fn send_all(
         result = until(runtime, handle.id, Readiness::OUT, Patience::blocking(timeout), &total, &mut step);
     }
     let errno = match result {
-        Ok(Ok(())) => return Ok(total.get()),
-        Err(_) if total.get() > 0 => return Ok(total.get()),
+        Ok(Ok(())) => return Ok(sent(handle, runtime, flags, total.get())),
+        Err(_) if total.get() > 0 => return Ok(sent(handle, runtime, flags, total.get())),
         Ok(Err(error)) => errno::send(error),
         Err(Stop::WouldBlock) => Errno(libc::EAGAIN),
         Err(Stop::Interrupted) => Errno(libc::EINTR),
@@ -320,6 +324,19 @@ fn open_fast(
         Err(Stop::Interrupted) => Err(Errno(libc::EINTR)),
         Err(Stop::Broken) => Err(gone(fd, handle.id)),
     }
+}
+
+/// What follows a send that has taken bytes: under MSG_ZEROCOPY the program is told that it may have its memory back.
+//= REF D-02
+fn sent(handle: Handle, runtime: &Runtime, flags: i32, count: usize) -> usize {
+    if flags & libc::MSG_ZEROCOPY != 0 && count > 0 {
+        runtime.with_socket(handle.id, |stack, socket, now| {
+            if stack.options(socket).is_some_and(|options| options.kept.has(Kept::ZeroCopy)) {
+                stack.complete_zero_copy(now, socket);
+            }
+        });
+    }
+    count
 }
 
 /// Decides where a send with an address goes, and sends.

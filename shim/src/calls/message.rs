@@ -6,28 +6,18 @@ use std::time::Duration;
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, call};
 use remora_stack::socket::options::{OptionName, OptionValue};
-use remora_stack::socket::protocol::{AddressFamily, Received};
+use remora_stack::socket::protocol::SocketType;
 
 use super::io::{Extras, Gathered, destination, receive, send_to};
 use super::options::TCP_INQ;
 use super::policy::{Purpose, Side};
-use super::{policy, socket_of, strangers, traced};
+use super::{control, policy, socket_of, strangers, traced};
 use crate::abi::memory::User;
 use crate::abi::message::{ControlWriter, Header, controls};
 use crate::abi::{Outcome, address};
 use crate::fdtable::{self, Handle};
 
-/// Options of a socket that ask for control messages with what is received.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "one per option")]
-struct Asked {
-    packet_info: bool,
-    ttl: bool,
-    tos: bool,
-    original_destination: bool,
-    timestamp: u8,
-}
-
+const UDP_SEGMENT: i32 = 103;
 /// The size of one struct mmsghdr: a msghdr and the length that was moved.
 const MULTI_SIZE: usize = size_of::<libc::mmsghdr>();
 /// Where msg_len stands in it.
@@ -83,10 +73,11 @@ fn extras(handle: Handle, control: &[u8]) -> Result<Extras, Errno> {
         let one = one?;
         match (one.level, one.kind) {
             // SOL_SOCKET: rights and credentials mean something to AF_UNIX only; marks and timestamps are accepted.
-            (
-                libc::SOL_SOCKET,
-                libc::SCM_RIGHTS | libc::SCM_CREDENTIALS | libc::SO_MARK | libc::SO_TIMESTAMPING | libc::SCM_TXTIME,
-            ) => {}
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS | libc::SO_MARK | libc::SCM_TXTIME) => {}
+            (libc::SOL_SOCKET, libc::SO_TIMESTAMPING) => {
+                let flags = int(one.data).filter(|_| one.data.len() == 4).ok_or(invalid)?;
+                extras.timestamping = Some(flags);
+            }
             (libc::SOL_SOCKET, _) => return Err(invalid),
             (libc::IPPROTO_IP, _) if handle.is_stream() => {}
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
@@ -109,6 +100,11 @@ fn extras(handle: Handle, control: &[u8]) -> Result<Extras, Errno> {
                 };
                 extras.tos = Some(u8::try_from(value).map_err(|_| invalid)?);
             }
+            (libc::IPPROTO_UDP, UDP_SEGMENT) if handle.kind == SocketType::Datagram => {
+                let size: [u8; 2] = one.data.try_into().map_err(|_| invalid)?;
+                extras.segment = Some(u16::from_ne_bytes(size));
+            }
+            (libc::IPPROTO_UDP, _) if handle.kind == SocketType::Datagram => return Err(invalid),
             (libc::IPPROTO_IP, libc::IP_RETOPTS) => {}
             (libc::IPPROTO_IP, _) => return Err(invalid),
             _ => {}
@@ -182,8 +178,8 @@ fn receive_one(
         if flags & libc::MSG_ERRQUEUE != 0 {
             shown |= libc::MSG_ERRQUEUE;
         }
-        if !handle.is_stream() {
-            fill_control(handle, runtime, &last, &mut control);
+        if !handle.is_stream() || last.report.is_some() {
+            control::fill(handle, runtime, &last, &mut control);
         }
         if handle.is_stream() && flags & libc::MSG_ERRQUEUE == 0 {
             hint_at_input(handle, runtime, &mut control);
@@ -204,61 +200,6 @@ fn hint_at_input(handle: Handle, runtime: &Runtime, control: &mut ControlWriter)
         });
     if let Some(hint) = hint.filter(|hint| *hint >= 0) {
         control.push(libc::IPPROTO_TCP, TCP_INQ, &hint.to_ne_bytes());
-    }
-}
-
-/// The control messages that the socket's options ask for (`ip_cmsg_recv`, `__sock_recv_timestamp`).
-//= REF D-05
-fn fill_control(handle: Handle, runtime: &Runtime, received: &Received, control: &mut ControlWriter) {
-    let asked = runtime
-        .with_socket(handle.id, |stack, socket, _| {
-            stack.options(socket).map_or(Asked::default(), |options| Asked {
-                packet_info: options.packet_info,
-                ttl: options.receive_ttl,
-                tos: options.receive_tos,
-                original_destination: options.receive_original_destination,
-                timestamp: options.timestamp,
-            })
-        })
-        .unwrap_or_default();
-    if asked.timestamp != 0 {
-        let wall = call::wall_clock().saturating_sub(call::now().since(received.at));
-        let (kind, fraction) = match asked.timestamp {
-            1 => (libc::SCM_TIMESTAMP, u64::from(wall.subsec_micros())),
-            _ => (libc::SCM_TIMESTAMPNS, u64::from(wall.subsec_nanos())),
-        };
-        let mut data = [0u8; 16];
-        data[..8].copy_from_slice(&wall.as_secs().to_ne_bytes());
-        data[8..].copy_from_slice(&fraction.to_ne_bytes());
-        control.push(libc::SOL_SOCKET, kind, &data);
-    }
-    if handle.family == AddressFamily::Inet6 {
-        return;
-    }
-    let to = match received.to {
-        Some(IpAddr::V4(to)) => to.octets(),
-        _ => [0; 4],
-    };
-    if asked.packet_info {
-        // struct in_pktinfo. The interface's number is the kernel's; the stack has one, which counts from 1.
-        let mut data = [0u8; 12];
-        data[..4].copy_from_slice(&1i32.to_ne_bytes());
-        data[4..8].copy_from_slice(&to);
-        data[8..].copy_from_slice(&to);
-        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
-    }
-    if asked.ttl {
-        control.push(libc::IPPROTO_IP, libc::IP_TTL, &i32::from(received.ttl).to_ne_bytes());
-    }
-    if asked.tos {
-        control.push(libc::IPPROTO_IP, libc::IP_TOS, &[received.tos]);
-    }
-    if asked.original_destination {
-        let local = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
-        let port = local.map_or(0, |name| name.port());
-        let name = std::net::SocketAddr::new(IpAddr::V4(to.into()), port);
-        let (bytes, length) = address::encode(name, AddressFamily::Inet);
-        control.push(libc::IPPROTO_IP, libc::IP_ORIGDSTADDR, bytes.get(..length).unwrap_or(&[]));
     }
 }
 

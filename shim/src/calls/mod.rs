@@ -8,6 +8,7 @@
 
 pub(crate) mod adopt;
 mod companion;
+mod control;
 mod epoll;
 pub(crate) mod exec;
 mod fdops;

@@ -10,13 +10,15 @@ pub mod reassembly;
 pub mod route;
 
 use alloc::collections::{BTreeMap, VecDeque};
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use smallvec::SmallVec;
 
 use self::output::{ID_COUNTERS, Packet};
 use self::route::{RouteEntry, RouteTable, broadcast_of};
 use crate::interface::InterfaceConfig;
+use crate::socket::error::SocketFault;
+use crate::socket::errqueue::{Origin, Report};
 use crate::time::Instant;
 
 /// What an address is to this host (`inet_addr_type`).
@@ -96,6 +98,23 @@ pub struct PathError<'a> {
     pub mtu: u16,
     /// Transport header of the offending packet as far as it was quoted (at least 8 bytes).
     pub transport: &'a [u8],
+}
+
+impl PathError<'_> {
+    /// The report that IP_RECVERR asks for (`ip_icmp_error`).
+    #[must_use]
+    pub fn report(&self, at: Instant, fault: SocketFault, destination: Option<SocketAddr>) -> Report {
+        Report {
+            origin: Origin::Icmp(self.reporter),
+            fault: Some(fault),
+            kind: self.kind,
+            code: self.code,
+            info: u32::from(self.mtu),
+            data: 0,
+            destination,
+            at,
+        }
+    }
 }
 
 /// What the IP layer says of a packet that it delivers to a transport.

@@ -13,7 +13,7 @@ use crate::socket::error::SocketFault;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::socket::table::Table;
-use crate::udp::{Datagram, true_size};
+use crate::udp::{Datagram, Inbox};
 use crate::wire::icmpv4::{self, Icmp};
 
 /// What kind of socket it is.
@@ -43,11 +43,7 @@ struct RawSock {
     ident: u16,
     ident_bound: bool,
     peer: Option<SocketAddr>,
-    queue: VecDeque<Datagram>,
-    charge: usize,
-    fault: Option<SocketFault>,
-    shut_read: bool,
-    shut_write: bool,
+    inbox: Inbox,
     /// Not yet asked for; not empty while the socket is queued.
     happened: Happened,
 }
@@ -86,7 +82,7 @@ impl Raw {
     /// Bytes charged to receive queues.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.socks.iter::<SockId>().fold(0, |sum, (_, sock)| sum.saturating_add(sock.charge))
+        self.socks.iter::<SockId>().fold(0, |sum, (_, sock)| sum.saturating_add(sock.inbox.charge()))
     }
 
     /// Gives a copy of a whole IP packet to every raw socket that wants it (`raw_local_deliver`). `transport` is where
@@ -130,7 +126,7 @@ impl Raw {
     }
 
     /// An ICMP error about a packet of ours (`raw_icmp_error`, `ping_err`).
-    pub fn handle_error(&mut self, _net: &mut Net<'_>, protocol: u8, error: &PathError<'_>) {
+    pub fn handle_error(&mut self, net: &mut Net<'_>, protocol: u8, error: &PathError<'_>) {
         let ident = if protocol == icmp::PROTOCOL { icmpv4::quoted_identifier(error.transport) } else { None };
         let fault = match verdict(error.kind, error.code) {
             Verdict::Nothing => return,
@@ -153,7 +149,11 @@ impl Raw {
             .collect();
         for id in hit {
             if let Some(sock) = self.socks.find_mut(id) {
-                sock.fault = Some(fault.0);
+                if sock.options.receive_errors {
+                    let destination = SocketAddr::new(error.remote, 0);
+                    sock.inbox.errors.push(error.report(net.now, fault.0, Some(destination)), error.transport);
+                }
+                sock.inbox.fault = Some(fault.0);
             }
             self.announce(id, Happened::ERROR);
         }
@@ -170,21 +170,21 @@ impl Raw {
 
     fn queue(&mut self, net: &mut Net<'_>, info: &PacketInfo, id: SockId, bytes: &[u8], port: u16) {
         let Some(sock) = self.socks.find_mut(id) else { return };
-        let charge = true_size(bytes.len());
-        let limit = usize::try_from(sock.options.receive_buffer).unwrap_or(usize::MAX);
-        if !sock.queue.is_empty() && sock.charge.saturating_add(charge) > limit {
-            net.counters.raw_queue_drops += 1;
-            return;
-        }
-        sock.charge = sock.charge.saturating_add(charge);
-        sock.queue.push_back(Datagram {
+        let datagram = Datagram {
             bytes: bytes.to_vec(),
             from: SocketAddr::new(info.source, port),
             to: info.destination,
             ttl: info.ttl,
             tos: info.tos,
             at: net.now,
-        });
+            dropped: 0,
+            segment: 0,
+            parts: 1,
+        };
+        if !sock.inbox.push(&sock.options, datagram, false) {
+            net.counters.raw_queue_drops += 1;
+            return;
+        }
         self.announce(id, Happened::INPUT);
     }
 

@@ -38,10 +38,10 @@ impl Raw {
         if !to.is_ipv4() {
             return Err(SendError::FamilyMismatch);
         }
-        if let Some(fault) = sock.fault.take() {
+        if let Some(fault) = sock.inbox.fault.take() {
             return Err(SendError::Fault(fault));
         }
-        if sock.shut_write {
+        if sock.inbox.shut_write {
             return Err(SendError::BrokenPipe);
         }
         if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {

@@ -1,6 +1,5 @@
 //! The rows of raw and ping sockets in the protocol switch (`struct proto raw_prot`, `ping_prot`).
 
-use alloc::collections::VecDeque;
 use core::net::{IpAddr, SocketAddr};
 
 use super::{Kind, Raw, RawSock};
@@ -50,11 +49,7 @@ impl Protocol for Raw {
             ident: 0,
             ident_bound: false,
             peer: None,
-            queue: VecDeque::new(),
-            charge: 0,
-            fault: None,
-            shut_read: false,
-            shut_write: false,
+            inbox: Inbox::default(),
             happened: Happened::empty(),
         })
         .ok_or(CreateError::NoMemory)
@@ -141,8 +136,7 @@ impl Protocol for Raw {
 
     fn shutdown(&mut self, _net: &mut Net<'_>, id: SockId, how: Shutdown) {
         let Some(sock) = self.socks.find_mut(id) else { return };
-        sock.shut_read |= how != Shutdown::Write;
-        sock.shut_write |= how != Shutdown::Read;
+        sock.inbox.shut(how);
         self.announce(id, Happened::STATE);
     }
 
@@ -167,15 +161,15 @@ impl Protocol for Raw {
         if flags.contains(ReceiveFlags::OOB) {
             return Err(ReceiveError::NotSupported);
         }
-        let RawSock { queue, charge, fault, shut_read, peer, .. } = sock;
-        Inbox { queue, charge, fault, shut_read: *shut_read, peer: *peer }.take(sink, flags)
+        let RawSock { inbox, options, peer, .. } = sock;
+        inbox.take(options, *peer, sink, flags)
     }
 
     fn readiness(&self, sock: SockId) -> Readiness {
         let Some(sock) = self.socks.find(sock) else {
             return Readiness::IN | Readiness::OUT | Readiness::HUP;
         };
-        crate::udp::datagram_readiness(sock.fault.is_some(), (sock.shut_read, sock.shut_write), !sock.queue.is_empty())
+        sock.inbox.readiness(&sock.options)
     }
 
     fn local_name(&self, sock: SockId) -> SocketAddr {
@@ -204,6 +198,7 @@ impl Protocol for Raw {
     fn set_option(&mut self, _net: &mut Net<'_>, id: SockId, option: &SetOption) -> Result<(), OptionError> {
         let sock = self.socks.find_mut(id).ok_or(OptionError::Unknown)?;
         match (option, &mut sock.kind) {
+            (SetOption::ReceiveErrors(false), _) => sock.inbox.errors.clear(),
             (SetOption::HeaderIncluded(on), Kind::Raw { header_included, .. }) => *header_included = *on,
             (SetOption::IcmpFilter(types), Kind::Raw { protocol: protosw::ICMP, filter, .. }) => *filter = *types,
             (SetOption::IcmpFilter(_), Kind::Raw { .. }) => return Err(OptionError::NotSupported),
@@ -228,11 +223,11 @@ impl Protocol for Raw {
     }
 
     fn take_error(&mut self, sock: SockId) -> Option<SocketFault> {
-        self.socks.find_mut(sock)?.fault.take()
+        self.socks.find_mut(sock)?.inbox.fault.take()
     }
 
     fn queued_input(&self, sock: SockId) -> usize {
-        self.socks.find(sock).and_then(|sock| sock.queue.front()).map_or(0, |datagram| datagram.bytes.len())
+        self.socks.find(sock).map_or(0, |sock| sock.inbox.next_length())
     }
 
     fn queued_output(&self, _sock: SockId) -> usize {

@@ -4,6 +4,7 @@
 //! sock`) below it. //= REF S-05
 
 pub mod error;
+pub mod errqueue;
 pub mod family;
 pub mod inet;
 pub mod kept;

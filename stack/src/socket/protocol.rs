@@ -13,6 +13,7 @@ use crate::settings::Settings;
 use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
+use crate::socket::errqueue::Report;
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::time::Instant;
 
@@ -158,6 +159,10 @@ pub struct SendArguments {
     pub ttl: Option<u8>,
     /// IP_TOS for this datagram, if given.
     pub tos: Option<u8>,
+    /// UDP_SEGMENT for this call, if given.
+    pub segment: Option<u16>,
+    /// SO_TIMESTAMPING's flags for this datagram, if given.
+    pub timestamping: Option<i32>,
 }
 
 /// What a receive gave.
@@ -179,13 +184,31 @@ pub struct Received {
     pub tos: u8,
     /// When it arrived.
     pub at: Instant,
+    /// What MSG_ERRQUEUE gave.
+    pub report: Option<Report>,
+    /// Datagrams that were dropped for want of room since the socket was made, until this one came (SO_RXQ_OVFL).
+    pub dropped: u32,
+    /// Bytes of each datagram but the last, where several were joined (UDP_GRO); 0 for one.
+    pub segment: u16,
 }
 
 impl Received {
     /// No byte: end of stream, or the end of waiting on a socket that was shut.
     #[must_use]
     pub const fn nothing(from: Option<SocketAddr>) -> Self {
-        Self { length: 0, from, to: None, truncated: false, urgent: false, ttl: 0, tos: 0, at: Instant::ZERO }
+        Self {
+            length: 0,
+            from,
+            to: None,
+            truncated: false,
+            urgent: false,
+            ttl: 0,
+            tos: 0,
+            at: Instant::ZERO,
+            report: None,
+            dropped: 0,
+            segment: 0,
+        }
     }
 }
 
@@ -331,6 +354,9 @@ pub trait Protocol {
     /// # Errors
     /// `Unknown` for one that the protocol has not.
     fn option(&mut self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError>;
+
+    /// One MSG_ZEROCOPY send is complete: its bytes were copied.
+    fn complete_zero_copy(&mut self, _net: &mut Net<'_>, _sock: SockId) {}
 
     /// Takes the pending error (SO_ERROR, `sock_error`): reports once and clears.
     fn take_error(&mut self, sock: SockId) -> Option<SocketFault>;

@@ -141,6 +141,14 @@ impl Stack {
         self.below_ref(socket.transport).options(socket.sock)
     }
 
+    /// A MSG_ZEROCOPY send has taken all that it will: the program may have its memory back.
+    pub fn complete_zero_copy(&mut self, now: Instant, id: SocketId) {
+        self.enter(now);
+        let Some(socket) = self.known(id) else { return };
+        let (below, mut net) = self.below(socket.transport);
+        below.complete_zero_copy(&mut net, socket.sock);
+    }
+
     /// Takes the pending error (SO_ERROR).
     //= REF C-06
     pub fn take_error(&mut self, id: SocketId) -> Option<SocketFault> {

@@ -160,6 +160,7 @@ impl Sock {
             SetOption::FastOpenKey(bytes) => {
                 self.tcp.fast_open_keys = Some(Keys::from_bytes(bytes).ok_or(OptionError::Invalid)?);
             }
+            SetOption::ReceiveErrors(false) => self.reports.clear(),
             SetOption::ReceiveLowWater(_) => self.limit_low_water(net.settings),
             // `sock_set_timestamping`: bytes are counted from here, which a connection only can do.
             SetOption::Timestamping(flags, _)

@@ -1,6 +1,8 @@
 //! What ICMP says of our segments (RFC 9293 §3.9.2.2, RFC 5927; `tcp_v4_err`): soft errors, failed opens, a smaller
 //! path MTU (RFC 1191), a break in the path that must not be taken for congestion (RFC 6069).
 
+use core::net::SocketAddr;
+
 use super::ports::Endpoint;
 use super::sequence::Seq;
 use super::sock::Sock;
@@ -15,11 +17,6 @@ const HOST_UNREACHABLE: u8 = 1;
 const FRAGMENTATION_NEEDED: u8 = 4;
 const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
-
-/// ICMP messages that wait for MSG_ERRQUEUE at most; each attempt to connect leaves one.
-const MOST_REPORTS: usize = 16;
-/// Bytes kept of a quoted segment.
-const MOST_QUOTED: usize = 64;
 
 /// `icmp_err_convert`.
 pub fn fault_of(kind: u8, code: u8) -> Option<SocketFault> {
@@ -89,9 +86,8 @@ impl Sock {
         if matches!(self.state, State::SynSent | State::SynReceived) || self.options.receive_errors {
             self.error = Some(fault);
             // `ip_icmp_error`: the message waits for MSG_ERRQUEUE, and POLLERR stays until it is read.
-            if self.reports.len() < MOST_REPORTS {
-                self.reports.push(error.transport.get(..MOST_QUOTED).unwrap_or(error.transport).to_vec());
-            }
+            let destination = SocketAddr::new(self.tuple.remote, self.tuple.remote_port);
+            self.reports.push(error.report(net.now, fault, Some(destination)), error.transport);
             if matches!(self.state, State::SynSent | State::SynReceived) {
                 self.done(shared, net.counters);
             } else {

@@ -2,7 +2,6 @@
 //! `struct tcp_sock`. What is done with them stands in the files of the topics.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
@@ -30,6 +29,7 @@ use crate::frame::Purpose;
 use crate::ip::Route;
 use crate::settings::Settings;
 use crate::socket::error::SocketFault;
+use crate::socket::errqueue::ErrorQueue;
 use crate::socket::kept::KeptOptions;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
@@ -95,7 +95,9 @@ pub struct Sock {
     pub error: Option<SocketFault>,
     pub soft_error: Option<SocketFault>,
     /// What ICMP quoted of our segments, for MSG_ERRQUEUE (`sk_error_queue`).
-    pub reports: Vec<Vec<u8>>,
+    pub reports: ErrorQueue,
+    /// MSG_ZEROCOPY sends so far.
+    pub zero_copies: u32,
     pub shutdown_read: bool,
     pub shutdown_write: bool,
     /// The peer's FIN has been taken (SOCK_DONE).
@@ -267,7 +269,8 @@ impl Sock {
             route: None,
             error: None,
             soft_error: None,
-            reports: Vec::new(),
+            reports: ErrorQueue::EMPTY,
+            zero_copies: 0,
             shutdown_read: false,
             shutdown_write: false,
             finished: false,

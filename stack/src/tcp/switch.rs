@@ -13,8 +13,8 @@ use crate::socket::error::{
 };
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
-    AddressFamily, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, Shutdown, SockId,
-    SocketId,
+    AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, Shutdown,
+    SockId, SocketId,
 };
 
 impl Protocol for Tcp {
@@ -201,6 +201,17 @@ impl Protocol for Tcp {
         sock.read_option(settings, net, name)
     }
 
+    fn complete_zero_copy(&mut self, net: &mut Net<'_>, sock: SockId) {
+        let Some(index) = self.place(sock) else { return };
+        let Self { socks, shared, .. } = self;
+        if let Some(sock) = socks.get_mut(index as usize) {
+            let number = sock.zero_copies;
+            sock.zero_copies = number.wrapping_add(1);
+            sock.reports.push_completion(number, net.now);
+            sock.wake(shared, Happened::ERROR);
+        }
+    }
+
     fn take_error(&mut self, sock: SockId) -> Option<SocketFault> {
         let index = self.place(sock)?;
         self.sock_mut(index).and_then(|sock| sock.error.take())
@@ -225,20 +236,10 @@ impl Protocol for Tcp {
 }
 
 impl Sock {
-    /// `inet_recv_error`: the oldest ICMP message, as far as there is room.
-    fn read_report(&mut self, sink: &mut dyn Sink) -> Result<Received, ReceiveError> {
-        let Some(report) = self.reports.first() else { return Err(ReceiveError::WouldBlock) };
-        let shown = report.get(..sink.room()).unwrap_or(report);
-        let (length, truncated) = (shown.len(), shown.len() < report.len());
-        sink.put(shown).map_err(|_| ReceiveError::Memory)?;
-        self.reports.remove(0);
-        Ok(Received { length, truncated, ..Received::nothing(None) })
-    }
-
     /// `tcp_recvmsg`.
     fn read(&mut self, net: &mut Net<'_>, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
         if flags.contains(ReceiveFlags::ERRQUEUE) {
-            return self.read_report(sink);
+            return self.reports.take(sink, &mut self.error);
         }
         if self.state == State::Listen {
             return Err(ReceiveError::NotConnected);
@@ -287,15 +288,6 @@ impl Sock {
         if !peek && !matches!(self.state, State::Closed | State::SynSent) {
             self.check_ack_after_read(net.settings, length);
         }
-        Ok(Received {
-            length,
-            from: None,
-            to: None,
-            truncated: false,
-            urgent: false,
-            ttl: 0,
-            tos: 0,
-            at: self.last_received,
-        })
+        Ok(Received { length, at: self.last_received, ..Received::nothing(None) })
     }
 }

@@ -1,6 +1,7 @@
 //! UDP (RFC 768) as Linux's sockets show it: bind and look-up rules in `ports.rs`, sending in `send.rs`, receiving
 //! and ICMP errors in `receive.rs`. What IP does with the datagrams is not seen here.
 
+mod inbox;
 mod ports;
 mod receive;
 mod send;
@@ -12,15 +13,14 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smallvec::SmallVec;
 
-use crate::socket::error::SocketFault;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, SockId, SocketId};
 use crate::socket::table::Table;
 use crate::time::Instant;
 
+pub(crate) use self::inbox::Inbox;
 pub use self::receive::Disposition;
-pub(crate) use self::receive::Inbox;
-pub(crate) use self::switch::{datagram_readiness, path_mtu};
+pub(crate) use self::switch::path_mtu;
 
 /// A datagram that waits to be read.
 #[derive(Clone, Debug)]
@@ -31,6 +31,12 @@ pub(crate) struct Datagram {
     pub(crate) ttl: u8,
     pub(crate) tos: u8,
     pub(crate) at: Instant,
+    /// Dropped before it came.
+    pub(crate) dropped: u32,
+    /// Bytes of each datagram but the last, where several were joined; 0 for one.
+    pub(crate) segment: u16,
+    /// How many it is made of.
+    pub(crate) parts: u16,
 }
 
 /// What a datagram in a queue is charged with: payload and Linux's overhead for it, so that SO_RCVBUF holds as
@@ -57,12 +63,7 @@ pub(crate) struct UdpSock {
     /// The port was given to bind (SOCK_BINDPORT_LOCK).
     port_bound: bool,
     pub(crate) peer: Option<SocketAddr>,
-    queue: VecDeque<Datagram>,
-    /// Charge of `queue` in bytes.
-    charge: usize,
-    fault: Option<SocketFault>,
-    shut_read: bool,
-    shut_write: bool,
+    inbox: Inbox,
     /// Data kept back by MSG_MORE, and what it was to be sent with.
     corked: Option<send::Corked>,
     groups: SmallVec<[IpAddr; 2]>,
@@ -117,7 +118,7 @@ impl Udp {
     /// Bytes charged to receive queues.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.socks.iter::<SockId>().fold(0, |sum, (_, sock)| sum.saturating_add(sock.charge))
+        self.socks.iter::<SockId>().fold(0, |sum, (_, sock)| sum.saturating_add(sock.inbox.charge()))
     }
 
     /// Whether there is no socket.

@@ -1,9 +1,8 @@
 //! Receiving datagrams and the ICMP errors about those sent (`__udp4_lib_rcv`, `udp_queue_rcv_skb`, `__udp4_lib_err`).
 
-use alloc::collections::VecDeque;
 use core::net::SocketAddr;
 
-use super::{Datagram, Udp, UdpSock, true_size};
+use super::{Datagram, Udp, UdpSock};
 use crate::io::Sink;
 use crate::ip::icmp::{Verdict, verdict};
 use crate::ip::{AddressKind, PacketInfo, PathError};
@@ -61,24 +60,23 @@ impl Udp {
 
     fn queue(&mut self, net: &mut Net<'_>, info: &PacketInfo, id: SockId, from: SocketAddr, payload: &[u8]) {
         let Some(sock) = self.socks.find_mut(id) else { return };
-        let charge = true_size(payload.len());
-        let limit = usize::try_from(sock.options.receive_buffer).unwrap_or(usize::MAX);
-        // `__udp_enqueue_schedule_skb` (seen on Linux 6.18): one datagram always fits, others while there is room left.
-        if !sock.queue.is_empty() && sock.charge.saturating_add(charge) >= limit {
-            net.counters.udp_rcvbuf_errors += 1;
-            net.counters.udp_in_errors += 1;
-            return;
-        }
-        net.counters.udp_in_datagrams += 1;
-        sock.charge += charge;
-        sock.queue.push_back(Datagram {
+        let datagram = Datagram {
             bytes: payload.to_vec(),
             from,
             to: info.destination,
             ttl: info.ttl,
             tos: info.tos,
             at: net.now,
-        });
+            dropped: 0,
+            segment: 0,
+            parts: 1,
+        };
+        if !sock.inbox.push(&sock.options, datagram, true) {
+            net.counters.udp_rcvbuf_errors += 1;
+            net.counters.udp_in_errors += 1;
+            return;
+        }
+        net.counters.udp_in_datagrams += 1;
         self.announce(id, Happened::INPUT);
     }
 
@@ -108,7 +106,11 @@ impl Udp {
         if !sock.options.receive_errors && (!hard || sock.peer.is_none()) {
             return;
         }
-        sock.fault = Some(fault);
+        if sock.options.receive_errors {
+            let quoted = error.transport.get(wire::HEADER_LENGTH..).unwrap_or(&[]);
+            sock.inbox.errors.push(error.report(net.now, fault, Some(from)), quoted);
+        }
+        sock.inbox.fault = Some(fault);
         self.announce(id, Happened::ERROR);
     }
 
@@ -121,63 +123,7 @@ impl Udp {
         flags: ReceiveFlags,
     ) -> Result<Received, ReceiveError> {
         let sock = self.socks.find_mut(id).ok_or(ReceiveError::NotConnected)?;
-        let UdpSock { queue, charge, fault, shut_read, peer, .. } = sock;
-        Inbox { queue, charge, fault, shut_read: *shut_read, peer: *peer }.take(sink, flags)
+        let UdpSock { inbox, options, peer, .. } = sock;
+        inbox.take(options, *peer, sink, flags)
     }
-}
-
-/// What a receive of a datagram socket looks at, whatever its protocol.
-pub(crate) struct Inbox<'a> {
-    pub(crate) queue: &'a mut VecDeque<Datagram>,
-    pub(crate) charge: &'a mut usize,
-    pub(crate) fault: &'a mut Option<SocketFault>,
-    pub(crate) shut_read: bool,
-    pub(crate) peer: Option<SocketAddr>,
-}
-
-impl Inbox<'_> {
-    /// Takes, or looks at, the oldest datagram (`__skb_recv_datagram`).
-    pub(crate) fn take(self, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
-        if flags.contains(ReceiveFlags::ERRQUEUE) {
-            return Err(ReceiveError::WouldBlock);
-        }
-        // `__skb_recv_udp`: a pending error comes before data.
-        if let Some(fault) = self.fault.take() {
-            return Err(ReceiveError::Fault(fault));
-        }
-        let Some(datagram) = self.queue.front() else {
-            // A caller that waits is told the end (`__skb_wait_for_more_packets`); one that does not gets EAGAIN.
-            return if self.shut_read && !flags.contains(ReceiveFlags::DONTWAIT) {
-                Ok(Received::nothing(self.peer))
-            } else {
-                Err(ReceiveError::WouldBlock)
-            };
-        };
-        let received = deliver(datagram, sink, flags)?;
-        if !flags.contains(ReceiveFlags::PEEK)
-            && let Some(datagram) = self.queue.pop_front()
-        {
-            *self.charge = self.charge.saturating_sub(true_size(datagram.bytes.len()));
-        }
-        Ok(received)
-    }
-}
-
-/// Stores a datagram as far as there is room; it is whole or truncated, never in two parts.
-fn deliver(datagram: &Datagram, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
-    let stored = datagram.bytes.get(..sink.room()).unwrap_or(&datagram.bytes);
-    // Linux frees the datagram of a recvmsg that faults; keeping it loses nothing that a program could rely on.
-    sink.put(stored).map_err(|_| ReceiveError::Memory)?;
-    let truncated = stored.len() < datagram.bytes.len();
-    let length = if flags.contains(ReceiveFlags::TRUNC) { datagram.bytes.len() } else { stored.len() };
-    Ok(Received {
-        length,
-        from: Some(datagram.from),
-        to: Some(datagram.to),
-        truncated,
-        urgent: false,
-        ttl: datagram.ttl,
-        tos: datagram.tos,
-        at: datagram.at,
-    })
 }

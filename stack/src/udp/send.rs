@@ -9,8 +9,10 @@ use crate::io::Source;
 use crate::ip::output::{self, Header, OutputError};
 use crate::ip::{AddressKind, Route, RouteError, RouteKey};
 use crate::socket::error::{BindError, SendError, SocketFault};
+use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
-use crate::socket::protocol::{AddressFamily, Net, SendArguments, SendFlags, SockId};
+use crate::socket::protocol::{AddressFamily, Happened, Net, SendArguments, SendFlags, SockId};
+use crate::time::Instant;
 use crate::wire::udp as wire;
 
 /// IP_PMTUDISC_DONT: never set DF.
@@ -29,6 +31,8 @@ const PACKET_OVERHEAD: usize = wire::HEADER_LENGTH + 45 * 20;
 pub(super) struct Corked {
     bytes: Vec<u8>,
     to: SocketAddr,
+    /// As the first part was sent.
+    arguments: SendArguments,
 }
 
 impl Udp {
@@ -60,10 +64,10 @@ impl Udp {
             return Err(SendError::Invalid);
         }
         check_family(sock, to.ip())?;
-        if let Some(fault) = sock.fault.take() {
+        if let Some(fault) = sock.inbox.fault.take() {
             return Err(SendError::Fault(fault));
         }
-        if sock.shut_write {
+        if sock.inbox.shut_write {
             return Err(SendError::BrokenPipe);
         }
         // `sock_alloc_send_skb`: what the socket has in flight may not exceed its send buffer. Nor may what waits for our
@@ -82,9 +86,14 @@ impl Udp {
         }
         let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
+        let arguments = &sock
+            .corked
+            .as_ref()
+            .map_or(*arguments, |corked| SendArguments { flags: arguments.flags, ..corked.arguments });
         let plan = plan(net, sock, to, arguments)?;
         let before = sock.corked.as_ref().map_or(0, |corked| corked.bytes.len());
         if before.saturating_add(length) > LONGEST_PAYLOAD {
+            sock.refuse_length(net, &plan, to);
             return Err(SendError::MessageTooLong);
         }
         let mut datagram = match sock.corked.take() {
@@ -98,12 +107,27 @@ impl Udp {
         if source.append_to(&mut datagram, length).is_err() {
             return Err(SendError::Memory);
         }
-        if arguments.flags.contains(SendFlags::MORE) {
-            sock.corked = Some(Corked { bytes: datagram, to });
+        if arguments.flags.contains(SendFlags::MORE) || sock.options.kept.has(Kept::UdpCork) {
+            sock.corked = Some(Corked { bytes: datagram, to, arguments: *arguments });
             return Ok(length);
         }
-        transmit(net, sock, &plan, to, datagram)?;
+        transmit(net, sock, &plan, (to, arguments), datagram)?;
+        if sock.note_sending_time(net.now, arguments) {
+            self.announce(id, Happened::ERROR);
+        }
         Ok(length)
+    }
+
+    /// Sends what a cork kept back (`udp_push_pending_frames`); nobody hears of an error.
+    pub(super) fn push_corked(&mut self, net: &mut Net<'_>, id: SockId) {
+        let Some(sock) = self.socks.find_mut(id) else { return };
+        let Some(Corked { bytes, to, arguments }) = sock.corked.take() else { return };
+        if let Ok(plan) = plan(net, sock, to, &arguments)
+            && transmit(net, sock, &plan, (to, &arguments), bytes).is_ok()
+            && sock.note_sending_time(net.now, &arguments)
+        {
+            self.announce(id, Happened::ERROR);
+        }
     }
 
     /// Binds an unbound socket to an ephemeral port (`inet_autobind`: EAGAIN when there is none).
@@ -114,6 +138,21 @@ impl Udp {
             Err(BindError::AddressInUse) => Err(SendError::NoPort),
             Err(_) => Err(SendError::Invalid),
         }
+    }
+}
+
+impl UdpSock {
+    /// A datagram is longer than the path takes, or than any may be: IP_RECVERR is told the MTU.
+    fn refuse_length(&mut self, net: &Net<'_>, plan: &Plan, to: SocketAddr) {
+        if self.options.receive_errors {
+            let port = self.peer.map_or(0, |peer| peer.port());
+            let destination = SocketAddr::new(to.ip(), port);
+            self.inbox.refuse(net.now, SocketFault::MessageTooLong, u32::from(plan.route.mtu), Some(destination));
+        }
+    }
+
+    fn note_sending_time(&mut self, now: Instant, arguments: &SendArguments) -> bool {
+        self.inbox.note_sending_time(now, &self.options, arguments.timestamping)
     }
 }
 
@@ -174,9 +213,44 @@ fn plan(net: &mut Net<'_>, sock: &UdpSock, to: SocketAddr, arguments: &SendArgum
     })
 }
 
+/// Sends a datagram, or under UDP_SEGMENT as many as it takes (`udp_send_skb`).
+//= REF D-03
 fn transmit(
     net: &mut Net<'_>,
-    sock: &UdpSock,
+    sock: &mut UdpSock,
+    plan: &Plan,
+    (to, arguments): (SocketAddr, &SendArguments),
+    datagram: Vec<u8>,
+) -> Result<(), SendError> {
+    /// Linux's UDP_MAX_SEGMENTS.
+    const MOST_SEGMENTS: usize = 128;
+    let by_option = usize::try_from(sock.options.kept.read(Kept::UdpSegment)).unwrap_or(0);
+    let segment = arguments.segment.map_or(by_option, usize::from);
+    let payload = datagram.len().saturating_sub(wire::HEADER_LENGTH);
+    if segment == 0 {
+        return transmit_one(net, sock, plan, to, datagram);
+    }
+    if 20 + wire::HEADER_LENGTH + payload.min(segment) > usize::from(plan.route.mtu) {
+        return Err(SendError::MessageTooLong);
+    }
+    if payload > segment * MOST_SEGMENTS || sock.options.no_check {
+        return Err(SendError::Invalid);
+    }
+    if payload <= segment {
+        return transmit_one(net, sock, plan, to, datagram);
+    }
+    for piece in datagram.get(wire::HEADER_LENGTH..).unwrap_or(&[]).chunks(segment) {
+        let mut one = Vec::with_capacity(wire::HEADER_LENGTH + piece.len());
+        one.resize(wire::HEADER_LENGTH, 0);
+        one.extend_from_slice(piece);
+        transmit_one(net, sock, plan, to, one)?;
+    }
+    Ok(())
+}
+
+fn transmit_one(
+    net: &mut Net<'_>,
+    sock: &mut UdpSock,
     plan: &Plan,
     to: SocketAddr,
     mut datagram: Vec<u8>,
@@ -213,7 +287,10 @@ fn transmit(
             net.counters.udp_out_datagrams += 1;
             Ok(())
         }
-        Err(OutputError::TooLong) => Err(SendError::MessageTooLong),
+        Err(OutputError::TooLong) => {
+            sock.refuse_length(net, plan, to);
+            Err(SendError::MessageTooLong)
+        }
         Err(OutputError::Version) => Err(SendError::NetworkUnreachable),
     }
 }

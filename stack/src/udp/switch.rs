@@ -4,18 +4,19 @@ use core::net::{IpAddr, SocketAddr};
 
 use smallvec::SmallVec;
 
-use super::{Udp, UdpSock, unspecified};
+use super::{Inbox, Udp, UdpSock, unspecified};
 use crate::io::{Sink, Source};
 use crate::ip::{AddressKind, RouteError, RouteKey};
 use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
-use crate::socket::kept::KeptOptions;
+use crate::socket::kept::{Kept, KeptOptions};
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
     AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId,
     SocketId,
 };
+use crate::socket::sockopt::timestamping;
 use crate::socket::table::Table;
 
 impl Protocol for Udp {
@@ -39,11 +40,7 @@ impl Protocol for Udp {
             address_bound: false,
             port_bound: false,
             peer: None,
-            queue: alloc::collections::VecDeque::new(),
-            charge: 0,
-            fault: None,
-            shut_read: false,
-            shut_write: false,
+            inbox: Inbox::default(),
             corked: None,
             groups: SmallVec::new(),
             happened: Happened::empty(),
@@ -148,8 +145,7 @@ impl Protocol for Udp {
     //= REF C-21: even a fresh socket's waiters wake, though the caller gets ENOTCONN.
     fn shutdown(&mut self, _net: &mut Net<'_>, id: SockId, how: Shutdown) {
         let Some(sock) = self.socks.find_mut(id) else { return };
-        sock.shut_read |= how != Shutdown::Write;
-        sock.shut_write |= how != Shutdown::Read;
+        sock.inbox.shut(how);
         self.announce(id, Happened::STATE);
     }
 
@@ -178,8 +174,7 @@ impl Protocol for Udp {
         let Some(sock) = self.socks.find(sock) else {
             return Readiness::IN | Readiness::OUT | Readiness::HUP;
         };
-        let readiness =
-            datagram_readiness(sock.fault.is_some(), (sock.shut_read, sock.shut_write), !sock.queue.is_empty());
+        let readiness = sock.inbox.readiness(&sock.options);
         let writable = Readiness::OUT | Readiness::WRNORM | Readiness::WRBAND;
         if sock.no_space { readiness - writable } else { readiness }
     }
@@ -204,6 +199,26 @@ impl Protocol for Udp {
 
     fn set_option(&mut self, net: &mut Net<'_>, id: SockId, option: &SetOption) -> Result<(), OptionError> {
         match option {
+            SetOption::Kept(Kept::UdpCork, 0) => {
+                self.push_corked(net, id);
+                Ok(())
+            }
+            SetOption::Timestamping(flags, _) => {
+                // Numbers count from where they were asked for.
+                if let Some(sock) = self.socks.find_mut(id)
+                    && flags & timestamping::OPT_ID != 0
+                    && sock.options.kept.read(Kept::Timestamping) & timestamping::OPT_ID == 0
+                {
+                    sock.inbox.timestamps = 0;
+                }
+                Ok(())
+            }
+            SetOption::ReceiveErrors(false) => {
+                if let Some(sock) = self.socks.find_mut(id) {
+                    sock.inbox.errors.clear();
+                }
+                Ok(())
+            }
             SetOption::Membership(group, interface, join) => self.set_membership(net, id, (*group, *interface), *join),
             _ => Err(OptionError::Unknown),
         }
@@ -218,11 +233,18 @@ impl Protocol for Udp {
     }
 
     fn take_error(&mut self, sock: SockId) -> Option<SocketFault> {
-        self.socks.find_mut(sock)?.fault.take()
+        self.socks.find_mut(sock)?.inbox.fault.take()
+    }
+
+    fn complete_zero_copy(&mut self, net: &mut Net<'_>, id: SockId) {
+        if let Some(sock) = self.socks.find_mut(id) {
+            sock.inbox.complete_zero_copy(net.now);
+            self.announce(id, Happened::ERROR);
+        }
     }
 
     fn queued_input(&self, sock: SockId) -> usize {
-        self.socks.find(sock).and_then(|sock| sock.queue.front()).map_or(0, |datagram| datagram.bytes.len())
+        self.socks.find(sock).map_or(0, |sock| sock.inbox.next_length())
     }
 
     fn queued_output(&self, _sock: SockId) -> usize {
@@ -275,23 +297,4 @@ pub(crate) fn path_mtu(net: &Net<'_>, peer: Option<SocketAddr>, local: IpAddr) -
     let key = RouteKey { destination, source: Some(local), on_link_only: false };
     let route = net.ip.route(&key).map_err(|_| OptionError::NotConnected)?;
     Ok(OptionValue::Int(i32::from(route.mtu)))
-}
-
-/// The mask of `datagram_poll`.
-pub(crate) fn datagram_readiness(fault: bool, shut: (bool, bool), data: bool) -> Readiness {
-    let mut mask = Readiness::OUT | Readiness::WRNORM | Readiness::WRBAND;
-    let (shut_read, shut_write) = shut;
-    if fault {
-        mask |= Readiness::ERR;
-    }
-    if shut_read {
-        mask |= Readiness::RDHUP | Readiness::IN | Readiness::RDNORM;
-    }
-    if shut_read && shut_write {
-        mask |= Readiness::HUP;
-    }
-    if data {
-        mask |= Readiness::IN | Readiness::RDNORM;
-    }
-    mask
 }

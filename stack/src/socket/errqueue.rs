@@ -1,0 +1,173 @@
+//! The queue of errors of a socket (`sk_error_queue`): what MSG_ERRQUEUE gives. ICMP messages and refusals of our own
+//! under IP_RECVERR (`ip_icmp_error`, `ip_local_error`), completions of MSG_ZEROCOPY (`__msg_zerocopy_callback`) and
+//! times of sending (`__skb_complete_tx_timestamp`). Who puts what in is the protocols' business.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use super::error::{ReceiveError, SocketFault};
+use super::protocol::Received;
+use crate::io::Sink;
+use crate::time::Instant;
+
+/// Most reports that wait; Linux charges them to the receive buffer, which holds about as many small ones.
+const MOST: usize = 256;
+
+/// Where a report comes from: SO_EE_ORIGIN_*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A call of the program was refused here.
+    Local,
+    /// An ICMP message, from this address.
+    Icmp(IpAddr),
+    /// A time of sending.
+    Timestamping,
+    /// Memory of a MSG_ZEROCOPY send may be used again.
+    ZeroCopy,
+}
+
+/// One report: struct sock_extended_err, and what recvmsg tells beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The error; none for what is no error.
+    pub fault: Option<SocketFault>,
+    /// ee_type.
+    pub kind: u8,
+    /// ee_code.
+    pub code: u8,
+    /// ee_info.
+    pub info: u32,
+    /// ee_data.
+    pub data: u32,
+    /// Where the packet that it is about was sent to.
+    pub destination: Option<SocketAddr>,
+    /// When it came.
+    pub at: Instant,
+}
+
+/// The reports of one socket that wait to be read.
+#[derive(Clone, Debug, Default)]
+pub struct ErrorQueue(VecDeque<(Report, Vec<u8>)>);
+
+impl ErrorQueue {
+    /// An empty one.
+    pub const EMPTY: Self = Self(VecDeque::new());
+
+    /// Whether nothing waits; while something does, poll says POLLERR.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Queues a report with what it quotes of the packet (`sock_queue_err_skb`). Says whether there was room.
+    pub fn push(&mut self, report: Report, quoted: &[u8]) -> bool {
+        let room = self.0.len() < MOST;
+        if room {
+            self.0.push_back((report, quoted.to_vec()));
+        }
+        room
+    }
+
+    /// One more MSG_ZEROCOPY send is complete; neighbours in number make one report (`skb_zerocopy_notify_extend`).
+    pub fn push_completion(&mut self, number: u32, at: Instant) {
+        /// SO_EE_CODE_ZEROCOPY_COPIED: the bytes were copied after all.
+        const COPIED: u8 = 1;
+        if let Some((last, _)) = self.0.back_mut()
+            && last.origin == Origin::ZeroCopy
+            && last.data.wrapping_add(1) == number
+        {
+            last.data = number;
+            return;
+        }
+        let report = Report {
+            origin: Origin::ZeroCopy,
+            fault: None,
+            kind: 0,
+            code: COPIED,
+            info: number,
+            data: number,
+            destination: None,
+            at,
+        };
+        self.push(report, &[]);
+    }
+
+    /// Throws everything away (`skb_errqueue_purge`, when IP_RECVERR is set to 0).
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Gives the oldest report (`inet_recv_error`, `sock_dequeue_err_skb`): then the next ICMP error, if that is what
+    /// comes next, is pending in its place.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing waits, `Memory` when the bytes cannot be stored.
+    pub fn take(&mut self, sink: &mut dyn Sink, pending: &mut Option<SocketFault>) -> Result<Received, ReceiveError> {
+        let (report, quoted) = self.0.front().ok_or(ReceiveError::WouldBlock)?;
+        let shown = quoted.get(..sink.room()).unwrap_or(quoted);
+        let (length, truncated) = (shown.len(), shown.len() < quoted.len());
+        let report = *report;
+        sink.put(shown).map_err(|_| ReceiveError::Memory)?;
+        self.0.pop_front();
+        let is_icmp = |report: &Report| matches!(report.origin, Origin::Icmp(_));
+        match self.0.front() {
+            Some((next, _)) if is_icmp(next) => *pending = next.fault,
+            _ if is_icmp(&report) => *pending = None,
+            _ => {}
+        }
+        Ok(Received { length, truncated, report: Some(report), at: report.at, ..Received::nothing(report.destination) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Collect;
+
+    fn icmp(fault: SocketFault) -> Report {
+        let router = IpAddr::from([10, 0, 0, 9]);
+        Report {
+            origin: Origin::Icmp(router),
+            fault: Some(fault),
+            kind: 3,
+            code: 1,
+            info: 0,
+            data: 0,
+            destination: None,
+            at: Instant::ZERO,
+        }
+    }
+
+    #[test]
+    //= test REF D-02
+    fn reading_a_report_makes_the_next_error_the_pending_one() {
+        let mut queue = ErrorQueue::default();
+        let mut pending = Some(SocketFault::HostUnreachable);
+        queue.push(icmp(SocketFault::ConnectionRefused), b"abc");
+        queue.push(icmp(SocketFault::HostUnreachable), b"");
+        let mut sink = Collect::new(2);
+        let first = queue.take(&mut sink, &mut pending).unwrap();
+        assert_eq!((first.length, first.truncated), (2, true));
+        assert_eq!(pending, Some(SocketFault::HostUnreachable));
+        queue.take(&mut sink, &mut pending).unwrap();
+        assert_eq!(pending, None);
+        assert_eq!(queue.take(&mut sink, &mut pending), Err(ReceiveError::WouldBlock));
+    }
+
+    #[test]
+    //= test REF D-02
+    fn completions_in_a_row_are_one_report() {
+        let mut queue = ErrorQueue::default();
+        for number in [0, 1, 2, 4] {
+            queue.push_completion(number, Instant::ZERO);
+        }
+        let mut pending = Some(SocketFault::TimedOut);
+        let mut sink = Collect::new(0);
+        let mut take = || queue.take(&mut sink, &mut pending).unwrap().report.map(|report| (report.info, report.data));
+        assert_eq!((take(), take()), (Some((0, 2)), Some((4, 4))));
+        assert_eq!(pending, Some(SocketFault::TimedOut));
+    }
+}
