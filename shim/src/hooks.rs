@@ -2,7 +2,7 @@
 //! table load; a foreign one goes straight to libc); `message` rows too, and what a foreign one
 //! receives is looked through for sockets of ours; `call` rows by the call itself; `variadic` rows are variadic in C
 //! and take their optional word as a fixed argument, which is the same on x86_64 (System V) and arm64 (AAPCS64 Linux);
-//! `resolver` rows run with the name servers that `abi::resolver` says;
+//! `interfaces` rows show the stack's too, `resolver` rows run with the name servers that `abi::resolver` says;
 //! `fork` and `vfork` rows tell the runtime; `image` rows start another image and are written out in `abi::exec`;
 //! `epoll` rows can be sent back from the kernel to wait again;
 //! `redhook` rows are the cold calls of fixed arity that never block, by way of the redhook crate.
@@ -15,8 +15,8 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use libc::{
-    FILE, addrinfo, epoll_event, fd_set, hostent, iovec, mmsghdr, msghdr, pollfd, sigaction as Action, sigset_t,
-    sockaddr, timespec, timeval,
+    FILE, addrinfo, epoll_event, fd_set, hostent, ifaddrs, iovec, mmsghdr, msghdr, pollfd, sigaction as Action,
+    sigset_t, sockaddr, timespec, timeval,
 };
 
 use crate::abi::FromC;
@@ -117,6 +117,12 @@ macro_rules! entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
             abi::resolver::$call($($argument),*)
+        }
+    };
+    (interfaces $name:ident $call:ident ($($argument:ident : $kind:ty),*) -> $result:ty) => {
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
+            abi::interfaces::$call($($argument),*)
         }
     };
     (epoll $name:ident $call:ident
@@ -311,6 +317,10 @@ hooks! {
         fn posix_spawn_file_actions_adddup2(actions: *mut c_void, fd: c_int, target: c_int) -> c_int;
         fn system(command: *const c_char) -> c_int;
         fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE | _IO_popen;
+    }
+    interfaces {
+        fn getifaddrs(list: *mut *mut ifaddrs) -> c_int;
+        fn freeifaddrs(list: *mut ifaddrs) -> ();
     }
     resolver {
         fn getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo)

@@ -16,6 +16,8 @@ Environment (the flags of `remora run` set the same names; with LD_PRELOAD they 
   REMORA_LOOPBACK  who serves 127.0.0.0/8: kernel or stack (kernel)
   REMORA_DNS       who asks name servers: stack, kernel, or the servers a.b.c.d[:port],... that the
                    stack is to ask instead of resolv.conf's (stack)
+  REMORA_INTERFACES
+                   whose addresses getifaddrs and SIOCGIFCONF show: both, stack or kernel (both)
   REMORA_LOG       off, error, warn, info, debug or trace (warn)
   REMORA_LOG_FILE  file that the log is appended to (stderr)
   REMORA_PCAP      file that every frame is written to, in pcapng
@@ -28,7 +30,7 @@ Environment (the flags of `remora run` set the same names; with LD_PRELOAD they 
   REMORA_EXPLAIN   1: a line for each decision between kernel and stack
   REMORA_SUMMARY   1: a line at exit: how many sockets went to the kernel, and why
   REMORA_CONFIG    TOML file with keys iface, addr, gateway, mac, mtu, device, loopback, dns,
-                   log, log_file, pcap, strict, rules, explain, summary and a table [sysctl]; a
+                   interfaces, log, log_file, pcap, strict, rules, explain, summary and a table [sysctl]; a
                    variable wins over it
   REMORA_LIB       libremora.so, when it is not beside `remora` or in ../lib";
 
@@ -125,6 +127,9 @@ pub struct Network {
     /// Who asks name servers: stack, kernel, or a.b.c.d[:port],... (REMORA_DNS)
     #[arg(long, value_name = "SERVERS")]
     pub dns: Option<String>,
+    /// Whose addresses the program is shown: both, stack or kernel (REMORA_INTERFACES)
+    #[arg(long, value_name = "WHOSE")]
+    pub interfaces: Option<String>,
     /// Set a sysctl of the stack; may be repeated (REMORA_SYSCTL)
     #[arg(long, value_name = "NAME=VALUE")]
     pub sysctl: Vec<String>,

@@ -27,6 +27,7 @@ impl Overlay {
             log_file,
             loopback,
             dns,
+            interfaces,
             sysctl,
             config,
             strict,
@@ -45,6 +46,7 @@ impl Overlay {
             ("REMORA_LOG", log),
             ("REMORA_LOOPBACK", loopback),
             ("REMORA_DNS", dns),
+            ("REMORA_INTERFACES", interfaces),
         ] {
             overlay.set.extend(value.as_ref().map(|value| (name, OsString::from(value))));
         }

@@ -5,6 +5,7 @@
 pub(crate) mod address;
 pub(crate) mod control;
 pub(crate) mod exec;
+pub(crate) mod interfaces;
 pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod process;

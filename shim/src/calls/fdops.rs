@@ -9,6 +9,7 @@ use remora_stack::socket::protocol::{Readiness, Shutdown, SocketId};
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 
+use super::interfaces;
 use super::{companion, gone, socket_of, traced};
 use crate::abi::{Outcome, User, control, signal, stdio};
 use crate::fdtable::{self, Entry, Epoll};
@@ -328,8 +329,11 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
         FIOASYNC | FIOSETOWN | SIOCSPGRP => control::ioctl(fd, request, argument).inspect(|_| {
             follow_owner(fd, handle, runtime, request == FIOASYNC);
         }),
-        // What the kernel knows of its interfaces: any socket of the family may ask.
-        SIOC_FIRST..=SIOC_LAST => ask_kernel(request, argument),
+        // What the stack does not know of its interface, the kernel does: any socket of the family may ask.
+        interfaces::SIOCGIFCONF => interfaces::list(argument, || ask_kernel(request, argument)),
+        SIOC_FIRST..=SIOC_LAST => {
+            interfaces::answer(request, argument).unwrap_or_else(|| ask_kernel(request, argument))
+        }
         // FIOCLEX and what is no request of sockets: the placeholder.
         _ => return Outcome::PassThrough,
     };

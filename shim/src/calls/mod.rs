@@ -1,6 +1,7 @@
 //! What the socket calls of a program come to: safe Rust between the hook table and the stack. `socket` and `names` are
 //! about the socket itself, `io` about data, `options` about options, `ready` and `epoll` about waiting, `fdops` about
-//! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks, `resolver` about name servers. `policy` decides
+//! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks, `resolver` about name servers, `interfaces` about what programs see
+//! of the device. `policy` decides
 //! between kernel and stack, `process` sees to fork, change of user and exit, `limits` to the address space that is not
 //! the program's, `exec` to sockets that another image inherits, `adopt` to those that this one was left, and `program`
 //! guesses what an image will be.
@@ -12,6 +13,7 @@ mod control;
 mod epoll;
 pub(crate) mod exec;
 mod fdops;
+pub(crate) mod interfaces;
 mod io;
 mod limits;
 mod message;

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 pub use error::{ConfigError, Origin};
 pub use report::Row;
 pub use resolve::{CONGESTION_CONTROLS, InterfaceFacts, ProcSettings, System, settings_from_proc};
-pub use value::{Cidr, DeviceKind, Loopback, Names, UnixLink};
+pub use value::{Cidr, DeviceKind, Interfaces, Loopback, Names, UnixLink};
 
 /// What a program sees that has no address configured.
 pub const NO_ADDRESS: &str = "no address configured, the program runs on the kernel's network: set \
@@ -110,6 +110,8 @@ pub struct Config {
     pub loopback: Value<Loopback>,
     /// Who asks name servers for libc's resolver.
     pub names: Value<Names>,
+    /// Whose interfaces the program is shown.
+    pub interfaces: Value<Interfaces>,
     /// What is logged.
     pub log: Value<LevelFilter>,
     /// Where the log goes instead of stderr.
@@ -147,6 +149,7 @@ impl Default for Config {
             device: Value::new(DeviceKind::Packet, Source::Default),
             loopback: Value::new(Loopback::Kernel, Source::Default),
             names: Value::new(Names::Stack, Source::Default),
+            interfaces: Value::new(Interfaces::Both, Source::Default),
             log: Value::new(LevelFilter::Warn, Source::Default),
             log_file: None,
             pcap: None,
@@ -182,6 +185,7 @@ const VARIABLES: &[Variable] = &[
     Variable { name: "REMORA_DEVICE", key: "device", take: take_device },
     Variable { name: "REMORA_LOOPBACK", key: "loopback", take: take_loopback },
     Variable { name: "REMORA_DNS", key: "dns", take: take_names },
+    Variable { name: "REMORA_INTERFACES", key: "interfaces", take: take_interfaces },
     Variable { name: "REMORA_LOG", key: "log", take: take_log },
     Variable { name: "REMORA_LOG_FILE", key: "log_file", take: take_log_file },
     Variable { name: "REMORA_PCAP", key: "pcap", take: take_pcap },
@@ -387,6 +391,11 @@ fn take_loopback(config: &mut Config, text: &str, source: Source) -> Result<(), 
 
 fn take_names(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
     config.names = Value::new(value::names(text)?, source);
+    Ok(())
+}
+
+fn take_interfaces(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
+    config.interfaces = Value::new(value::interfaces(text)?, source);
     Ok(())
 }
 

@@ -38,6 +38,7 @@ impl Config {
             row("REMORA_DEVICE", Some(&self.device), text),
             row("REMORA_LOOPBACK", Some(&self.loopback), text),
             row("REMORA_DNS", Some(&self.names), text),
+            row("REMORA_INTERFACES", Some(&self.interfaces), text),
             row("REMORA_LOG", Some(&self.log), |level| level.as_str().to_ascii_lowercase()),
             row("REMORA_LOG_FILE", self.log_file.as_ref(), |path| path.display().to_string()),
             row("REMORA_PCAP", self.pcap.as_ref(), |path| path.display().to_string()),

@@ -133,6 +133,36 @@ impl fmt::Display for Loopback {
     }
 }
 
+/// Whose interfaces and addresses a program is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interfaces {
+    /// The stack's beside the kernel's.
+    Both,
+    /// The stack's and the kernel's loopback.
+    Stack,
+    /// The kernel's.
+    Kernel,
+}
+
+impl fmt::Display for Interfaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Both => "both",
+            Self::Stack => "stack",
+            Self::Kernel => "kernel",
+        })
+    }
+}
+
+pub(super) fn interfaces(text: &str) -> Result<Interfaces, String> {
+    match text {
+        "both" => Ok(Interfaces::Both),
+        "stack" => Ok(Interfaces::Stack),
+        "kernel" => Ok(Interfaces::Kernel),
+        _ => Err("both, stack or kernel".to_owned()),
+    }
+}
+
 /// Who asks name servers on behalf of libc's resolver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Names {

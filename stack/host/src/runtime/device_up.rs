@@ -178,6 +178,7 @@ impl Runtime {
         let may_spin = call::online_processors() > 1;
         let slot = self.slot();
         let mut generation = 0;
+        let _raised = call::raise_capability(call::NET_RAW);
         // Opening allocates in the arena, hence under the lock; it makes system calls that do not wait for anyone.
         let result = self.enter(|core, now| {
             let (device, fds) = open_device(config).map_err(|error| {

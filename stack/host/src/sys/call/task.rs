@@ -47,15 +47,56 @@ pub const NET_ADMIN: u32 = 12;
 /// Whether this thread has a capability (`capable`), in its own user namespace.
 #[must_use]
 pub fn is_capable(capability: u32) -> bool {
+    let Some([low, _, _, high, _, _]) = capability_sets() else { return false };
+    let effective = u64::from(low) | u64::from(high) << 32;
+    effective >> capability & 1 == 1
+}
+
+/// CAP_NET_RAW.
+pub const NET_RAW: u32 = 13;
+
+/// A capability that the thread was permitted and has put into effect; it is out of effect again when this goes.
+#[derive(Debug)]
+#[must_use]
+pub struct Raised([u32; 6]);
+
+/// The thread's capability sets: effective, permitted, inheritable of the lower 32, then of the upper.
+fn capability_sets() -> Option<[u32; 6]> {
     // _LINUX_CAPABILITY_VERSION_3, and this thread.
     let mut header = [0x2008_0522_u32, 0];
     let mut sets = [0_u32; 6];
     // SAFETY: the kernel reads and writes two words of header and writes six of sets.
     let result = unsafe { invoke(libc::SYS_capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize]) };
-    // Effective, permitted, inheritable of the lower 32 capabilities, then of the upper.
-    let [low, _, _, high, _, _] = sets;
-    let effective = u64::from(low) | u64::from(high) << 32;
-    result.is_ok() && effective >> capability & 1 == 1
+    result.is_ok().then_some(sets)
+}
+
+fn set_capability_sets(sets: &[u32; 6]) -> Result<(), Errno> {
+    let mut header = [0x2008_0522_u32, 0];
+    // SAFETY: the kernel reads and writes two words of header and reads six of sets.
+    unsafe { invoke(libc::SYS_capset, [header.as_mut_ptr() as usize, sets.as_ptr() as usize]) }.map(drop)
+}
+
+/// Puts a capability of the lower 32 into effect that this thread is permitted and does without (ping does, between its
+/// sockets). `None` when it is in effect already or not permitted.
+#[must_use]
+pub fn raise_capability(capability: u32) -> Option<Raised> {
+    let before = capability_sets()?;
+    let [effective, permitted, rest @ ..] = before;
+    let bit = 1_u32.checked_shl(capability)?;
+    if effective & bit != 0 || permitted & bit == 0 {
+        return None;
+    }
+    let [inheritable, high @ ..] = rest;
+    let [high_effective, high_permitted, high_inheritable] = high;
+    let raised = [effective | bit, permitted, inheritable, high_effective, high_permitted, high_inheritable];
+    set_capability_sets(&raised).ok()?;
+    Some(Raised(before))
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        let _ = set_capability_sets(&self.0);
+    }
 }
 
 /// The thread id, as seen in the thread's own pid namespace.
