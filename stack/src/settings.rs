@@ -92,6 +92,12 @@ pub struct Settings {
     pub tcp_min_snd_mss: u16,
     /// net.ipv4.tcp_base_mss.
     pub tcp_base_mss: u16,
+    /// net.ipv4.tcp_mtu_probe_floor: least MSS of a path that seems to swallow large packets.
+    pub tcp_mtu_probe_floor: u16,
+    /// net.ipv4.tcp_probe_interval, in seconds: when the path is searched again.
+    pub tcp_probe_interval: u32,
+    /// net.ipv4.tcp_probe_threshold, in bytes: a search that is as close as this is over.
+    pub tcp_probe_threshold: u32,
     /// net.ipv4.tcp_mtu_probing.
     pub tcp_mtu_probing: u8,
     /// net.ipv4.tcp_notsent_lowat.
@@ -207,6 +213,9 @@ impl Default for Settings {
             tcp_invalid_ratelimit: 500,
             tcp_min_snd_mss: 48,
             tcp_base_mss: 1_024,
+            tcp_mtu_probe_floor: 48,
+            tcp_probe_interval: 600,
+            tcp_probe_threshold: 8,
             tcp_mtu_probing: 0,
             tcp_notsent_lowat: u32::MAX,
             tcp_fastopen: 1,

@@ -139,6 +139,7 @@ impl Sock {
         prior_high: Seq,
     ) {
         self.board.acknowledge(self.snd_una, (self.high_seq, prior_high), net.now, ack.echo, delivery);
+        self.check_path_probe(net);
         if delivery.syn {
             self.retransmit_since = None;
         }

@@ -21,6 +21,7 @@ mod loss;
 mod options;
 mod pacing;
 mod path_error;
+mod path_probe;
 mod phase;
 mod poll;
 mod ports;

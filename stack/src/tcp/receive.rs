@@ -490,6 +490,7 @@ impl Sock {
         if self.timestamps {
             self.advertised_mss = self.advertised_mss.saturating_sub(super::header::TIMESTAMPS_LENGTH);
         }
+        self.begin_path_probing(net.now, net.settings);
         self.last_mss = self.current_mss(net.settings);
         self.ack.rcv_mss = self.last_mss.min(self.advertised_mss).clamp(1, super::sock::DEFAULT_MSS);
         if let Some(route) = self.route

@@ -229,6 +229,9 @@ impl Sock {
             self.stay_open(net.now, ack.congestion_echo);
             return ControlFlow::Break(found.timer_set);
         }
+        if self.has_lost_path_probe(net) {
+            return ControlFlow::Break(found.timer_set);
+        }
         self.enter_recovery(net, ack.congestion_echo);
         ControlFlow::Continue(found.timer_set)
     }

@@ -16,7 +16,7 @@ use crate::socket::protocol::Net;
 use crate::time::Instant;
 
 /// `tcp_model_timeout`: how long `count` repetitions take, backing off from `base`.
-fn model_timeout(count: u32, base: Duration) -> Duration {
+pub fn model_timeout(count: u32, base: Duration) -> Duration {
     let linear = (rto::MOST.as_millis() / base.as_millis().max(1)).max(1).ilog2();
     let doubled = count.min(linear);
     let factor = (2_u32 << doubled.min(30)) - 1;
@@ -62,6 +62,7 @@ impl Sock {
                 return;
             }
             self.count_failure(net);
+            self.suspect_path(net);
             if self.retransmits >= u32::from(net.settings.tcp_retries1) {
                 // The path may have changed: look for another (RFC 9293 §3.8.3 R1).
                 self.look_up_route(net);

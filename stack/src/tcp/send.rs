@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::congestion::{Event, INITIAL_WINDOW};
 use super::header::{Flags, Header, HeaderBytes, TIMESTAMPS_LENGTH, Timestamps};
+use super::path_probe::NextProbe;
 use super::phase::Phase;
 use super::rate::Stamp;
 use super::sack::{Mark, Range};
@@ -136,10 +137,16 @@ impl Sock {
         {
             return Some(plan);
         }
-        if self.may_transmit()
-            && let Some(plan) = self.plan_data(net)
-        {
-            return Some(plan);
+        if self.may_transmit() {
+            match self.next_path_probe(net) {
+                NextProbe::Now(plan) => return Some(plan),
+                NextProbe::Later => {}
+                NextProbe::None => {
+                    if let Some(plan) = self.plan_data(net) {
+                        return Some(plan);
+                    }
+                }
+            }
         }
         if self.probe_due {
             self.probe_due = false;
@@ -287,6 +294,7 @@ impl Sock {
     fn repeat(&mut self, net: &mut Net<'_>, range: Range, from: usize, probe: bool) -> Option<Plan> {
         let fin = range.mark.contains(Mark::FIN);
         let length = range.end.distance_from(range.start) - u32::from(fin);
+        self.path_probe.give_up();
         self.board.cut_at(range.start, range.end);
         let packets = range.packets();
         self.board.repeated(range.start, net.now, probe);
@@ -368,9 +376,17 @@ impl Sock {
         if length == 0 && !fin {
             return None;
         }
+        Some(self.plan_new(net, length, fin, forced, probing))
+    }
+
+    /// Sends what was decided on: `length` new bytes in segments of `last_mss` (`tcp_event_new_data_sent`).
+    pub(super) fn plan_new(&mut self, net: &mut Net<'_>, length: u32, fin: bool, forced: bool, probing: bool) -> Plan {
+        let mss = u32::from(self.last_mss.max(1));
+        let from = self.snd_nxt.distance_from(self.data_start()) as usize;
+        let record_end = self.boundaries.record_end(self.snd_nxt);
         let start = self.snd_nxt;
         let end = start + length + u32::from(fin);
-        if length % mss != 0 {
+        if !length.is_multiple_of(mss) {
             self.snd_sml = end;
         }
         let mut mark = if fin { Mark::FIN } else { Mark::empty() };
@@ -403,7 +419,7 @@ impl Sock {
         if !forced {
             self.schedule_probe(net.now, net.settings, false);
         }
-        Some(self.plan_segment(net, start, from, length, mark, true))
+        self.plan_segment(net, start, from, length, mark, true)
     }
 
     /// Bytes of the next new segment of a buffer that holds `record` more, the last one if `in_tail`; `None`: nothing goes

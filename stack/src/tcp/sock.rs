@@ -14,6 +14,7 @@ use super::header::{Flags, Header, HeaderBytes, Options, SIGNATURE_LENGTH, SackB
 use super::listen::Listen;
 use super::options::TcpOptions;
 use super::pacing::Pacing;
+use super::path_probe::PathProbe;
 use super::reassembly::Reassembly;
 use super::recovery::{Phase, Recovery};
 use super::repair::RepairQueue;
@@ -206,6 +207,8 @@ pub struct Sock {
     /// The device was full: nothing goes out before.
     pub paused_until: Option<Instant>,
     pub pacing: Pacing,
+    /// The search for the path's MTU.
+    pub path_probe: PathProbe,
     pub ecn: Ecn,
     pub armed: Option<Instant>,
     pub probes_out: u32,
@@ -231,7 +234,7 @@ pub struct Sock {
     pub out_of_order_in: u32,
 }
 
-const fn ip_header(address: IpAddr) -> u16 {
+pub const fn ip_header(address: IpAddr) -> u16 {
     if address.is_ipv4() { 20 } else { 40 }
 }
 
@@ -348,6 +351,7 @@ impl Sock {
             keepalive_at: None,
             paused_until: None,
             pacing: Pacing::default(),
+            path_probe: PathProbe::default(),
             ecn: Ecn::default(),
             armed: None,
             probes_out: 0,
@@ -451,7 +455,7 @@ impl Sock {
     }
 
     /// Segment size that the path allows, from MTU and options of every header.
-    fn path_mss(&self, mtu: u16) -> u16 {
+    pub fn path_mss(&self, mtu: u16) -> u16 {
         let mss = mtu.saturating_sub(ip_header(self.tuple.remote) + 20);
         let mss = mss.min(self.peer_mss);
         let mss = mss.saturating_sub(if self.timestamps { TIMESTAMPS_LENGTH } else { 0 });
@@ -460,7 +464,7 @@ impl Sock {
 
     /// Payload bytes of a full segment now (`tcp_current_mss`).
     pub fn current_mss(&self, settings: &Settings) -> u16 {
-        let mtu = self.route.map_or(1_500, |route| route.mtu);
+        let mtu = self.path_probe.limit(self.route.map_or(1_500, |route| route.mtu));
         let mss = self.path_mss(mtu).max(settings.tcp_min_snd_mss.saturating_sub(TIMESTAMPS_LENGTH));
         // RFC 9293 §3.8.6.2.1: never more than half of the largest window, or a small window would never fill.
         let half = u32::from(if self.max_window > u32::from(DEFAULT_MSS) { 1_u16 } else { 0 });

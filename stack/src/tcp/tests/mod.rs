@@ -9,6 +9,7 @@ mod handshake;
 mod hostile;
 mod limits;
 mod listen;
+mod path_probe;
 mod recovery;
 mod repair;
 mod segmentation;
