@@ -88,6 +88,44 @@ static void limited_child(int fd)
     daemons_child(fd, false);
 }
 
+static int status_of(pid_t child)
+{
+    int status = -1;
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + (status & 0x7f);
+}
+
+/* Reads four bytes under the filter, says so, and ends a moment later without looking at what has come meanwhile. */
+static void short_reader(int fd, int told)
+{
+    static const int allowed[] = {SYS_read, SYS_write, SYS_poll, SYS_close, SYS_exit, SYS_exit_group};
+    char data[4];
+    if (filter(allowed, sizeof allowed / sizeof *allowed, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, false) != 0)
+        leave(10);
+    if (read(fd, data, 4) != 4 || write(told, data, 1) != 1 || poll(NULL, 0, 300) != 0)
+        leave(11);
+    leave(0);
+}
+
+/* As sshd's parent: what comes when the child has read its last is the parent's. */
+static void left_to_the_parent(void)
+{
+    enum { REST = 20000 };
+    static unsigned char data[REST];
+    int control, told[2], fd = peer_pair(&control);
+    MUST(pipe(told));
+    pid_t child = MUST(fork());
+    if (child == 0)
+        short_reader(fd, told[1]);
+    CHECK_EQ(peer_ask(control, "SEND 4"), 4, "four bytes to a child under a filter");
+    CHECK_EQ(read(told[0], data, 1), 1, "are read there");
+    CHECK_EQ(peer_ask(control, "SEND %d", REST), REST, "more comes, which it does not read");
+    CHECK_EQ(status_of(child), 0, "and it ends");
+    CHECK_EQ(t_read_all(fd, data, REST), REST, "its parent reads all of it");
+    CHECK_EQ(pattern_match(data, REST, 4), REST, "from the start");
+    close(fd);
+    close(control);
+}
+
 static void harmless(int fd)
 {
     static const int forbidden[] = {SYS_ptrace, SYS_reboot, SYS_init_module};
@@ -95,12 +133,6 @@ static void harmless(int fd)
         _exit(10);
     int other = peer_connect(PORT_ECHO);
     _exit(other < 0 ? 11 : echo(fd) != 0 ? 12 : echo(other) != 0 ? 13 : t_local_port(fd) == 0 ? 14 : 0);
-}
-
-static int status_of(pid_t child)
-{
-    int status = -1;
-    return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + (status & 0x7f);
 }
 
 int main(void)
@@ -131,6 +163,7 @@ int main(void)
         limited_child(fd);
     CHECK_EQ(status_of(child), 0, "with no descriptor left to make, the connection works before and after the filter");
     close(fd);
+    left_to_the_parent();
     fd = MUST(peer_connect(PORT_ECHO));
     child = MUST(fork());
     if (child == 0)

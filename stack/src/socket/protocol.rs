@@ -328,6 +328,9 @@ pub trait Protocol {
     /// Puts bytes back that `receive` gave and nobody has used, before all others. Datagrams do not come back.
     fn put_back(&mut self, _net: &mut Net<'_>, _sock: SockId, _bytes: &[u8]) {}
 
+    /// While a stream's input is withheld, it shows none and gives none.
+    fn withhold_input(&mut self, _net: &mut Net<'_>, _sock: SockId, _withheld: bool) {}
+
     /// The poll mask (`tcp_poll`, `udp_poll`, `datagram_poll`), bit for bit.
     fn readiness(&self, sock: SockId) -> Readiness;
 

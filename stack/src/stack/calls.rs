@@ -73,6 +73,14 @@ impl Stack {
         below.put_back(&mut net, socket.sock, bytes);
     }
 
+    /// Makes what has arrived on a stream invisible, as if somebody else had received it, or visible again.
+    pub fn withhold_input(&mut self, now: Instant, id: SocketId, withheld: bool) {
+        self.enter(now);
+        let Some(socket) = self.known(id) else { return };
+        let (below, mut net) = self.below(socket.transport);
+        below.withhold_input(&mut net, socket.sock, withheld);
+    }
+
     /// The poll mask; empty for a socket that is not there.
     #[must_use]
     pub fn readiness(&self, id: SocketId) -> Readiness {

@@ -41,6 +41,9 @@ impl Sock {
                 self.no_space.set(true);
             }
         }
+        if self.input_withheld {
+            mask = mask.difference(readable);
+        }
         if self.urgent.is_some_and(|urgent| matches!(urgent.byte, UrgentByte::Here(_))) {
             mask |= Readiness::PRI;
         }

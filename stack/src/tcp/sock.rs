@@ -171,6 +171,8 @@ pub struct Sock {
     pub fin_ahead: Option<Seq>,
     /// First byte that the program has not read.
     pub copied_seq: Seq,
+    /// Somebody else has been given what stands first in the queue, and may not have taken it: nobody reads meanwhile.
+    pub input_withheld: bool,
     /// Urgent data of the peer.
     pub urgent: Option<Urgent>,
     /// TCP_REPAIR is on, and which queue is meant.
@@ -324,6 +326,7 @@ impl Sock {
             queue: Reassembly::default(),
             fin_ahead: None,
             copied_seq: Seq(0),
+            input_withheld: false,
             urgent: None,
             repair: None,
             fast_open: FastOpen::default(),

@@ -157,6 +157,17 @@ impl Protocol for Tcp {
         self.settle(net, index);
     }
 
+    fn withhold_input(&mut self, net: &mut Net<'_>, sock: SockId, withheld: bool) {
+        let Some(index) = self.place(sock) else { return };
+        let Self { socks, shared, .. } = self;
+        let Some(sock) = socks.get_mut(index as usize) else { return };
+        if sock.input_withheld && !withheld {
+            sock.wake(shared, Happened::INPUT);
+        }
+        sock.input_withheld = withheld;
+        self.settle(net, index);
+    }
+
     fn readiness(&self, sock: SockId) -> Readiness {
         match self.place(sock).and_then(|index| self.sock(index)) {
             Some(sock) => sock.poll(&self.settings),
@@ -251,6 +262,9 @@ impl Sock {
         }
         if flags.contains(ReceiveFlags::OOB) {
             return self.read_urgent(sink, flags);
+        }
+        if self.input_withheld {
+            return Err(ReceiveError::WouldBlock);
         }
         let peek = flags.contains(ReceiveFlags::PEEK);
         let Stretch { skip, most } = self.stretch(sink.room());

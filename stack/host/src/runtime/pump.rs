@@ -6,6 +6,10 @@
 //! one that was carried on. Closing an end with something unread is what shows a reset to the other one
 //! (`unix_release_sock`). It would make a level-triggered poll fire for ever, so the ends are watched edge-triggered.
 //!
+//! While members hold the socket too, a stranger is lent a small piece at a time, which stays first in the stack's queue
+//! (`Stack::withhold_input`) until it has been received: what the stranger leaves unread when it ends is theirs, as sshd's
+//! child leaves to its parent what comes after the authentication.
+//!
 //! A stranger who merely inherited a socket that members still hold takes nothing that arrives for them: see
 //! [`HandleRecord::claimed`].
 
@@ -28,6 +32,9 @@ use std::time::Duration;
 /// Bytes moved in one piece; a datagram fits.
 const CHUNK: usize = 64 << 10;
 
+/// Most that a stranger is lent at a time. What reads less before it ends has read nothing.
+const LENT: usize = 8 << 10;
+
 /// Pieces moved for one handle before others, and the device, have their turn.
 const TURN: usize = 4;
 
@@ -49,6 +56,8 @@ struct Line {
     far: Fd,
     /// Bytes at the head of our queue that have been carried on already: 0 or 1.
     kept: usize,
+    /// Bytes that the program's end has been sent and that stand in the stack's queue still.
+    lent: usize,
     /// The program's end is told that nothing more comes.
     input_over: bool,
     /// Nothing more is taken from the program's end.
@@ -187,6 +196,7 @@ impl Pump {
             handle,
             far,
             kept,
+            lent: 0,
             input_over: false,
             output_over: false,
             failed: false,
@@ -266,6 +276,9 @@ impl Pump {
                 }
                 Turn::Ends => {
                     let line = self.lines.swap_remove(index);
+                    if line.lent > 0 {
+                        core.give_back(now, line.handle);
+                    }
                     if line.kept > 0 && !line.failed {
                         // With nothing unread, closing shows no reset.
                         let _ = call::receive(line.far, &mut [0], libc::MSG_DONTWAIT);
@@ -284,7 +297,7 @@ impl Pump {
     fn serve(&mut self, core: &mut Core, open: &Open, now: Instant, index: usize) -> Turn {
         let Some(line) = self.lines.get_mut(index) else { return Turn::Ends };
         let Some(record) = core.handles.table.find(line.handle) else { return Turn::Ends };
-        let HandleRecord { description: id, kind, state, wanders, .. } = *record;
+        let HandleRecord { description: id, kind, state, wanders, draining, .. } = *record;
         let Some(socket) = core.socket_of(id) else { return Turn::Ends };
         let pumped = state == HandleState::Pumped;
         match kind {
@@ -312,8 +325,13 @@ impl Pump {
             }
             HandleKind::Stream => {
                 let claimed = core.may_take_input(line.handle, id);
+                let shared = core.is_held_directly(id);
                 let mut stream = Stream { core, open, now, line, socket, piece: &mut self.piece };
-                stream.serve(claimed)
+                if draining {
+                    // Whoever takes the handle back puts back what is unread in it.
+                    stream.settle_lent();
+                }
+                stream.serve(claimed, shared)
             }
             HandleKind::Packets => {
                 let claimed = core.may_take_input(line.handle, id);
@@ -397,11 +415,21 @@ impl Core {
     /// Whether a handle may take what arrives: nobody else could, or it is meant to.
     fn may_take_input(&self, handle: HandleId, id: DescriptionId) -> bool {
         let Some(record) = self.handles.table.find(handle) else { return false };
-        let direct = self
-            .descriptions
-            .find(id)
-            .is_some_and(|description| description.holders.total() > description.holders.count(SlotId::STRANGERS));
-        record.claimed || !direct
+        record.claimed || !self.is_held_directly(id)
+    }
+
+    /// Whether members have the socket too.
+    fn is_held_directly(&self, id: DescriptionId) -> bool {
+        let found = self.descriptions.find(id);
+        found.is_some_and(|description| description.holders.total() > description.holders.count(SlotId::STRANGERS))
+    }
+
+    /// What a handle was lent, and has not been received, is everybody's again.
+    fn give_back(&mut self, now: Instant, handle: HandleId) {
+        let id = self.handles.table.find(handle).map(|record| record.description);
+        if let Some(socket) = id.and_then(|id| self.socket_of(id)) {
+            self.stack.withhold_input(now, socket, false);
+        }
     }
 
     /// The stranger has used the handle: what arrives is for it too.
@@ -465,18 +493,21 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    fn serve(&mut self, claimed: bool) -> Turn {
+    fn serve(&mut self, claimed: bool, shared: bool) -> Turn {
         // Before what was written is looked at: what came before the end is then all there.
         let seen = events_of(self.line.far);
         let hung_up = seen & libc::POLLHUP != 0;
         if hung_up && self.left_unread() {
             return Turn::Ends;
         }
+        if hung_up {
+            self.settle_lent();
+        }
         let output = self.carry_output(seen);
         if output == Turn::Ends {
             return Turn::Ends;
         }
-        let input = if hung_up { Turn::Rests } else { self.carry_input(claimed) };
+        let input = if hung_up { Turn::Rests } else { self.carry_input(claimed, shared) };
         match (output, input) {
             (_, Turn::Ends) => Turn::Ends,
             // Everything written has been carried on.
@@ -605,8 +636,32 @@ impl Stream<'_> {
         true
     }
 
+    /// What was lent has been received: it leaves the stack's queue.
+    fn settle_lent(&mut self) {
+        let lent = std::mem::take(&mut self.line.lent);
+        if lent > 0 {
+            self.core.stack.withhold_input(self.now, self.socket, false);
+            let flags = ReceiveFlags::TRUNC | ReceiveFlags::DONTWAIT;
+            let _ = self.core.stack.receive(self.now, self.socket, &mut Nowhere(lent), flags);
+        }
+    }
+
+    /// Whether the program's end has received all that it was sent. One that has just been closed has thrown it away;
+    /// that shows before (`unix_release_sock`).
+    fn has_received_all(&self) -> bool {
+        let open = self.open;
+        let far = self.line.far;
+        open.consistently(|| call::queued_output(far)) == Ok(0) && events_of(far) & libc::POLLHUP == 0
+    }
+
     /// What has arrived goes to the program's end, as far as it has room.
-    fn carry_input(&mut self, claimed: bool) -> Turn {
+    fn carry_input(&mut self, claimed: bool, shared: bool) -> Turn {
+        if self.line.lent > 0 {
+            if !self.has_received_all() {
+                return Turn::Rests;
+            }
+            self.settle_lent();
+        }
         if self.line.input_over {
             return self.watch_for_failure();
         }
@@ -617,7 +672,8 @@ impl Stream<'_> {
             if self.core.stack.at_mark(self.socket) && !self.bring_urgent() {
                 return Turn::Rests;
             }
-            let mut sink = Piece { bytes: self.piece, length: 0 };
+            let most = if shared { LENT } else { CHUNK };
+            let mut sink = Piece { bytes: self.piece.get_mut(..most).unwrap_or(&mut []), length: 0 };
             let flags = ReceiveFlags::PEEK | ReceiveFlags::DONTWAIT;
             match self.core.stack.receive(self.now, self.socket, &mut sink, flags) {
                 Ok(received) if received.length == 0 => {
@@ -630,6 +686,11 @@ impl Stream<'_> {
                     let bytes = self.piece.get(..received.length).unwrap_or(&[]);
                     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                     match open.consistently(|| call::send(far, bytes, flags)) {
+                        Ok(sent) if shared => {
+                            self.line.lent = sent;
+                            self.core.stack.withhold_input(self.now, self.socket, true);
+                            return Turn::Rests;
+                        }
                         Ok(sent) => {
                             let _ = self.core.stack.receive(
                                 self.now,

@@ -70,6 +70,18 @@ pub fn shutdown(fd: Fd, how: i32) -> Result<(), Errno> {
     unsafe { invoke(libc::SYS_shutdown, [word(fd.0), word(how)]) }.map(drop)
 }
 
+/// What an AF_UNIX socket has sent and nobody has received yet (SIOCOUTQ): 0 for nothing, else more than the bytes.
+///
+/// # Errors
+/// As ioctl(2).
+pub fn queued_output(fd: Fd) -> Result<i32, Errno> {
+    let mut queued = 0i32;
+    let arguments = [word(fd.0), libc::TIOCOUTQ as usize, (&raw mut queued) as usize];
+    // SAFETY: the request writes one int.
+    unsafe { invoke(libc::SYS_ioctl, arguments) }?;
+    Ok(queued)
+}
+
 /// Whether the next byte to read is an urgent one (SIOCATMARK).
 #[must_use]
 pub fn is_at_mark(fd: Fd) -> bool {
