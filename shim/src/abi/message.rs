@@ -11,6 +11,8 @@ const IOV_MAX: usize = 1024;
 pub(crate) const MAX_BYTES: usize = 0x7fff_f000;
 /// Size of struct cmsghdr on 64-bit targets, which is its alignment's multiple too.
 const CONTROL_HEADER: usize = 16;
+/// Size of struct sockaddr_storage.
+const LONGEST_NAME: u32 = 128;
 /// optmem_max of a default kernel bounds control data; more is ENOBUFS there.
 const CONTROL_MAX: usize = 131_072;
 
@@ -44,11 +46,18 @@ impl Header {
     /// Copies it from user memory (`copy_msghdr_from_user`).
     pub(crate) fn read(at: User<libc::msghdr>) -> Result<Self, Errno> {
         let raw = at.read()?;
-        // The kernel takes an int.
-        if (raw.msg_namelen as i32) < 0 {
+        // The kernel takes an int, and none of the length of a name that is not there.
+        if !raw.msg_name.is_null() && (raw.msg_namelen as i32) < 0 {
             return Err(Errno(libc::EINVAL));
         }
         Ok(Self { at, raw })
+    }
+
+    /// The destination: a length of 0 is none, and no more is copied than a struct sockaddr_storage holds
+    /// (`copy_msghdr_from_user`).
+    pub(crate) fn destination(&self) -> Option<(User<libc::sockaddr>, u32)> {
+        let (name, length) = self.name()?;
+        (length > 0).then_some((name, length.min(LONGEST_NAME)))
     }
 
     /// The data buffers; more than 1024 are EMSGSIZE here.
@@ -68,7 +77,7 @@ impl Header {
     /// The control data, copied.
     pub(crate) fn control(&self) -> Result<Vec<u8>, Errno> {
         let length = self.raw.msg_controllen;
-        if self.raw.msg_control.is_null() || length == 0 {
+        if length == 0 {
             return Ok(Vec::new());
         }
         if length > CONTROL_MAX {

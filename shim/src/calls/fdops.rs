@@ -296,6 +296,9 @@ const FIONBIO: usize = libc::FIONBIO as usize;
 const FIOASYNC: usize = libc::FIOASYNC as usize;
 const FIOSETOWN: usize = 0x8901;
 const SIOCSPGRP: usize = 0x8902;
+/// SIOCGSTAMP_OLD and SIOCGSTAMPNS_OLD.
+const SIOCGSTAMP: usize = 0x8906;
+const SIOCGSTAMPNS: usize = 0x8907;
 /// Requests about interfaces, routes and the ARP table lie in this range.
 const SIOC_FIRST: usize = 0x890b;
 const SIOC_LAST: usize = 0x89ff;
@@ -319,6 +322,8 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
         SIOCOUTQ => tell(ask(|stack, socket| stack.queued_output(socket))),
         SIOCOUTQNSD if handle.is_stream() => tell(ask(|stack, socket| stack.unsent_output(socket))),
         SIOCATMARK if handle.is_stream() => tell(at_mark(runtime, handle.id)),
+        // `sock_gettstamp`: no datagram has left its time.
+        SIOCGSTAMP | SIOCGSTAMPNS => Err(Errno(libc::ENOENT)),
         FIONBIO => control::argument::<i32>(argument).read().and_then(|value| {
             let flags = call::fcntl(Fd(fd), libc::F_GETFL, 0)?;
             let wanted = if value == 0 { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };

@@ -145,13 +145,18 @@ pub(crate) fn receive(
     buffer: &mut Buffer,
     flags: i32,
 ) -> Result<Gathered, Errno> {
-    let core_flags = ReceiveFlags::from_bits_truncate(flags as u32);
+    let mut core_flags = ReceiveFlags::from_bits_truncate(flags as u32);
     let whole = handle.is_stream() && flags & libc::MSG_WAITALL != 0;
+    let patient = !is_nonblocking(runtime, handle, flags);
+    // O_NONBLOCK is MSG_DONTWAIT to a datagram socket that is shut for reading (`__skb_wait_for_more_packets`).
+    core_flags.set(ReceiveFlags::DONTWAIT, !patient);
     let room = buffer.left();
     let total = Cell::new(0usize);
     let mut last = None;
     let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| -> Option<Result<(), ReceiveError>> {
         if whole
+            && patient
+            && !stack.is_listening(socket)
             && core_flags.contains(ReceiveFlags::PEEK)
             && stack.queued_input(socket) < room
             && !stack.readiness(socket).intersects(Readiness::RDHUP | Readiness::HUP | Readiness::ERR)
@@ -183,7 +188,7 @@ pub(crate) fn receive(
     let mut result = until(runtime, handle.id, Readiness::IN, Patience::Never, &total, &mut step);
     // Neither the queue of errors nor the urgent byte is waited for (`tcp_recv_urg`).
     let at_once = flags & (libc::MSG_ERRQUEUE | libc::MSG_OOB) != 0;
-    if result == Err(Stop::WouldBlock) && !at_once && !is_nonblocking(runtime, handle, flags) {
+    if result == Err(Stop::WouldBlock) && !at_once && patient {
         check_fresh(fd)?;
         let timeout = runtime
             .with_socket(handle.id, |stack, socket, _| {
@@ -364,7 +369,7 @@ pub(crate) fn destination<T>(
     length: u32,
     flags: i32,
 ) -> Result<Option<SocketAddr>, Errno> {
-    if address.is_null() || length == 0 {
+    if address.is_null() {
         return Ok(None);
     }
     let raw = RawName::read(address, length)?;
@@ -394,7 +399,13 @@ fn read_into(name: &str, fd: i32, mut buffer: Buffer) -> Outcome<isize> {
     finish_receive(format_args!("{name}({fd}, {size})"), result)
 }
 
+/// What cannot be the size of user memory is refused before anything else (`access_ok` in `vfs_read` and `vfs_write`).
+const LONGEST_BUFFER: usize = isize::MAX as usize;
+
 pub(crate) fn read(fd: i32, buffer: User<u8>, size: usize) -> Outcome<isize> {
+    if size > LONGEST_BUFFER && crate::fdtable::socket(fd).is_some() {
+        return Outcome::fail(libc::EFAULT);
+    }
     read_into("read", fd, Buffer::single(buffer, size.min(MAX_BYTES)))
 }
 
@@ -464,6 +475,9 @@ fn write_from(name: &str, fd: i32, mut buffer: Buffer, flags: i32) -> Outcome<is
 }
 
 pub(crate) fn write(fd: i32, buffer: User<u8>, size: usize) -> Outcome<isize> {
+    if size > LONGEST_BUFFER && crate::fdtable::socket(fd).is_some() {
+        return Outcome::fail(libc::EFAULT);
+    }
     write_from("write", fd, Buffer::single(buffer, size.min(MAX_BYTES)), 0)
 }
 

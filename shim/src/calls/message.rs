@@ -1,6 +1,6 @@
 //! sendmsg, recvmsg and their many-message forms: names, control messages and flags around the data.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use remora_host::runtime::Runtime;
@@ -14,7 +14,8 @@ use super::policy::{Purpose, Side};
 use super::{control, policy, socket_of, strangers, traced};
 use crate::abi::memory::User;
 use crate::abi::message::{ControlWriter, Header, controls};
-use crate::abi::{Outcome, address};
+use crate::abi::{Outcome, address, process};
+use crate::errno;
 use crate::fdtable::{self, Handle};
 
 const UDP_SEGMENT: i32 = 103;
@@ -53,14 +54,31 @@ fn send_one(
 ) -> Result<Side, Result<usize, Errno>> {
     let header = Header::read(message).map_err(Err)?;
     let mut buffer = header.buffer().map_err(Err)?;
-    let to = match header.name() {
+    let to = match header.destination() {
         Some((name, length)) => destination(handle, runtime, name, length, flags).map_err(Err)?,
         None => None,
     };
     let control = header.control().map_err(Err)?;
-    let mut extras = extras(handle, &control).map_err(Err)?;
+    let mut extras = match extras(handle, &control) {
+        Ok(extras) => extras,
+        Err(errno) => return Err(Err(without_destination(handle, runtime, to).unwrap_or(errno))),
+    };
     extras.to = to;
     send_to(fd, handle, runtime, &mut buffer, flags, extras)
+}
+
+/// A socket that has nobody to send to says so before it looks at control messages (`sk_stream_wait_connect`,
+/// `udp_sendmsg`).
+fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>) -> Option<Errno> {
+    let named = runtime.with_socket(handle.id, |stack, socket, _| stack.peer_name(socket).is_ok()).unwrap_or(true);
+    if named || to.is_some() {
+        return None;
+    }
+    if !handle.is_stream() {
+        return Some(Errno(libc::EDESTADDRREQ));
+    }
+    process::raise_broken_pipe();
+    Some(Errno(libc::EPIPE))
 }
 
 /// What control messages of a send ask for (`ip_cmsg_send`, `__sock_cmsg_send`).
@@ -219,6 +237,11 @@ pub(crate) fn recvmmsg(
             Ok(span) => until = Some(call::now() + span),
             Err(errno) => return Outcome::Ours(Err(errno)),
         }
+    }
+    // `do_recvmmsg`: an error that is pending comes before the messages are looked at.
+    let fault = runtime.with_socket(handle.id, |stack, socket, _| stack.take_error(socket)).flatten();
+    if let Some(fault) = fault {
+        return traced(format_args!("recvmmsg({fd}, {count})"), Err(errno::fault(fault)));
     }
     let mut done = 0i32;
     let mut failure = None;

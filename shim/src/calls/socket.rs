@@ -191,10 +191,12 @@ pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Ou
         Ok(name) => name,
         // A stream that is connecting or connected never looks at the address (__inet_stream_connect): any valid one
         // makes the core say what state it is in.
-        Err(errno) => {
-            let state = busy_state(runtime, handle);
-            return traced(format_args!("connect({fd}, ?)"), Err(state.unwrap_or(errno)));
+        Err(_) if is_busy(runtime, handle) => {
+            let any = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+            let result = begin(fd, handle, runtime, any);
+            return traced(format_args!("connect({fd}, ?)"), result.map(|()| 0));
         }
+        Err(errno) => return traced(format_args!("connect({fd}, ?)"), Err(errno)),
     };
     if let SocketAddr::V4(_) = name
         && handle.family == AddressFamily::Inet6
@@ -210,18 +212,16 @@ pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Ou
     traced(format_args!("connect({fd}, {name})"), result.map(|()| 0))
 }
 
-/// What connect answers for the sake of a stream's state alone.
-fn busy_state(runtime: &runtime::Runtime, handle: Handle) -> Option<Errno> {
+/// Whether a stream is connecting, connected or listening.
+fn is_busy(runtime: &runtime::Runtime, handle: Handle) -> bool {
     use remora_stack::socket::state::SocketState;
-    if !handle.is_stream() {
-        return None;
-    }
-    let state = runtime.with_socket(handle.id, |stack, socket, _| stack.socket_state(socket))?;
-    match state {
-        SocketState::Connected => Some(Errno(libc::EISCONN)),
-        SocketState::Connecting => Some(Errno(libc::EALREADY)),
-        _ => None,
-    }
+    handle.is_stream()
+        && runtime
+            .with_socket(handle.id, |stack, socket, _| {
+                let state = stack.socket_state(socket);
+                matches!(state, SocketState::Connected | SocketState::Connecting) || stack.is_listening(socket)
+            })
+            .unwrap_or(false)
 }
 
 fn begin(fd: i32, handle: Handle, runtime: &'static runtime::Runtime, name: SocketAddr) -> Result<(), Errno> {

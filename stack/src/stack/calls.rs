@@ -34,6 +34,8 @@ impl Stack {
         if opening {
             match socket.state {
                 SocketState::Connected => return Err(SendError::IsConnected),
+                // `__inet_stream_connect`: a listener is not unconnected enough.
+                SocketState::Unconnected if self.is_listening(id) => return Err(SendError::IsConnected),
                 SocketState::Unconnected => {}
                 SocketState::Connecting | SocketState::Disconnecting => return Err(SendError::Already),
             }

@@ -238,15 +238,28 @@ impl Protocol for Tcp {
 
     fn queued_output(&self, sock: SockId) -> usize {
         let Some(sock) = self.place(sock).and_then(|index| self.sock(index)) else { return 0 };
+        if !sock.has_sent() {
+            return 0;
+        }
         sock.write_end().distance_from(sock.snd_una) as usize
     }
 
     fn unsent_output(&self, sock: SockId) -> usize {
-        self.place(sock).and_then(|index| self.sock(index)).map_or(0, |sock| sock.unsent() as usize)
+        let sock = self.place(sock).and_then(|index| self.sock(index)).filter(|sock| sock.has_sent());
+        sock.map_or(0, |sock| sock.unsent() as usize)
     }
 }
 
 impl Sock {
+    /// Whether SIOCOUTQ has anything to count: nothing before the connection (`tcp_ioctl`).
+    fn has_sent(&self) -> bool {
+        match self.state {
+            State::SynSent | State::SynReceived => false,
+            State::Closed => self.tuple.remote_port != 0,
+            _ => true,
+        }
+    }
+
     /// `tcp_recvmsg`.
     fn read(&mut self, net: &mut Net<'_>, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
         if flags.contains(ReceiveFlags::ERRQUEUE) {
@@ -267,6 +280,8 @@ impl Sock {
             return Err(ReceiveError::WouldBlock);
         }
         let peek = flags.contains(ReceiveFlags::PEEK);
+        // Room for nothing asks how things stand all the same, unless there is data.
+        let asks = sink.room() == 0 && self.readable() == 0;
         let Stretch { skip, most } = self.stretch(sink.room());
         let discard = flags.contains(ReceiveFlags::TRUNC);
         let target = if discard { None } else { Some(sink) };
@@ -281,7 +296,7 @@ impl Sock {
             self.queue.read(target, most, false)
         }
         .map_err(|_| ReceiveError::Memory)?;
-        if length == 0 && most > 0 && !self.finished {
+        if length == 0 && (most > 0 || asks) && !self.finished {
             //= REF T-10
             if let Some(fault) = self.error.take() {
                 return Err(ReceiveError::Fault(fault));

@@ -64,6 +64,17 @@ impl Udp {
             return Err(SendError::Invalid);
         }
         check_family(sock, to.ip())?;
+        if sock.port == 0 {
+            self.autobind(net, id)?;
+        }
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
+        let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
+        let arguments = &sock
+            .corked
+            .as_ref()
+            .map_or(*arguments, |corked| SendArguments { flags: arguments.flags, ..corked.arguments });
+        let plan = plan(net, sock, to, arguments)?;
+        // `sock_alloc_send_pskb`: the route is known by now, and its faults came first.
         if let Some(fault) = sock.inbox.fault.take() {
             return Err(SendError::Fault(fault));
         }
@@ -81,16 +92,6 @@ impl Udp {
             sock.no_space = held > 0;
             return Err(SendError::WouldBlock);
         }
-        if sock.port == 0 {
-            self.autobind(net, id)?;
-        }
-        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
-        let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
-        let arguments = &sock
-            .corked
-            .as_ref()
-            .map_or(*arguments, |corked| SendArguments { flags: arguments.flags, ..corked.arguments });
-        let plan = plan(net, sock, to, arguments)?;
         let before = sock.corked.as_ref().map_or(0, |corked| corked.bytes.len());
         if before.saturating_add(length) > LONGEST_PAYLOAD {
             sock.refuse_length(net, &plan, to);
