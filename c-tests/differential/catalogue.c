@@ -173,6 +173,11 @@ static const char *const for_tcp[] = {"@accept",    "@connect", "@send 10", "@se
                                       "@close",     "@reset",   "@receive", "take"};
 static const char *const for_udp[] = {"@datagram 10", "@datagram 0", "@datagram 3000", "@taken"};
 
+static const char *const for_ping[] = {"send echo 16 0",  "send echo 8 0",  "send echo 7 0", "send echo 16 1",
+                                       "send echo 16 0x4000", "send echo 2000 0", "sendto echo 16 0 peer0 16",
+                                       "sendto echo 16 0 family:10 16", "sendto echo 16 0 any1 16",
+                                       "sendto echo 16 0 broadcast 16", "sendto echo 16 0 peer0 15", "wait 1"};
+
 /* ---- the whole list of a kind, made once ---- */
 
 struct list {
@@ -224,6 +229,9 @@ static struct list *list_of(const char *kind)
         if (strcmp(kind, "udp") == 0)
             for (size_t j = 0; j < sizeof for_udp / sizeof for_udp[0]; j++)
                 add(list, for_udp[j]);
+        if (strcmp(kind, "ping") == 0)
+            for (size_t j = 0; j < sizeof for_ping / sizeof for_ping[0]; j++)
+                add(list, for_ping[j]);
         list->plain = list->count;
         add_options(list, 1, 84);
         add_options(list, 0, 54);

@@ -56,6 +56,14 @@ impl RawName {
         Some(i32::from(u16::from_ne_bytes(*bytes)))
     }
 
+    /// As bind of a raw socket takes it: `raw_bind` does not look at the family.
+    pub(crate) fn for_raw_bind(&self) -> Result<SocketAddr, Errno> {
+        if self.length < INET_SIZE {
+            return Err(Errno(libc::EINVAL));
+        }
+        Ok(self.inet())
+    }
+
     /// The struct sockaddr_in in it. The length must have been checked.
     fn inet(&self) -> SocketAddr {
         let [_, _, p, q, a, b, c, d, ..] = self.bytes;
@@ -179,6 +187,14 @@ pub(crate) fn encode(name: SocketAddr, family: AddressFamily) -> ([u8; INET6_SIZ
             (bytes, INET6_SIZE)
         }
     }
+}
+
+/// No name at all: the length says so, and must not have been negative.
+pub(crate) fn write_none(length: User<u32>) -> Result<(), Errno> {
+    if (length.read()? as i32) < 0 {
+        return Err(Errno(libc::EINVAL));
+    }
+    length.write(0)
 }
 
 /// Writes a name where accept, getsockname and recvfrom want it (`move_addr_to_user`): as much as fits, then the

@@ -318,6 +318,10 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
     let listening = || runtime.with_socket(handle.id, |stack, socket, _| stack.is_listening(socket)).unwrap_or(false);
     let result = match request {
         SIOCINQ | SIOCOUTQ | SIOCOUTQNSD if handle.is_stream() && listening() => Err(Errno(libc::EINVAL)),
+        // Ping sockets have none of these (`ping_prot`); the mark is a stream's, and the request one of interfaces to
+        // others, which do not know it.
+        SIOCINQ | SIOCOUTQ if is_ping(handle, runtime) => Err(Errno(libc::ENOTTY)),
+        SIOCATMARK if !handle.is_stream() => control::argument::<i32>(argument).read().and(Err(Errno(libc::ENOTTY))),
         SIOCINQ => tell(ask(|stack, socket| stack.queued_input(socket))),
         SIOCOUTQ => tell(ask(|stack, socket| stack.queued_output(socket))),
         SIOCOUTQNSD if handle.is_stream() => tell(ask(|stack, socket| stack.unsent_output(socket))),
@@ -343,6 +347,12 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
         _ => return Outcome::PassThrough,
     };
     traced(format_args!("ioctl({fd}, {request:#x})"), result)
+}
+
+/// Whether it is a datagram socket of ICMP.
+fn is_ping(handle: crate::fdtable::Handle, runtime: &runtime::Runtime) -> bool {
+    handle.kind == remora_stack::socket::protocol::SocketType::Datagram
+        && i32::from(super::option_rows::protocol(runtime, handle)) == libc::IPPROTO_ICMP
 }
 
 /// Whether the next byte to read is the urgent one.

@@ -173,6 +173,8 @@ pub(crate) fn receive(
                         && received.length > 0
                         && !core_flags.intersects(ReceiveFlags::PEEK | ReceiveFlags::TRUNC | ReceiveFlags::OOB)
                         && !stack.at_mark(socket)
+                        // An error that waits is for the next call (`tcp_recvmsg_locked`).
+                        && !stack.readiness(socket).intersects(Readiness::ERR)
                         && total.get() < wanted(stack, socket, whole, room);
                     if !again {
                         return Some(Ok(()));
@@ -202,6 +204,10 @@ pub(crate) fn receive(
         Ok(Ok(())) => Ok(Gathered { length, last }),
         Ok(Err(error)) => Err(errno::receive(error)),
         Err(_) if length > 0 => Ok(Gathered { length, last }),
+        // Who wanted nothing has waited, and gets it.
+        Err(Stop::WouldBlock) if handle.is_stream() && room == 0 && patient && !at_once => {
+            Ok(Gathered { length, last })
+        }
         Err(Stop::WouldBlock) => Err(Errno(libc::EAGAIN)),
         Err(Stop::Interrupted) => Err(Errno(libc::EINTR)),
         Err(Stop::Broken) => Err(gone(fd, handle.id)),
@@ -584,7 +590,7 @@ pub(crate) fn recvfrom(
             match gathered.last.and_then(|last| last.from) {
                 Some(from) => address::write(from, handle.family, address, length)?,
                 // A stream has no sender to tell: the length says so (`inet_recvmsg` leaves msg_namelen at 0).
-                None => length.write(0)?,
+                None => address::write_none(length)?,
             }
         }
         Ok(gathered)

@@ -7,6 +7,7 @@ use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, call};
 use remora_stack::socket::options::{OptionName, OptionValue};
 use remora_stack::socket::protocol::SocketType;
+use remora_stack::socket::state::SocketState;
 
 use super::io::{Extras, Gathered, destination, receive, send_to};
 use super::options::TCP_INQ;
@@ -76,6 +77,9 @@ fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>
     }
     if !handle.is_stream() {
         return Some(Errno(libc::EDESTADDRREQ));
+    }
+    if runtime.with_socket(handle.id, |stack, socket, _| stack.socket_state(socket)) == Some(SocketState::Connecting) {
+        return Some(Errno(libc::EAGAIN));
     }
     process::raise_broken_pipe();
     Some(Errno(libc::EPIPE))

@@ -151,7 +151,7 @@ fn find(level: i32, name: i32) -> Option<&'static Row> {
 }
 
 /// The IP protocol of a socket: a datagram socket is UDP's or a ping socket.
-fn protocol(runtime: &Runtime, handle: Handle) -> u8 {
+pub(super) fn protocol(runtime: &Runtime, handle: Handle) -> u8 {
     runtime
         .with_socket(handle.id, |stack, socket, _| stack.kind(socket))
         .flatten()

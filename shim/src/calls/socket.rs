@@ -151,7 +151,11 @@ fn place(handle: Handle, flags: i32) -> Result<i32, Errno> {
 
 pub(crate) fn bind(fd: i32, address: User<libc::sockaddr>, length: u32) -> Outcome<i32> {
     let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
-    let given = RawName::read(address, length).and_then(|raw| Ok((raw, raw.for_bind(handle.family)?)));
+    let raw_socket = handle.kind == SocketType::Raw && handle.family == AddressFamily::Inet;
+    let given = RawName::read(address, length).and_then(|raw| {
+        let name = if raw_socket { raw.for_raw_bind() } else { raw.for_bind(handle.family) };
+        Ok((raw, name?))
+    });
     let (raw, name) = match given {
         Ok(given) => given,
         Err(errno) => return traced(format_args!("bind({fd}, ?)"), Err(errno)),

@@ -42,6 +42,8 @@ struct RawSock {
     /// The echo identifier of a ping socket; 0 while it has none.
     ident: u16,
     ident_bound: bool,
+    /// A raw socket that was disconnected hears nothing any more.
+    deaf: bool,
     peer: Option<SocketAddr>,
     inbox: Inbox,
     /// Not yet asked for; not empty while the socket is queued.
@@ -229,6 +231,6 @@ impl RawSock {
     fn matches(&self, from: IpAddr, to: IpAddr) -> bool {
         let local = self.local.is_unspecified() || self.local == to;
         let peer = self.peer.is_none_or(|peer| peer.ip() == from);
-        local && peer
+        !self.deaf && local && peer
     }
 }

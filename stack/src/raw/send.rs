@@ -31,30 +31,39 @@ impl Raw {
         if length > ipv4::LONGEST {
             return Err(SendError::MessageTooLong);
         }
+        let kind = sock.kind;
+        if kind == Kind::Ping && length < icmpv4::HEADER_LENGTH {
+            return Err(SendError::Invalid);
+        }
         if arguments.flags.contains(SendFlags::OOB) {
             return Err(SendError::NotSupported);
+        }
+        let mut message = Vec::with_capacity(length);
+        if kind == Kind::Ping {
+            // `ping_common_sendmsg` looks at the message before it looks where to.
+            source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
+            if message.get(..2) != Some(&[icmpv4::ECHO, 0]) {
+                return Err(SendError::Invalid);
+            }
         }
         let to = arguments.to.or(sock.peer).ok_or(SendError::DestinationRequired)?;
         if !to.is_ipv4() {
             return Err(SendError::FamilyMismatch);
         }
-        if let Some(fault) = sock.inbox.fault.take() {
-            return Err(SendError::Fault(fault));
-        }
-        if sock.inbox.shut_write {
-            return Err(SendError::BrokenPipe);
+        // `__ip_append_data`: raw packets are allocated without a look at the socket's error and shutdown.
+        if kind == Kind::Ping {
+            if let Some(fault) = sock.inbox.fault.take() {
+                return Err(SendError::Fault(fault));
+            }
+            if sock.inbox.shut_write {
+                return Err(SendError::BrokenPipe);
+            }
         }
         if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {
             return Err(SendError::WouldBlock);
         }
-        let kind = sock.kind;
-        if kind == Kind::Ping {
-            if length < icmpv4::HEADER_LENGTH {
-                return Err(SendError::Invalid);
-            }
-            if sock.ident == 0 && !self.take_ident(net, id, 0) {
-                return Err(SendError::NoPort);
-            }
+        if kind == Kind::Ping && sock.ident == 0 && !self.take_ident(net, id, 0) {
+            return Err(SendError::NoPort);
         }
         let sock = self.socks.find(id).ok_or(SendError::NotConnected)?;
         let bound = Some(sock.local).filter(|local| !local.is_unspecified());
@@ -76,12 +85,13 @@ impl Raw {
         if route.broadcast && !sock.options.broadcast {
             return Err(SendError::NotPermitted);
         }
-        let mut message = Vec::with_capacity(length);
-        source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
+        if kind != Kind::Ping {
+            source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
+        }
         let (protocol, header_included) = match kind {
             Kind::Raw { protocol, header_included, .. } => (protocol, header_included),
             Kind::Ping => {
-                prepare_echo(&mut message, sock.ident)?;
+                prepare_echo(&mut message, sock.ident);
                 (icmp::PROTOCOL, false)
             }
         };
@@ -120,17 +130,12 @@ impl Raw {
 }
 
 /// A ping socket may send echo requests only, with its own identifier (`ping_supported`, `ping_v4_sendmsg`).
-fn prepare_echo(message: &mut [u8], ident: u16) -> Result<(), SendError> {
-    match message.get(..2) {
-        Some(&[icmpv4::ECHO, 0]) => {}
-        _ => return Err(SendError::Invalid),
-    }
+fn prepare_echo(message: &mut [u8], ident: u16) {
     write_u16(message, 4, ident);
     write_u16(message, 2, 0);
     let sum = checksum::of(message);
     write_u16(message, 2, sum);
     debug_assert!(Icmp::parse(message).is_ok());
-    Ok(())
 }
 
 /// IP_HDRINCL: the packet goes as it is, but for what Linux fills in: total length and checksum always, source and

@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::{Kind, Raw, RawSock};
 use crate::io::{Sink, Source};
-use crate::ip::{RouteError, RouteKey};
+use crate::ip::{AddressKind, RouteError, RouteKey};
 use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
@@ -48,6 +48,7 @@ impl Protocol for Raw {
             address_bound: false,
             ident: 0,
             ident_bound: false,
+            deaf: false,
             peer: None,
             inbox: Inbox::default(),
             happened: Happened::empty(),
@@ -61,8 +62,17 @@ impl Protocol for Raw {
 
     fn bind(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), BindError> {
         let sock = self.socks.find(id).ok_or(BindError::Invalid)?;
+        let kind = net.ip.address_kind(address.ip());
+        // `ping_check_bind_addr`: addresses of more than one host are nobody's to bind here.
+        if sock.kind == Kind::Ping && matches!(kind, AddressKind::Broadcast | AddressKind::Multicast) {
+            return Err(BindError::AddressNotAvailable);
+        }
         if sock.peer.is_some() || (sock.kind == Kind::Ping && sock.ident != 0) {
             return Err(BindError::Invalid);
+        }
+        // `raw_bind` looks at the address after the state.
+        if sock.kind != Kind::Ping && kind == AddressKind::Unicast && !sock.options.free_bind {
+            return Err(BindError::AddressNotAvailable);
         }
         // The port of a ping socket is its identifier.
         if sock.kind == Kind::Ping && !self.take_ident(net, id, address.port()) {
@@ -115,8 +125,10 @@ impl Protocol for Raw {
         if !sock.address_bound {
             sock.local = unspecified(sock.family);
         }
+        // `__udp_disconnect` unhashes what no port was bound for; a raw socket is never hashed again.
         if !sock.ident_bound {
             sock.ident = 0;
+            sock.deaf = sock.kind != Kind::Ping;
         }
     }
 
@@ -176,6 +188,7 @@ impl Protocol for Raw {
         self.socks.find(sock).map_or(SocketAddr::new(unspecified(AddressFamily::Inet), 0), |sock| {
             let port = match sock.kind {
                 // `inet_num` of a raw socket is its protocol, and getsockname shows it as the port.
+                Kind::Raw { .. } if sock.deaf => 0,
                 Kind::Raw { protocol, .. } => u16::from(protocol),
                 Kind::Ping => sock.ident,
             };
@@ -184,7 +197,8 @@ impl Protocol for Raw {
     }
 
     fn peer_name(&self, sock: SockId) -> Option<SocketAddr> {
-        self.socks.find(sock)?.peer
+        // `inet_getname`: a peer without a port is none.
+        self.socks.find(sock)?.peer.filter(|peer| peer.port() != 0)
     }
 
     fn options(&self, sock: SockId) -> Option<&SocketOptions> {

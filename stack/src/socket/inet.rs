@@ -109,7 +109,9 @@ impl Stack {
         }
         let (below, _) = self.below(socket.transport);
         let free = below.options(socket.sock).is_some_and(|options| options.free_bind);
-        if self.ip.address_kind(address.ip()) == AddressKind::Unicast && !free {
+        // A raw socket looks at its state first.
+        let late = socket.kind == SocketType::Raw;
+        if self.ip.address_kind(address.ip()) == AddressKind::Unicast && !free && !late {
             return Err(BindError::AddressNotAvailable);
         }
         if self.below_state(&socket) != Below::Closed {

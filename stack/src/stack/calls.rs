@@ -4,7 +4,7 @@ use log::trace;
 
 use super::Stack;
 use crate::io::{Sink, Source};
-use crate::socket::error::{OptionError, ReceiveError, SendError, SocketFault};
+use crate::socket::error::{ConnectError, OptionError, ReceiveError, SendError, SocketFault};
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
     Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId, SocketType,
@@ -37,7 +37,14 @@ impl Stack {
                 // `__inet_stream_connect`: a listener is not unconnected enough.
                 SocketState::Unconnected if self.is_listening(id) => return Err(SendError::IsConnected),
                 SocketState::Unconnected => {}
-                SocketState::Connecting | SocketState::Disconnecting => return Err(SendError::Already),
+                // One that has come to its end by now counts as connected, or fails.
+                SocketState::Connecting => match self.finish_connect(now, id) {
+                    None => return Err(SendError::Already),
+                    Some(Ok(())) => {}
+                    Some(Err(ConnectError::Fault(fault))) => return Err(SendError::Fault(fault)),
+                    Some(Err(_)) => return Err(SendError::BrokenPipe),
+                },
+                SocketState::Disconnecting => return Err(SendError::Already),
             }
         }
         let (below, mut net) = self.below(socket.transport);

@@ -124,10 +124,12 @@ impl Inbox {
             };
         };
         let whole = datagram.bytes.len();
-        let received = deliver(datagram, skip, sink, flags)?;
+        let received = deliver(datagram, skip, sink, flags);
+        // One that meets unreadable memory is gone too (`udp_recvmsg`).
         if !peek && self.queue.pop_front().is_some() {
             self.charge = self.charge.saturating_sub(true_size(whole));
         }
+        let received = received?;
         if let Some(offset) = offset {
             let moved = if peek {
                 offset.saturating_add(received.length.min(whole.saturating_sub(skip)))
@@ -231,7 +233,6 @@ fn deliver(
 ) -> Result<Received, ReceiveError> {
     let bytes = datagram.bytes.get(skip..).unwrap_or(&[]);
     let stored = bytes.get(..sink.room()).unwrap_or(bytes);
-    // Linux frees the datagram of a recvmsg that faults; keeping it loses nothing that a program could rely on.
     sink.put(stored).map_err(|_| ReceiveError::Memory)?;
     let truncated = stored.len() < bytes.len();
     let length = if flags.contains(ReceiveFlags::TRUNC) { datagram.bytes.len() } else { stored.len() };
