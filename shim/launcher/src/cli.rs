@@ -29,9 +29,10 @@ Environment (the flags of `remora run` set the same names; with LD_PRELOAD they 
                    bind, listen, send), protocol (tcp, udp, icmp, raw), address, port, program
   REMORA_EXPLAIN   1: a line for each decision between kernel and stack
   REMORA_SUMMARY   1: a line at exit: how many sockets went to the kernel, and why
+  REMORA_COUNTERS  1: at exit, a line for each counter that is not zero
   REMORA_CONFIG    TOML file with keys iface, addr, gateway, mac, mtu, device, loopback, dns,
-                   interfaces, log, log_file, pcap, strict, rules, explain, summary and a table [sysctl]; a
-                   variable wins over it
+                   interfaces, log, log_file, pcap, strict, rules, explain, summary, counters and a table
+                   [sysctl]; a variable wins over it
   REMORA_LIB       libremora.so, when it is not beside `remora` or in ../lib";
 
 const EXAMPLES: &str = "\
@@ -74,6 +75,10 @@ pub enum Command {
     /// Print every configuration value with its source
     #[command(after_long_help = ENVIRONMENT)]
     Config(Config),
+    /// Print what the programs that run on remora in this network namespace have counted, under Linux's names
+    Counters(Watch),
+    /// List the sockets of the programs that run on remora in this network namespace
+    Sockets(Watch),
     /// Show one connection from the inside: curl's calls, the layers they pass, and each frame
     Demo(Demo),
     /// One side of the demo's link, in a network namespace of its own
@@ -146,6 +151,9 @@ pub struct Network {
     /// Print a line at exit: how many sockets went to the kernel, and why (REMORA_SUMMARY=1)
     #[arg(long)]
     pub summary: bool,
+    /// Print each counter that is not zero at exit (REMORA_COUNTERS=1)
+    #[arg(long)]
+    pub counters: bool,
     /// Sockets fail when there is no stack, instead of being the kernel's (REMORA_STRICT=1)
     #[arg(long)]
     pub strict: bool,
@@ -172,6 +180,16 @@ pub struct Config {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `remora counters` and `remora sockets`.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Only the program that this process belongs to
+    pub pid: Option<u32>,
+    /// Counters that are zero too
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// When to colour.

@@ -8,6 +8,7 @@ mod demo;
 mod overlay;
 mod program;
 mod run;
+mod watch;
 
 use clap::Parser;
 use std::fmt;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
         cli::Command::Run(arguments) => run::run(&arguments),
         cli::Command::Config(arguments) => configuration::show(&arguments),
         cli::Command::Demo(arguments) => demo::play(&arguments),
+        cli::Command::Counters(arguments) => watch::counters(&arguments),
+        cli::Command::Sockets(arguments) => watch::sockets(&arguments),
         cli::Command::Stage(arguments) => demo::stage::play(&arguments),
         cli::Command::Serve(arguments) => demo::serve::serve(&arguments),
         cli::Command::Generate { directory } => generate(&directory),

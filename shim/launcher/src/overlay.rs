@@ -34,6 +34,7 @@ impl Overlay {
             rule,
             explain,
             summary,
+            counters,
         } = flags;
         let mut overlay = Self::default();
         for (name, value) in [
@@ -53,7 +54,12 @@ impl Overlay {
         for (name, value) in [("REMORA_PCAP", pcap), ("REMORA_LOG_FILE", log_file), ("REMORA_CONFIG", config)] {
             overlay.set.extend(value.as_ref().map(|value| (name, value.clone().into_os_string())));
         }
-        for (name, flag) in [("REMORA_STRICT", strict), ("REMORA_EXPLAIN", explain), ("REMORA_SUMMARY", summary)] {
+        for (name, flag) in [
+            ("REMORA_STRICT", strict),
+            ("REMORA_EXPLAIN", explain),
+            ("REMORA_SUMMARY", summary),
+            ("REMORA_COUNTERS", counters),
+        ] {
             if *flag {
                 overlay.set.push((name, "1".into()));
             }

@@ -171,11 +171,28 @@ static SUMMED_UP: AtomicBool = AtomicBool::new(false);
 
 /// At exit: how many sockets went to the kernel and why, where that was asked for.
 pub(crate) fn sum_up() {
+    tell_counters();
     let Some(settings) = config::known().filter(|settings| settings.sums_up()) else { return };
     if !SUMMED_UP.swap(true, Ordering::Relaxed) {
         logging::say(format_args!("{}[{}] {Summary}", settings.program(), call::getpid()));
     }
 }
+
+/// At exit: what the stack has counted, where that was asked for.
+//= REF C-19
+fn tell_counters() {
+    let Some(settings) = config::known().filter(|settings| settings.config().counters.value) else { return };
+    let Some(runtime) = remora_host::runtime::current().filter(|_| !COUNTERS_TOLD.swap(true, Ordering::Relaxed)) else {
+        return;
+    };
+    let (program, pid) = (settings.program(), call::getpid());
+    for (group, name, value) in runtime.family_statistics().stack.each().filter(|(_, _, value)| *value > 0) {
+        logging::say(format_args!("{program}[{pid}] {group}{name} {value}"));
+    }
+}
+
+/// The counters have been told.
+static COUNTERS_TOLD: AtomicBool = AtomicBool::new(false);
 
 /// The counters in words.
 struct Summary;

@@ -126,6 +126,8 @@ pub struct Config {
     pub explain: Value<bool>,
     /// At exit a line says how many sockets went to the kernel, and why.
     pub summary: Value<bool>,
+    /// At exit every counter that is not zero is said in a line.
+    pub counters: Value<bool>,
     /// Overrides of single settings, in the order in which they apply.
     pub overrides: Vec<Override>,
     /// The stack's settings; the defaults until resolved.
@@ -157,6 +159,7 @@ impl Default for Config {
             rules: Value::new(rules::Rules::default(), Source::Default),
             explain: Value::new(false, Source::Default),
             summary: Value::new(false, Source::Default),
+            counters: Value::new(false, Source::Default),
             overrides: Vec::new(),
             settings: Settings::default(),
             setting_sources: Vec::new(),
@@ -193,6 +196,7 @@ const VARIABLES: &[Variable] = &[
     Variable { name: "REMORA_RULES", key: "rules", take: take_rules },
     Variable { name: "REMORA_EXPLAIN", key: "explain", take: take_explain },
     Variable { name: "REMORA_SUMMARY", key: "summary", take: take_summary },
+    Variable { name: "REMORA_COUNTERS", key: "counters", take: take_counters },
 ];
 
 /// Names of all variables that remora reads.
@@ -426,6 +430,11 @@ fn take_rules(config: &mut Config, text: &str, source: Source) -> Result<(), Str
 
 fn take_explain(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
     config.explain = Value::new(value::flag(text)?, source);
+    Ok(())
+}
+
+fn take_counters(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
+    config.counters = Value::new(value::flag(text)?, source);
     Ok(())
 }
 

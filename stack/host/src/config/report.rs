@@ -46,6 +46,7 @@ impl Config {
             row("REMORA_RULES", Some(&self.rules).filter(|rules| !rules.value.is_empty()), text),
             row("REMORA_EXPLAIN", Some(&self.explain), |explain| u8::from(*explain).to_string()),
             row("REMORA_SUMMARY", Some(&self.summary), |summary| u8::from(*summary).to_string()),
+            row("REMORA_COUNTERS", Some(&self.counters), |counters| u8::from(*counters).to_string()),
         ];
         rows.extend(self.settings.each().map(|(name, value)| {
             let source = self.setting_sources.iter().find(|(known, _)| *known == name);

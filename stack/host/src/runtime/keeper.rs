@@ -12,6 +12,7 @@ use super::member::SlotId;
 use super::owner::send_signals;
 use super::pump::Pump;
 use super::registry::Claim;
+use super::report::{self, Reporter};
 use super::wait::KEEPER_BELL;
 use super::{Core, Inside, Open, admit};
 use crate::sys::lock::Life;
@@ -173,7 +174,8 @@ const CHANNEL: usize = 2;
 const PACKET: usize = 3;
 // The pump's set is at 4.
 const GUESTS: usize = 5;
-const FIRST_LIFELINE: usize = 6;
+const ASKERS: usize = 6;
+const FIRST_LIFELINE: usize = 7;
 
 /// What the keeper has for itself.
 struct Keeper {
@@ -185,6 +187,7 @@ struct Keeper {
     /// When handles are to be looked at without being told.
     pump_at: Option<Instant>,
     rendezvous: Rendezvous,
+    reporter: Reporter,
     started: Instant,
     has_seen_members: bool,
     /// What the last tick saw.
@@ -212,6 +215,7 @@ impl Keeper {
             signals,
             pump_at: None,
             rendezvous: Rendezvous::open(family.open()),
+            reporter: Reporter::open(family.open()),
             started: call::now(),
             has_seen_members: false,
             passes: 0,
@@ -341,7 +345,10 @@ impl Keeper {
         let channel = open.channel(1).unwrap_or(Fd::NONE);
         let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len());
         let packet = plan.packet.unwrap_or(Fd::NONE);
-        set.extend([self.signals, bell, channel, packet, self.pump.fd(), self.rendezvous.fd()].map(watched));
+        set.extend(
+            [self.signals, bell, channel, packet, self.pump.fd(), self.rendezvous.fd(), self.reporter.fd()]
+                .map(watched),
+        );
         set.extend(self.lifelines.iter().map(|(_, fd)| watched(*fd)));
         let timeout = plan.until.map(|until| until.since(call::now()));
         let result = call::ppoll(&mut set, timeout, None);
@@ -371,10 +378,27 @@ impl Keeper {
         if happened(GUESTS) {
             self.rendezvous.serve(open);
         }
+        if happened(ASKERS) {
+            self.report();
+        }
         for slot in gone {
             self.member_gone(slot);
         }
         true
+    }
+
+    /// Tells one asker of the family.
+    fn report(&self) {
+        let Some(guest) = self.reporter.next() else { return };
+        let mut text = String::new();
+        let _ = self.enter(|core, now| {
+            let mut inside = String::new();
+            core.describe_in(now, &mut inside);
+            report::counter_lines(core.stack.counters(), &mut inside);
+            let _private = crate::sys::alloc::leave_arena();
+            text.push_str(&inside);
+        });
+        report::tell(guest, &text);
     }
 
     fn take_messages(&mut self, channel: Fd) {

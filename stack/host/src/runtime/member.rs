@@ -53,6 +53,12 @@ pub struct ForkTicket {
     lifeline: Fd,
 }
 
+impl Member {
+    pub(super) const fn is_taken(&self) -> bool {
+        self.taken
+    }
+}
+
 impl Core {
     /// A free slot; `NONE` when there are too many members (then its process's death is not noticed).
     pub(super) fn take_slot(&mut self, pid: i32) -> SlotId {

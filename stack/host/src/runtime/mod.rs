@@ -4,7 +4,7 @@
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
 //! `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
 //! `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
-//! `relay` carries the queries of libc's resolver, `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
+//! `report` tells of it, `relay` carries the queries of libc's resolver, `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
 //! program and signals are the shim's.
 
 mod adopt;
@@ -20,6 +20,7 @@ mod owner;
 mod pump;
 mod registry;
 mod relay;
+mod report;
 mod table;
 #[cfg(test)]
 mod tests;
