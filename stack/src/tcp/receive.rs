@@ -89,9 +89,8 @@ impl Sock {
             AckResult::Old | AckResult::Invalid if self.state == State::SynReceived => return Verdict::Reset,
             AckResult::Old => {}
             AckResult::Invalid => {
-                if !established {
-                    self.challenge_ack(shared, net);
-                }
+                //= RFC 9293 §3.10.7.4: an ACK for what was not sent yet is answered, since Linux 6.18 in ESTABLISHED, too.
+                self.challenge_ack(shared, net);
                 return Verdict::Done;
             }
         }
