@@ -139,6 +139,29 @@ static void accepting(int control)
     close(listener);
 }
 
+/* Over loopback the keys are the kernel's to use. */
+static void loopback(void)
+{
+    char data[8];
+    int listener = MUST(t_tcp(0)), fd = MUST(t_tcp(0));
+    CHECK_EQ(set_prefix(listener, "127.0.0.0", 8, "secret"), 0, "a key before bind");
+    MUST(t_bind(listener, "0.0.0.0", 0));
+    MUST(listen(listener, 4));
+    CHECK_EQ(set_key(fd, "127.0.0.1", "secret"), 0, "the same for who connects");
+    MUST(t_set_timeout(fd, SO_SNDTIMEO, 300));
+    CHECK_EQ(t_connect(fd, "127.0.0.1", t_local_port(listener)), 0, "connect over loopback");
+    int child = MUST(accept(listener, NULL, NULL));
+    CHECK_EQ(write(fd, "signed", 6), 6, "six bytes");
+    CHECK_EQ(t_read_all(child, data, 6), 6, "arrive");
+    close(fd);
+    fd = MUST(t_tcp(0));
+    MUST(t_set_timeout(fd, SO_SNDTIMEO, 300));
+    CHECK_ERRNO(t_connect(fd, "127.0.0.1", t_local_port(listener)), EINPROGRESS, "without a key: no answer");
+    close(fd);
+    close(child);
+    close(listener);
+}
+
 int main(void)
 {
     t_begin();
@@ -146,5 +169,6 @@ int main(void)
     arguments();
     connecting(control);
     accepting(control);
+    loopback();
     return t_end();
 }

@@ -374,6 +374,7 @@ fn repair_window(given: &Given) -> Result<[u32; 5], Errno> {
 /// A struct tcp_md5sig: sockaddr_storage, flags, prefix length, key length (2 bytes), interface, key
 /// (`tcp_v4_parse_md5_keys`, `tcp_v6_parse_md5_keys`).
 fn signature_key(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
+    given.int()?;
     let bytes = given.bytes(SIGNATURE_SIZE)?;
     let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
     let family = i32::from(u16::from_ne_bytes([byte(0), byte(1)]));
@@ -844,6 +845,24 @@ const REPLAYED: [i32; 7] = [
 /// The value of one option as an int.
 type Pick = fn(&SocketOptions) -> i32;
 
+/// Keys of TCP_MD5SIG. A kernel's IPv6 socket wants IPv4 addresses in mapped form.
+fn replay_signature_keys(runtime: &Runtime, handle: Handle, kernel: Fd) {
+    for place in 0.. {
+        let Ok(mut bytes) = own(-1, handle, runtime, OptionName::SignatureKey { place }) else { break };
+        let family = (libc::AF_INET6 as u16).to_ne_bytes();
+        if handle.family == AddressFamily::Inet6
+            && bytes.first_chunk() != Some(&family)
+            && let Some(octets) = bytes.get(4..8).and_then(|octets| octets.first_chunk::<4>().copied())
+            && let Some(name) = bytes.get_mut(..24)
+        {
+            let mapped = Ipv4Addr::from(octets).to_ipv6_mapped().octets();
+            let parts = family.into_iter().chain([0; 6]).chain(mapped);
+            name.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        }
+        let _ = call::set_option(kernel, libc::IPPROTO_TCP, TCP_MD5SIG_EXT, &bytes);
+    }
+}
+
 /// Sets on a fresh kernel socket what the program has set on ours. What the kernel refuses was of no use to it.
 pub(super) fn replay(runtime: &Runtime, handle: Handle, kernel: Fd) {
     let put = |level, name, value: i32| {
@@ -912,5 +931,6 @@ pub(super) fn replay(runtime: &Runtime, handle: Handle, kernel: Fd) {
                 put(libc::IPPROTO_TCP, name, i32::from_ne_bytes(*value));
             }
         }
+        replay_signature_keys(runtime, handle, kernel);
     }
 }

@@ -296,6 +296,12 @@ pub enum OptionName {
         /// Bytes that the caller has room for.
         room: usize,
     },
+    /// One of the keys of TCP_MD5SIG, for who takes the socket over: the bytes of Linux's `struct tcp_md5sig`, native
+    /// endian, with IPv4 addresses in AF_INET's form.
+    SignatureKey {
+        /// Which, from 0 on, the oldest first.
+        place: usize,
+    },
     /// How many bytes TCP_SAVED_SYN has to give.
     SavedSynLength,
     /// TCP_FASTOPEN.

@@ -281,6 +281,9 @@ impl Sock {
             | OptionName::RepairWindow
             | OptionName::TcpTimestamp => self.read_repair(net.now, name)?,
             OptionName::SaveSyn => int(u32::from(self.tcp.save_syn)),
+            OptionName::SignatureKey { place } => {
+                OptionValue::Bytes(self.signatures.exported(place).ok_or(OptionError::NotFound)?)
+            }
             OptionName::SavedSynLength => {
                 int(self.saved_syn.as_ref().and_then(|bytes| u32::try_from(bytes.len()).ok()).unwrap_or(0))
             }

@@ -20,6 +20,13 @@ const LONGEST_KEY: usize = 80;
 /// As many as net.core.optmem_max (128 KiB) has room for: 136 bytes each (`struct tcp_md5sig_key`).
 const MOST_KEYS: usize = 963;
 
+/// Linux's address families, flags of TCP_MD5SIG_EXT, and the size of its `struct tcp_md5sig`.
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const FLAG_PREFIX: u8 = 1;
+const FLAG_IFINDEX: u8 = 2;
+const SIGNATURE_SIZE: usize = 216;
+
 /// The keys of one socket, the newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Signatures(Vec<SignatureKey>);
@@ -64,6 +71,33 @@ impl Signatures {
     /// The bytes of the key for a peer.
     pub fn key(&self, peer: IpAddr) -> Option<&[u8]> {
         self.find(peer).map(|key| key.key.as_slice())
+    }
+
+    /// A key as Linux's `struct tcp_md5sig` has it, counted from the oldest.
+    pub fn exported(&self, place: usize) -> Option<Vec<u8>> {
+        let key = self.0.iter().rev().nth(place)?;
+        let mut bytes = Vec::with_capacity(SIGNATURE_SIZE);
+        match key.address {
+            IpAddr::V4(address) => {
+                bytes.extend_from_slice(&AF_INET.to_ne_bytes());
+                bytes.extend_from_slice(&[0; 2]);
+                bytes.extend_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                bytes.extend_from_slice(&AF_INET6.to_ne_bytes());
+                bytes.extend_from_slice(&[0; 6]);
+                bytes.extend_from_slice(&address.octets());
+            }
+        }
+        // struct sockaddr_storage.
+        bytes.resize(128, 0);
+        bytes.push(FLAG_PREFIX | if key.default_domain { FLAG_IFINDEX } else { 0 });
+        bytes.push(key.prefix);
+        bytes.extend_from_slice(&u16::try_from(key.key.len()).ok()?.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&key.key);
+        bytes.resize(SIGNATURE_SIZE, 0);
+        Some(bytes)
     }
 
     /// What outlives the socket or is there before it.

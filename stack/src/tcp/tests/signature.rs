@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::socket::error::OptionError;
-use crate::socket::options::{SetOption, SignatureKey};
+use crate::socket::options::{OptionName, OptionValue, SetOption, SignatureKey};
 use crate::tcp::sequence::Seq;
 
 fn key(address: IpAddr, prefix: u8, key: &[u8]) -> SetOption {
@@ -143,6 +143,16 @@ fn the_longest_prefix_counts_and_keys_are_deleted_one_by_one() {
     };
     assert_eq!(keys(host, LEFT), Some(b"net".to_vec()));
     assert_eq!(keys(host, IpAddr::from([192, 0, 2, 1])), Some(b"all".to_vec()));
+    let now = pair.now;
+    let read = |pair: &mut Pair, place| {
+        pair.left.with(now, |tcp, net| tcp.option(net, sock, OptionName::SignatureKey { place }))
+    };
+    let Ok(OptionValue::Bytes(second)) = read(&mut pair, 1) else { panic!("two keys") };
+    assert_eq!(
+        (second.len(), &second[4..8], &second[128..132], &second[136..140]),
+        (216, &[10, 0, 0, 2][..], &[1, 24, 3, 0][..], &b"net\0"[..])
+    );
+    assert_eq!(read(&mut pair, 2), Err(OptionError::NotFound));
     assert_eq!(set(&mut pair, true, sock, &key(RIGHT, 24, b"")), Ok(()));
     assert_eq!(keys(pair.side(true), LEFT), Some(b"all".to_vec()));
 }
