@@ -67,6 +67,9 @@ tools=(
     ruby:ruby
     stunnel4:stunnel4
     openssl:openssl
+    sshd:openssh-server
+    ssh:openssh-client
+    rsync:rsync
     setpriv:util-linux
 )
 demo_tools=(gcc:gcc curl:curl ip:iproute2)

@@ -249,6 +249,9 @@ pub(crate) fn send_all(
     let arguments = SendArguments { to, flags: core_flags, source: from, ttl, tos, segment, timestamping };
     let total = Cell::new(0usize);
     let mut arguments = arguments;
+    if handle.is_stream() {
+        runtime.wait_for_strangers(handle.id);
+    }
     if handle.is_stream() && arguments.flags.contains(SendFlags::FASTOPEN) {
         total.set(open_fast(fd, handle, runtime, source, flags, &arguments)?);
         if source.remaining() == 0 {

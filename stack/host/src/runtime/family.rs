@@ -107,6 +107,8 @@ pub struct Open {
     /// Counts keepers; what a member compares to know whether it has joined.
     pub(super) keeper_count: Word,
     pub(super) keeper_pid: AtomicI32,
+    /// Whether a handle was ever made here: others need not look whether a stranger has written something before them.
+    pub(super) had_handles: AtomicBool,
     pub(super) keeper_line: LifeLine,
     pub(super) keeper_wakeups: AtomicU64,
 }
@@ -130,6 +132,7 @@ impl Open {
             keeper_state: Word::new(0),
             keeper_count: Word::new(0),
             keeper_pid: AtomicI32::new(0),
+            had_handles: AtomicBool::new(false),
             keeper_line: LifeLine::new(),
             keeper_wakeups: AtomicU64::new(0),
         }

@@ -13,9 +13,10 @@ use super::table::{Name, Table};
 use super::{Core, DescriptionId, Runtime};
 use crate::sys::{Errno, Fd, call};
 use remora_stack::socket::options::{OptionName, OptionValue};
-use remora_stack::socket::protocol::SocketType;
+use remora_stack::socket::protocol::{Readiness, SocketType};
 use remora_stack::time::Instant;
 use smallvec::SmallVec;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::keeper::{Message, send_to_keeper};
@@ -27,6 +28,9 @@ pub(super) const ADOPTION_PATIENCE: Duration = Duration::from_millis(250);
 /// the stack without room.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 const DRAIN_LOOK: Duration = Duration::from_micros(100);
+
+/// How long a member's write waits at most for what a stranger wrote before it.
+const ORDER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Room for what is on its way through a pair, each way; the kernel doubles it.
 const PAIR_BUFFER: i32 = 212_992;
@@ -156,6 +160,8 @@ pub(super) struct HandleRecord {
     pub(super) due: bool,
     /// A member takes it over and waits until all that was written to it has been carried on.
     pub(super) draining: bool,
+    /// A member that writes too waits until all that was written to it before has been carried on.
+    pub(super) awaited: bool,
     /// Who has it is not the process that made it: of one that tells nobody of its end, it is looked at now and then.
     pub(super) wanders: bool,
 }
@@ -314,6 +320,7 @@ impl Core {
             due: false,
             draining: false,
             wanders: false,
+            awaited: false,
         });
         Some(Plan { id: handle, kind, nonblocking, backlog: i32::try_from(backlog).unwrap_or(i32::MAX) })
     }
@@ -409,6 +416,7 @@ impl Runtime {
         if self.bring_up(true).is_err() || self.family.open().keeper_generation() == 0 {
             return Err(HandleError::NoKeeper);
         }
+        self.family.open().had_handles.store(true, Ordering::Relaxed);
         let slot = self.slot();
         let plan = self.enter(|core, now| core.plan_handle(slot, id, now)).ok().flatten();
         let plan = plan.ok_or(HandleError::Gone)?;
@@ -541,6 +549,43 @@ impl Runtime {
                 Ok(None) | Err(_) => return false,
             }
         }
+    }
+
+    /// Before a member writes: what strangers have written to the same socket before goes out first, as sshd's child says
+    /// that the authentication has succeeded before its parent goes on. Those that have never used it are not asked, and
+    /// when there is no room nobody writes now.
+    pub fn wait_for_strangers(&self, id: DescriptionId) {
+        if !self.family.open().had_handles.load(Ordering::Relaxed) || !self.await_handles(id, true) {
+            return;
+        }
+        let deadline = call::now() + ORDER_PATIENCE;
+        while call::now() < deadline {
+            let _ = call::ppoll(&mut [], Some(DRAIN_LOOK), Some(&call::ALL_SIGNALS));
+            if !self.await_handles(id, false) {
+                return;
+            }
+        }
+    }
+
+    /// Whether strangers' handles of a description are still awaited; `begin` asks the keeper for it.
+    fn await_handles(&self, id: DescriptionId, begin: bool) -> bool {
+        let body = |core: &mut Core, _: Instant| {
+            let handles = core.descriptions.find(id).map(|description| &description.handles)?;
+            let handles: SmallVec<[HandleId; 4]> = handles.iter().copied().collect();
+            let mut any = false;
+            for handle in handles {
+                let Some(record) = core.handles.table.find_mut(handle).filter(|record| record.claimed) else {
+                    continue;
+                };
+                record.awaited |= begin && record.kind == HandleKind::Stream;
+                any |= record.awaited;
+                if begin && record.awaited {
+                    core.handle_is_due(handle);
+                }
+            }
+            Some(any && core.readiness(id).contains(Readiness::OUT))
+        };
+        self.enter(body).ok().flatten().unwrap_or(false)
     }
 
     /// What a stranger has not read goes back to the head of the stack's queue.

@@ -443,6 +443,7 @@ impl Core {
     fn handle_is_drained(&mut self, handle: HandleId) {
         if let Some(record) = self.handles.table.find_mut(handle) {
             record.draining = false;
+            record.awaited = false;
         }
     }
 
@@ -464,6 +465,7 @@ impl Core {
             claimed: true,
             known: true,
             wanders: true,
+            awaited: false,
             due: false,
             draining: false,
         });

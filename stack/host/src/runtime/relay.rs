@@ -198,6 +198,7 @@ impl Core {
             due: false,
             draining: false,
             wanders: false,
+            awaited: false,
         });
         if let Some(description) = self.descriptions.find_mut(id) {
             description.handles.push(handle);
