@@ -7,10 +7,11 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/differential.sh [--table [KIND]] [--sequences N] [--seed S] [--one "SEQUENCE"]
+usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sequences N] [--seed S] [--one "SEQUENCE"]
 
   --table [KIND]   every call in every state of the sockets of one kind (tcp, udp, ping,
                    raw) or of all; the default
+  --calls [KIND]   the same without the options by their numbers
   --sequences N    N sequences at random, from --seed S (1); a difference is cut down to
                    the shortest sequence that shows it
   --one SEQUENCE   both transcripts of one sequence
@@ -26,11 +27,12 @@ sequences=
 seed=1
 while [ "$#" -gt 0 ]; do
     case "$1" in
-    --table)
+    --table | --calls)
+        arguments=("${1#--}")
         case "${2:-}" in
         '' | --*) ;;
         *)
-            arguments=(table "$2")
+            arguments+=("$2")
             shift
             ;;
         esac
@@ -67,7 +69,7 @@ OUT="${OUT:-${CARGO_TARGET_DIR:-$LAB_ROOT/target}/c-tests}"
 make -s -C "$LAB_ROOT/c-tests/differential" OUT="$OUT"
 lab_trap
 for LAB_MODE in kernel remora; do
-    LAB_ID="$LAB_MODE-$$"
+    export LAB_ID="$LAB_MODE-$$"
     lab_up
     export "${LAB_MODE^^}_OURS=$LAB_OURS" "${LAB_MODE^^}_PEER=$LAB_PEER"
     # Ping sockets are for everyone (both sides ask the namespace).

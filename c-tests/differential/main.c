@@ -2,7 +2,8 @@
  * sequences, compares the transcripts line by line, repeats what differs with pauses, cuts it down to the shortest
  * sequence that still differs, and forgives what exceptions.txt names.
  *
- *   differential table [KIND]             every call of the catalogue in every state
+ *   differential table [KIND]             every call of the catalogue in every state, options by number in some
+ *   differential calls [KIND]             the same without the options by number
  *   differential random SEQUENCES SEED    sequences of calls at random
  *   differential one "SEQUENCE"           both transcripts of one sequence
  *
@@ -359,7 +360,7 @@ static void count_cell(size_t state, size_t call)
         cells[state][call]++;
 }
 
-static void table(const char *kind)
+static void table(const char *kind, bool options)
 {
     char sequence[SEQUENCE_SIZE];
     for (size_t state = 0; state < state_count; state++) {
@@ -370,7 +371,7 @@ static void table(const char *kind)
         judge(states[state].prefix, false);
         if (differing > before)
             continue;
-        size_t last = states[state].options ? call_count(states[state].kind) : plain_call_count(states[state].kind);
+        size_t last = options && states[state].options ? call_count(states[state].kind) : plain_call_count(states[state].kind);
         for (size_t call = 0; call < last; call++) {
             snprintf(sequence, sizeof sequence, "%s;%s", states[state].prefix, call_text(states[state].kind, call));
             count_cell(state, call);
@@ -443,14 +444,16 @@ int main(int argc, char **argv)
     for (int tries = 0; tries < 20 && !run("socket tcp;connect peerL 16;wait 4", true); tries++) {
     }
     if (strcmp(mode, "table") == 0) {
-        table(argc > 2 ? argv[2] : NULL);
+        table(argc > 2 ? argv[2] : NULL, true);
+    } else if (strcmp(mode, "calls") == 0) {
+        table(argc > 2 ? argv[2] : NULL, false);
     } else if (strcmp(mode, "random") == 0 && argc == 4) {
         at_random(strtoul(argv[2], NULL, 0), strtoull(argv[3], NULL, 0));
     } else if (strcmp(mode, "one") == 0 && argc == 3) {
         run(argv[2], true);
         printf("kernel:\n%sremora:\n%s", kernel.transcript, remora.transcript);
     } else {
-        fprintf(stderr, "usage: differential table [KIND] | random SEQUENCES SEED | one SEQUENCE\n");
+        fprintf(stderr, "usage: differential table [KIND] | calls [KIND] | random SEQUENCES SEED | one SEQUENCE\n");
         return 2;
     }
     stop_side(&kernel);

@@ -10,7 +10,7 @@ use remora_stack::io::{Sink, Source};
 use remora_stack::socket::error::{ReceiveError, SendError};
 use remora_stack::socket::kept::Kept;
 use remora_stack::socket::protocol::{
-    AddressFamily, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId,
+    AddressFamily, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId, SocketType,
 };
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
@@ -378,7 +378,8 @@ pub(crate) fn destination<T>(
     length: u32,
     flags: i32,
 ) -> Result<Option<SocketAddr>, Errno> {
-    if address.is_null() {
+    // `raw_sendmsg` goes by the length, the others by the address.
+    if address.is_null() || (length == 0 && handle.kind == SocketType::Raw) {
         return Ok(None);
     }
     let raw = RawName::read(address, length)?;

@@ -197,8 +197,7 @@ impl Protocol for Raw {
     }
 
     fn peer_name(&self, sock: SockId) -> Option<SocketAddr> {
-        // `inet_getname`: a peer without a port is none.
-        self.socks.find(sock)?.peer.filter(|peer| peer.port() != 0)
+        self.socks.find(sock)?.peer
     }
 
     fn options(&self, sock: SockId) -> Option<&SocketOptions> {

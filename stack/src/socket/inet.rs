@@ -337,7 +337,9 @@ impl Stack {
     /// `NotConnected` when there is none, or not yet, or no more.
     pub fn peer_name(&self, id: SocketId) -> Result<SocketAddr, NameError> {
         let socket = self.sockets.find(id).ok_or(NameError::NotConnected)?;
-        self.below_ref(socket.transport).peer_name(socket.sock).ok_or(NameError::NotConnected)
+        let peer = self.below_ref(socket.transport).peer_name(socket.sock);
+        // `inet_getname`: a peer without a port is none.
+        peer.filter(|peer| peer.port() != 0).ok_or(NameError::NotConnected)
     }
 
     /// The socket layer's state of a socket.
