@@ -67,17 +67,7 @@ static const struct exception {
     {IPPROTO_IP, IP_MULTICAST_IF, NOTHING}, /* addresses and groups: multicast.c */
     {IPPROTO_IP, 35, NOTHING},
     {IPPROTO_IP, 36, NOTHING},
-    {IPPROTO_IP, 37, NOTHING},
-    {IPPROTO_IP, 38, NOTHING},
-    {IPPROTO_IP, 39, NOTHING},
-    {IPPROTO_IP, 40, NOTHING},
     {IPPROTO_IP, 41, NOTHING},
-    {IPPROTO_IP, 42, NOTHING},
-    {IPPROTO_IP, 43, NOTHING},
-    {IPPROTO_IP, 44, NOTHING},
-    {IPPROTO_IP, 45, NOTHING},
-    {IPPROTO_IP, 46, NOTHING},
-    {IPPROTO_IP, 47, NOTHING},
     {IPPROTO_IP, 48, NOTHING},
     {IPPROTO_IP, 16, NOTHING},         /* IPsec policies */
     {IPPROTO_IP, 17, NOTHING},

@@ -7,7 +7,7 @@ use std::time::Duration;
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::kept::Kept;
-use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SignatureKey, SocketOptions};
+use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SignatureKey, SocketOptions, SourceChange};
 use remora_stack::socket::protocol::{AddressFamily, SocketId, SocketType};
 use remora_stack::stack::Stack;
 use smallvec::SmallVec;
@@ -25,6 +25,7 @@ const SO_SNDTIMEO_NEW: i32 = 67;
 const SO_TIMESTAMP_NEW: i32 = 63;
 const SO_TIMESTAMPNS_NEW: i32 = 64;
 const SO_TIMESTAMPING_NEW: i32 = 65;
+const IP_MSFILTER: i32 = 41;
 const SO_BUF_LOCK: i32 = 72;
 const IPV6_UNICAST_IF: i32 = 76;
 const SO_DEVMEM_DONTNEED: i32 = 80;
@@ -197,7 +198,7 @@ fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) 
     match level {
         libc::SOL_SOCKET => set_socket(handle, name, given),
         libc::IPPROTO_UDP => option_rows::set_udp(name, given).map(Some),
-        libc::IPPROTO_IP => set_ip(handle, name, given).map(Some),
+        libc::IPPROTO_IP => set_ip(runtime, handle, name, given).map(Some),
         libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => set_ipv6(handle, name, given).map(Some),
         libc::IPPROTO_TCP if handle.is_stream() && matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT) => {
             signature_key(handle, name, given).map(Some)
@@ -260,7 +261,7 @@ fn set_socket(handle: Handle, name: i32, given: &Given) -> Result<Option<SetOpti
     }))
 }
 
-fn set_ip(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
+fn set_ip(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
     Ok(match name {
         libc::IP_TTL => SetOption::Ttl(given.byte_or_int()?),
         // The ECN bits of a stream are the protocol's (`__ip_sock_set_tos`).
@@ -279,8 +280,14 @@ fn set_ip(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> 
         libc::IP_MULTICAST_LOOP => SetOption::MulticastLoop(given.byte_or_int()? != 0),
         libc::IP_MULTICAST_IF if handle.is_stream() => return Err(INVALID),
         libc::IP_MULTICAST_IF => SetOption::MulticastInterface(multicast_interface(given)?),
-        libc::IP_ADD_MEMBERSHIP => membership(handle, given, true)?,
-        libc::IP_DROP_MEMBERSHIP => membership(handle, given, false)?,
+        libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP | 37..=47 => {
+            let option = membership(handle, name, given)?;
+            // Routers are told on the wire, and asked there.
+            let _ = runtime.bring_up(true);
+            option
+        }
+        // MCAST_MSFILTER.
+        48 => return Err(INVALID),
         libc::IP_HDRINCL if handle.kind == SocketType::Raw => SetOption::HeaderIncluded(given.short_flag()?),
         libc::IP_HDRINCL => return given.short_int().and(Err(UNKNOWN)),
         // IP_UNICAST_IF: by number in network order; there is one device, and it is the one anyhow.
@@ -305,14 +312,72 @@ fn multicast_interface(given: &Given) -> Result<Option<IpAddr>, Errno> {
     Ok(address_at(&bytes, if bytes.len() >= 8 { 4 } else { 0 }))
 }
 
-fn membership(handle: Handle, given: &Given, join: bool) -> Result<SetOption, Errno> {
-    // inet_is... ip_mc_join_group: a stream has no groups.
-    if handle.is_stream() {
+/// The requests about groups: struct ip_mreq, ip_mreqn, ip_mreq_source, ip_msfilter, group_req and group_source_req. An
+/// interface named by number is the stack's, which has one.
+fn membership(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
+    // struct sockaddr_in in a sockaddr_storage: the address is at 4.
+    const GROUP: usize = 8 + 4;
+    const SOURCE: usize = 136 + 4;
+    let least = match name {
+        libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP => 8,
+        37..=40 => 12,
+        IP_MSFILTER => 16,
+        42 | 45 => 136,
+        _ => 264,
+    };
+    // inet_test_bit(IS_ICSK): the oldest requests look at the kind of the socket first.
+    if handle.is_stream() && least == 8 {
         return Err(Errno(libc::EPROTO));
     }
-    let bytes = given.bytes(8)?;
-    let group = address_at(&bytes, 0).ok_or(INVALID)?;
-    Ok(SetOption::Membership(group, address_at(&bytes, 4), join))
+    if given.length < least || (least == 12 && given.length != 12) {
+        return Err(INVALID);
+    }
+    let bytes = given.place.read_many(given.length.min(1_024))?;
+    let v4 = |at: usize| match address_at(&bytes, at) {
+        Some(IpAddr::V4(address)) => address,
+        _ => Ipv4Addr::UNSPECIFIED,
+    };
+    let source = |group: usize, interface: Option<IpAddr>, source: usize, change| {
+        SetOption::Source(v4(group).into(), interface, v4(source), change)
+    };
+    let join = matches!(name, libc::IP_ADD_MEMBERSHIP | 42);
+    Ok(match name {
+        // Of no group that a stream could have joined.
+        37..=40 if handle.is_stream() => return Err(INVALID),
+        _ if handle.is_stream() => return Err(Errno(libc::EPROTO)),
+        libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP => {
+            let by_number = bytes.get(8..12).is_some_and(|number| number.iter().any(|byte| *byte != 0));
+            SetOption::Membership(v4(0).into(), address_at(&bytes, 4).filter(|_| !by_number), join)
+        }
+        // In struct ip_mreq_source the interface stands before the source.
+        37 => source(0, address_at(&bytes, 4), 8, SourceChange::Unblock),
+        38 => source(0, address_at(&bytes, 4), 8, SourceChange::Block),
+        39 => source(0, address_at(&bytes, 4), 8, SourceChange::Add),
+        40 => source(0, address_at(&bytes, 4), 8, SourceChange::Drop),
+        IP_MSFILTER => {
+            let word = |at: usize| {
+                bytes
+                    .get(at..at + 4)
+                    .and_then(|part| part.first_chunk::<4>())
+                    .map_or(0, |part| u32::from_ne_bytes(*part))
+            };
+            let (mode, count) = (word(8), word(12) as usize);
+            // igmp_max_msf.
+            if count > 10 {
+                return Err(Errno(libc::ENOBUFS));
+            }
+            if 16 + 4 * count > given.length || mode > 1 {
+                return Err(INVALID);
+            }
+            let sources = (0..count).map(|place| v4(16 + 4 * place)).collect();
+            SetOption::Sources(v4(0).into(), address_at(&bytes, 4), mode == 1, sources)
+        }
+        42 | 45 => SetOption::Membership(v4(GROUP).into(), None, join),
+        43 => source(GROUP, None, SOURCE, SourceChange::Block),
+        44 => source(GROUP, None, SOURCE, SourceChange::Unblock),
+        46 => source(GROUP, None, SOURCE, SourceChange::Add),
+        _ => source(GROUP, None, SOURCE, SourceChange::Drop),
+    })
 }
 
 /// Options of IPv6 that are more than a number. Those that tune packets of IPv6 alone are kept apart from IPv4's, by

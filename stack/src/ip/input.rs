@@ -7,6 +7,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use log::trace;
 
 use super::icmp::{self, Report};
+use super::igmp;
 use super::{AddressKind, PacketInfo, PathError};
 use crate::frame::{Purpose, RxChecksum, RxMeta};
 use crate::socket::protocol::Net;
@@ -108,7 +109,9 @@ impl Stack {
         }
         match kind {
             AddressKind::Local | AddressKind::Broadcast => Some(kind),
-            AddressKind::Multicast if self.ip.is_member(IpAddr::V4(destination)) => Some(kind),
+            AddressKind::Multicast if self.ip.is_member(IpAddr::V4(destination), Some(IpAddr::V4(source))) => {
+                Some(kind)
+            }
             AddressKind::Multicast => {
                 self.counters.ip_group_not_joined += 1;
                 None
@@ -201,6 +204,10 @@ impl Stack {
                 net.counters.ip_in_delivers += 1;
                 let message = buffer.get(transport..end).unwrap_or(&[]);
                 self.handle_icmp(header, message, &info);
+            }
+            igmp::PROTOCOL => {
+                net.counters.ip_in_delivers += 1;
+                igmp::receive(&mut net, buffer.get(transport..end).unwrap_or(&[]));
             }
             _ if raw_wanted => net.counters.ip_in_delivers += 1,
             _ => {

@@ -4,12 +4,13 @@
 //! routes in `route.rs`. Everything here is version neutral; IPv6 adds rows, not another layer.
 
 pub mod icmp;
+pub mod igmp;
 pub(crate) mod input;
 pub mod output;
 pub mod reassembly;
 pub mod route;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use smallvec::SmallVec;
@@ -148,8 +149,8 @@ pub struct Ip {
     up: bool,
     now: Instant,
     routes: RouteTable,
-    /// Multicast groups joined, and how often (`ip_mc_list`).
-    groups: BTreeMap<IpAddr, u32>,
+    /// Multicast groups joined (`ip_mc_list`).
+    groups: igmp::Groups,
     confirmed: SmallVec<[IpAddr; 4]>,
     /// Identification counters; see [`Ip::next_id`].
     ids: [u16; ID_COUNTERS],
@@ -166,7 +167,7 @@ impl Default for Ip {
             up: false,
             now: Instant::ZERO,
             routes: RouteTable::default(),
-            groups: BTreeMap::new(),
+            groups: igmp::Groups::default(),
             confirmed: SmallVec::new(),
             ids: [0; ID_COUNTERS],
             outbox: VecDeque::new(),
@@ -362,25 +363,19 @@ impl Ip {
         core::mem::take(&mut self.confirmed)
     }
 
-    /// Joins a multicast group (`ip_mc_join_group`).
-    pub fn join_group(&mut self, group: IpAddr) {
-        let count = self.groups.entry(group).or_insert(0);
-        *count = count.saturating_add(1);
-    }
-
-    /// Leaves a multicast group once; it stays joined while others hold it.
-    pub fn leave_group(&mut self, group: IpAddr) {
-        if let Some(count) = self.groups.get_mut(&group) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.groups.remove(&group);
-            }
-        }
-    }
-
-    /// Whether datagrams to this group are wanted; every host is in 224.0.0.1 (RFC 1112 §4).
+    /// Whether datagrams of this source to this group are wanted here (`ip_check_mc_rcu`).
     #[must_use]
-    pub fn is_member(&self, group: IpAddr) -> bool {
-        group == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1)) || self.groups.contains_key(&group)
+    pub fn is_member(&self, group: IpAddr, source: Option<IpAddr>) -> bool {
+        let v4 = |address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        };
+        v4(group).is_some_and(|group| self.groups.wants(group, source.and_then(v4)))
+    }
+
+    /// When reports about groups are due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.groups.next_timeout()
     }
 }

@@ -211,7 +211,7 @@ fn whole(header: &Header, id: u16, transport: &[u8]) -> Result<Vec<u8>, OutputEr
 pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes: Vec<u8>) {
     let delivery = delivery_of(route);
     let to_self = match delivery {
-        Delivery::Multicast => header.multicast_loop && net.ip.is_member(header.destination),
+        Delivery::Multicast => header.multicast_loop && net.ip.is_member(header.destination, None),
         // Our own listeners hear our broadcasts (`ip_mc_output`, RTCF_LOCAL).
         Delivery::Broadcast => true,
         Delivery::Local | Delivery::Neighbour => false,

@@ -10,10 +10,11 @@ use core::net::{IpAddr, SocketAddr};
 use crate::ip::icmp::{self, Verdict, verdict};
 use crate::ip::{PacketInfo, PathError};
 use crate::socket::error::SocketFault;
+use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::socket::table::Table;
-use crate::udp::{Datagram, Inbox};
+use crate::udp::{Datagram, Inbox, Memberships};
 use crate::wire::icmpv4::{self, Icmp};
 
 /// What kind of socket it is.
@@ -46,6 +47,7 @@ struct RawSock {
     deaf: bool,
     peer: Option<SocketAddr>,
     inbox: Inbox,
+    groups: Memberships,
     /// Not yet asked for; not empty while the socket is queued.
     happened: Happened,
 }
@@ -231,6 +233,7 @@ impl RawSock {
     fn matches(&self, from: IpAddr, to: IpAddr) -> bool {
         let local = self.local.is_unspecified() || self.local == to;
         let peer = self.peer.is_none_or(|peer| peer.ip() == from);
-        !self.deaf && local && peer
+        let all = self.options.kept.has(Kept::IpMulticastAll);
+        !self.deaf && local && peer && (!to.is_multicast() || self.groups.allow(to, from, all))
     }
 }

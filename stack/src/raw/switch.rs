@@ -16,7 +16,7 @@ use crate::socket::protocol::{
 };
 use crate::socket::protosw;
 use crate::socket::table::Table;
-use crate::udp::{Inbox, path_mtu, unspecified};
+use crate::udp::{Inbox, Memberships, path_mtu, unspecified};
 
 /// The protocol number under which the socket layer asks for a ping socket here; no raw socket has number 0.
 pub(crate) const PING: u8 = protosw::ANY;
@@ -51,13 +51,16 @@ impl Protocol for Raw {
             deaf: false,
             peer: None,
             inbox: Inbox::default(),
+            groups: Memberships::default(),
             happened: Happened::empty(),
         })
         .ok_or(CreateError::NoMemory)
     }
 
-    fn close(&mut self, _net: &mut Net<'_>, sock: SockId) {
-        self.socks.remove(sock);
+    fn close(&mut self, net: &mut Net<'_>, sock: SockId) {
+        if let Some(mut sock) = self.socks.remove(sock) {
+            sock.groups.leave_all(net);
+        }
     }
 
     fn bind(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), BindError> {
@@ -208,14 +211,14 @@ impl Protocol for Raw {
         self.socks.find_mut(sock).map(|sock| &mut sock.options)
     }
 
-    fn set_option(&mut self, _net: &mut Net<'_>, id: SockId, option: &SetOption) -> Result<(), OptionError> {
+    fn set_option(&mut self, net: &mut Net<'_>, id: SockId, option: &SetOption) -> Result<(), OptionError> {
         let sock = self.socks.find_mut(id).ok_or(OptionError::Unknown)?;
         match (option, &mut sock.kind) {
             (SetOption::ReceiveErrors(false), _) => sock.inbox.errors.clear(),
             (SetOption::HeaderIncluded(on), Kind::Raw { header_included, .. }) => *header_included = *on,
             (SetOption::IcmpFilter(types), Kind::Raw { protocol: protosw::ICMP, filter, .. }) => *filter = *types,
             (SetOption::IcmpFilter(_), Kind::Raw { .. }) => return Err(OptionError::NotSupported),
-            _ => return Err(OptionError::Unknown),
+            _ => return sock.groups.set_option(net, option),
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 
 use super::kept::{Kept, KeptOptions};
@@ -107,6 +107,19 @@ impl core::fmt::Debug for SignatureKey {
     }
 }
 
+/// What becomes of one source of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceChange {
+    /// IP_ADD_SOURCE_MEMBERSHIP.
+    Add,
+    /// IP_DROP_SOURCE_MEMBERSHIP.
+    Drop,
+    /// IP_BLOCK_SOURCE.
+    Block,
+    /// IP_UNBLOCK_SOURCE.
+    Unblock,
+}
+
 /// One option with its new value (setsockopt).
 #[derive(Clone, Debug, PartialEq)]
 pub enum SetOption {
@@ -180,6 +193,10 @@ pub enum SetOption {
     MulticastInterface(Option<IpAddr>),
     /// IP_ADD_MEMBERSHIP / IP_DROP_MEMBERSHIP: group, local interface address, join.
     Membership(IpAddr, Option<IpAddr>, bool),
+    /// One source of a group more or less: group, local interface address, source.
+    Source(IpAddr, Option<IpAddr>, Ipv4Addr, SourceChange),
+    /// All sources of a group: group, local interface address, whether these only or all but these.
+    Sources(IpAddr, Option<IpAddr>, bool, Vec<Ipv4Addr>),
     /// IPV6_V6ONLY.
     V6Only(bool),
     /// TCP_NODELAY.

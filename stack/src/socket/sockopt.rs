@@ -87,6 +87,8 @@ pub fn set_common(
         SetOption::MulticastInterface(address) => options.multicast_interface = *address,
         SetOption::V6Only(on) => options.v6_only = *on,
         SetOption::Membership(..)
+        | SetOption::Source(..)
+        | SetOption::Sources(..)
         | SetOption::NoDelay(_)
         | SetOption::Cork(_)
         | SetOption::MaxSegment(_)

@@ -18,6 +18,7 @@ use crate::counters::Counters;
 use crate::frame::{Medium, RxMeta};
 use crate::interface::InterfaceConfig;
 use crate::ip::icmp::{self, Report};
+use crate::ip::igmp;
 use crate::ip::input::Arrival;
 use crate::ip::reassembly::Reassembly;
 use crate::ip::{Ip, route::RouteEntry};
@@ -202,6 +203,7 @@ impl Stack {
             settings: &self.settings,
             random: &mut self.random,
         };
+        igmp::handle_timeout(&mut net);
         self.tcp.handle_timeout(&mut net);
     }
 
@@ -209,10 +211,16 @@ impl Stack {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let again = self.outgoing.is_waiting().then_some(self.now);
-        [again, self.tcp.next_timeout(), self.link.next_timeout(), self.reassembly.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            again,
+            self.tcp.next_timeout(),
+            self.link.next_timeout(),
+            self.reassembly.next_timeout(),
+            self.ip.next_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next socket to which something has happened; each is announced at most once until it is asked for, with all

@@ -2,6 +2,7 @@
 //! and ICMP errors in `receive.rs`. What IP does with the datagrams is not seen here.
 
 mod inbox;
+mod membership;
 mod ports;
 mod receive;
 mod send;
@@ -19,6 +20,7 @@ use crate::socket::table::Table;
 use crate::time::Instant;
 
 pub(crate) use self::inbox::Inbox;
+pub(crate) use self::membership::Memberships;
 pub use self::receive::Disposition;
 pub(crate) use self::switch::path_mtu;
 
@@ -66,7 +68,7 @@ pub(crate) struct UdpSock {
     inbox: Inbox,
     /// Data kept back by MSG_MORE, and what it was to be sent with.
     corked: Option<send::Corked>,
-    groups: SmallVec<[IpAddr; 2]>,
+    groups: Memberships,
     /// Not yet asked for; not empty while the socket is queued.
     happened: Happened,
     /// A send found no room (SOCK_NOSPACE): not writable until some is made.

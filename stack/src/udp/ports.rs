@@ -5,6 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::{Udp, UdpSock};
 use crate::socket::error::BindError;
+use crate::socket::kept::Kept;
 use crate::socket::protocol::{AddressFamily, Net, SockId};
 
 /// Keeps the hash that spreads datagrams over an SO_REUSEPORT group apart from all others.
@@ -119,7 +120,8 @@ impl Udp {
             .copied()
             .filter(|id| {
                 self.socks.find(*id).is_some_and(|sock| {
-                    let member = !to.ip().is_multicast() || sock.groups.contains(&to.ip());
+                    let all = sock.options.kept.has(Kept::IpMulticastAll);
+                    let member = !to.ip().is_multicast() || sock.groups.allow(to.ip(), from.ip(), all);
                     member && score(sock, from, to.ip()).is_some()
                 })
             })

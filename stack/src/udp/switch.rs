@@ -2,9 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
-use smallvec::SmallVec;
-
-use super::{Inbox, Udp, UdpSock, unspecified};
+use super::{Inbox, Memberships, Udp, UdpSock, unspecified};
 use crate::io::{Sink, Source};
 use crate::ip::{AddressKind, RouteError, RouteKey};
 use crate::socket::error::{
@@ -42,7 +40,7 @@ impl Protocol for Udp {
             peer: None,
             inbox: Inbox::default(),
             corked: None,
-            groups: SmallVec::new(),
+            groups: Memberships::default(),
             happened: Happened::empty(),
             no_space: false,
         })
@@ -51,10 +49,8 @@ impl Protocol for Udp {
 
     fn close(&mut self, net: &mut Net<'_>, sock: SockId) {
         self.release_port(sock);
-        if let Some(sock) = self.socks.remove(sock) {
-            for group in sock.groups {
-                net.ip.leave_group(group);
-            }
+        if let Some(mut sock) = self.socks.remove(sock) {
+            sock.groups.leave_all(net);
         }
     }
 
@@ -219,8 +215,7 @@ impl Protocol for Udp {
                 }
                 Ok(())
             }
-            SetOption::Membership(group, interface, join) => self.set_membership(net, id, (*group, *interface), *join),
-            _ => Err(OptionError::Unknown),
+            _ => self.socks.find_mut(id).ok_or(OptionError::Unknown)?.groups.set_option(net, option),
         }
     }
 
@@ -253,41 +248,6 @@ impl Protocol for Udp {
 
     fn unsent_output(&self, _sock: SockId) -> usize {
         0
-    }
-}
-
-impl Udp {
-    fn set_membership(
-        &mut self,
-        net: &mut Net<'_>,
-        id: SockId,
-        group: (IpAddr, Option<IpAddr>),
-        join: bool,
-    ) -> Result<(), OptionError> {
-        let sock = self.socks.find_mut(id).ok_or(OptionError::Unknown)?;
-        let (group, interface) = group;
-        if !group.is_multicast() {
-            return Err(OptionError::Invalid);
-        }
-        let ours = net.ip.interface().map(|interface| interface.address);
-        if interface.is_some_and(|address| !address.is_unspecified() && Some(address) != ours) || ours.is_none() {
-            return Err(OptionError::NoDevice);
-        }
-        let place = sock.groups.iter().position(|joined| *joined == group);
-        match (join, place) {
-            (true, Some(_)) => Err(OptionError::AddressInUse),
-            (true, None) => {
-                sock.groups.push(group);
-                net.ip.join_group(group);
-                Ok(())
-            }
-            (false, Some(place)) => {
-                sock.groups.swap_remove(place);
-                net.ip.leave_group(group);
-                Ok(())
-            }
-            (false, None) => Err(OptionError::AddressNotAvailable),
-        }
     }
 }
 
