@@ -8,7 +8,7 @@
 //! +0 > S. 0:0(0) ack 1 <...>                 the stack must have sent this, now; `<...>`: whatever options
 //! +.2~+.3 > P. 1:11(10) ack 1                ... or in this range
 //! +0 read(4, ..., 100) = 10                  a call and its result, or -1 and the errno
-//! +0...0.5 connect(3, ..., ...) = 0          a call that waits until then
+//! +0...0.5 connect(3, ..., ...) = 0          a call that waits so long
 //! +0 %{ assert tcpi_snd_cwnd == 10 }%        a field of TCP_INFO of the connection last made
 //! +0 counter TCPTimeouts = 1                 one of Linux's counters
 //! ```
@@ -128,8 +128,13 @@ fn event(place: &str, line: &str) -> Result<Event, String> {
     } else {
         call(rest)?
     };
-    let end = last.map(time).transpose()?;
-    Ok(Event { place: place.to_string(), start: time(first)?, end, action })
+    let start = time(first)?;
+    let end = last.map(time).transpose()?.map(|end| match (start, end) {
+        // As packetdrill: where the beginning is relative the end is, too.
+        (Time::Relative(_), Time::Absolute(micros)) => Time::Relative(micros),
+        _ => end,
+    });
+    Ok(Event { place: place.to_string(), start, end, action })
 }
 
 /// `assert tcpi_field == 3` (what follows a comma is for a reader).
