@@ -14,6 +14,7 @@ mod errno;
 mod fdtable;
 mod hooks;
 mod real;
+mod small_lock;
 
 /// Serves the shared arena to the stack and private memory to everyone else.
 #[global_allocator]

@@ -15,6 +15,7 @@ use super::ready::{deadline_of_millis, deadline_of_timespec, read_mask};
 use super::{companion, traced};
 use crate::abi::{Outcome, User, signal};
 use crate::fdtable::{self, Entry, Epoll};
+use crate::small_lock::SmallLock;
 
 /// Serial numbers of epoll instances; the process's number stands above them, for sets that forked processes share.
 static SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -24,8 +25,9 @@ const OWN: u64 = 0x9d3c_72e1_5b06_a84f;
 
 /// Epoll instances inside others while there is no runtime: (outer, inner) by serial number.
 static NESTED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
-/// Making a set for an epoll descriptor is done by one thread at a time.
-static MAKING: Mutex<()> = Mutex::new(());
+/// Making a set for an epoll descriptor is done by one thread at a time, and so is what is done to `NESTED`, whose own
+/// lock nobody ever waits for.
+static MAKING: SmallLock = SmallLock::new();
 
 /// Serial numbers of the instances without sockets of ours on which threads sleep in the kernel; 0 is nobody. More
 /// sleepers than places are not woken when the first socket comes.
@@ -117,6 +119,16 @@ pub(super) fn forget_sleepers() {
         place.store(0, Ordering::Relaxed);
     }
     PLACE.set(None);
+}
+
+/// Before fork, last of all that may make a set: no other thread is at it when the child's memory is copied.
+pub(super) fn stop_making() {
+    MAKING.before_fork();
+}
+
+/// After fork, in both processes.
+pub(super) fn go_on_making() {
+    MAKING.after_fork();
 }
 
 /// Before fork: both processes are to find the same set behind an epoll descriptor, so it is made now.
@@ -274,6 +286,7 @@ fn nest(outer: i32, operation: i32, inner: i32, event: User<libc::epoll_event>) 
     let Some(runtime) = runtime::current() else {
         if let (Some(outer), Some(inner)) = (plain_serial(outer), plain_serial(inner)) {
             let _hold = signal::hold();
+            let _making = MAKING.lock();
             NESTED.lock().push((outer, inner));
         }
         return Ok(());

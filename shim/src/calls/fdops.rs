@@ -33,8 +33,9 @@ pub(super) fn is_private(fd: i32) -> bool {
         && (companion::is_companion(fd) || runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd)))
 }
 
-/// Makes `number`, a new copy of a descriptor with this entry, stand for the same.
-fn copy_entry(entry: Entry, number: i32) -> Result<i32, Errno> {
+/// Makes `number`, a new copy of `fd` with this entry, stand for the same. Where another thread has closed `fd` or put
+/// something else there meanwhile, it is not known what was copied: that thread was first.
+fn copy_entry(fd: i32, entry: Entry, number: i32) -> Result<i32, Errno> {
     if matches!(entry, Entry::Socket(_)) {
         stdio::take_standard(number);
     }
@@ -44,7 +45,16 @@ fn copy_entry(entry: Entry, number: i32) -> Result<i32, Errno> {
     }
     if let Some(runtime) = runtime::current() {
         match entry {
-            Entry::Socket(handle) => runtime.hold(handle.id),
+            Entry::Socket(handle) => {
+                let held = runtime.hold(handle.id);
+                if fdtable::lookup(fd) != Some(entry) {
+                    let _ = call::close(Fd(number));
+                    if held {
+                        runtime.release(handle.id);
+                    }
+                    return Err(Errno(libc::EBADF));
+                }
+            }
             Entry::Epoll(Epoll::Mixed(set)) => runtime.set_hold(set),
             Entry::Epoll(Epoll::Plain(_)) | Entry::Watched | Entry::Loopback(_) => {}
         }
@@ -189,7 +199,7 @@ pub(crate) fn dup(fd: i32) -> Outcome<i32> {
 /// dup and F_DUPFD: the kernel picks the number, the entry follows.
 fn duplicate(fd: i32, command: i32, floor: i32) -> Outcome<i32> {
     let Some(entry) = fdtable::lookup(fd) else { return Outcome::PassThrough };
-    let result = call::fcntl(Fd(fd), command, floor).and_then(|number| copy_entry(entry, number));
+    let result = call::fcntl(Fd(fd), command, floor).and_then(|number| copy_entry(fd, entry, number));
     match entry {
         Entry::Socket(_) => traced(format_args!("dup({fd})"), result),
         _ => Outcome::Ours(result),
@@ -226,7 +236,7 @@ fn replace(fd: i32, target: i32, flags: i32) -> Outcome<i32> {
             release_entry(old);
         }
         match entry {
-            Some(entry) => copy_entry(entry, number),
+            Some(entry) => copy_entry(fd, entry, number),
             None => Ok(number),
         }
     });

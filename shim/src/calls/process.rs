@@ -42,19 +42,25 @@ pub(crate) fn after_fork_child() {
 }
 
 fn prepare() {
-    if let Some(runtime) = runtime::current().filter(|_| !super::strangers::is_locked_in()) {
+    let runtime = runtime::current().filter(|_| !super::strangers::is_locked_in());
+    if let Some(runtime) = runtime {
         super::epoll::share_sets(runtime);
+    }
+    super::epoll::stop_making();
+    if let Some(runtime) = runtime {
         TICKET.set(Some(runtime.before_fork()));
     }
 }
 
 fn finish_parent(child: Option<i32>) {
+    super::epoll::go_on_making();
     if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {
         runtime.after_fork_parent(ticket, child);
     }
 }
 
 fn finish_child() {
+    super::epoll::go_on_making();
     super::epoll::forget_sleepers();
     if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {
         runtime.after_fork_child(ticket);

@@ -31,7 +31,7 @@ use crate::socket::inet::Socket;
 use crate::socket::protocol::{Happened, Net, SocketId};
 use crate::socket::protosw::ProtocolSwitch;
 use crate::socket::table::Table;
-use crate::tcp::Tcp;
+use crate::tcp::{Remnant, Tcp};
 use crate::time::Instant;
 use crate::udp::Udp;
 use crate::wire::arp::Arp;
@@ -301,6 +301,24 @@ impl Stack {
             17 => self.udp.is_port_used(port),
             _ => false,
         }
+    }
+
+    /// The connections of a stack that is given up, for [`Stack::reset_remnant`] of another with the same address.
+    pub fn remnants(&self) -> impl Iterator<Item = Remnant> + '_ {
+        self.tcp.remnants()
+    }
+
+    /// Resets the peer of a connection that another stack with our address had.
+    pub fn reset_remnant(&mut self, now: Instant, remnant: &Remnant) {
+        self.enter(now);
+        let mut net = Net {
+            now: self.now,
+            ip: &mut self.ip,
+            counters: &mut self.counters,
+            settings: &self.settings,
+            random: &mut self.random,
+        };
+        self.tcp.reset_remnant(&mut net, remnant);
     }
 
     /// Whether the conflict probe has found another station with our address (RFC 5227). What is sent then fails as

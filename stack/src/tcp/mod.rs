@@ -31,6 +31,7 @@ mod reassembly;
 mod receive;
 mod recovery;
 mod reduction;
+mod remnant;
 mod repair;
 mod retransmit;
 mod rto;
@@ -84,6 +85,7 @@ use crate::wire::checksum;
 
 pub use self::congestion::NAMES as CONGESTION_CONTROLS;
 pub use self::ports::PortFilter;
+pub use self::remnant::Remnant;
 pub use self::state::State;
 
 /// IP protocol number.

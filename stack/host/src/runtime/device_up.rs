@@ -281,7 +281,7 @@ impl Runtime {
                 true
             }
             Err(errno) => {
-                log::debug!(target: "remora::runtime", "no keeper can be left ({errno}): callers drive alone");
+                log::warn!(target: "remora::runtime", "no keeper can be left ({errno}): callers drive alone");
                 false
             }
         }

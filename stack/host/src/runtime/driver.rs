@@ -243,6 +243,12 @@ impl Core {
         rings
     }
 
+    /// A process has gone, perhaps between leaving the core and ringing those whom it had noted as rung.
+    pub(super) fn ring_again(&mut self) {
+        let noted = std::mem::take(&mut self.rung);
+        self.ring(noted);
+    }
+
     /// Whether the device has frames that its descriptor does not tell of.
     pub(super) fn has_frames(&self) -> bool {
         self.here && self.device.as_ref().is_some_and(|device| device.has_frames())

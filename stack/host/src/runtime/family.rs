@@ -83,6 +83,8 @@ pub struct Open {
     pub(super) identity: u64,
     pub(super) flags: FastFlags,
     broken: AtomicBool,
+    /// Those who sleep have been told that it is.
+    told: AtomicBool,
     /// Set while the holder of the lock is in a system call with whole state around it.
     consistent: AtomicBool,
     /// Descriptor numbers of the doorbells, the keeper's last; -1 for none.
@@ -119,6 +121,7 @@ impl Open {
             identity,
             flags: FastFlags::new(),
             broken: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             consistent: AtomicBool::new(false),
             bells: [const { AtomicI32::new(-1) }; BELLS + 1],
             proxies: [const { AtomicI32::new(-1) }; PROXIES],
@@ -151,8 +154,14 @@ impl Open {
         }
     }
 
-    pub(super) fn is_consistent(&self) -> bool {
-        self.consistent.load(Ordering::Acquire)
+    /// Whether the holder that died left the core whole. The mark goes with it: the next one may die elsewhere.
+    pub(super) fn take_consistent(&self) -> bool {
+        self.consistent.swap(false, Ordering::AcqRel)
+    }
+
+    /// Says whether the caller is the first to tell that the family is lost.
+    pub(super) fn tell_once(&self) -> bool {
+        !self.told.swap(true, Ordering::AcqRel)
     }
 
     /// Runs a system call of the device. Whoever is killed there leaves the core whole: memory is taken before.

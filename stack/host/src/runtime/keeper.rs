@@ -14,6 +14,7 @@ use super::pump::Pump;
 use super::registry::Claim;
 use super::report::{self, Reporter};
 use super::wait::KEEPER_BELL;
+use super::winding_up::wind_up;
 use super::{Core, Inside, Open, admit};
 use crate::sys::lock::Life;
 use crate::sys::shared::{KeeperRegion, Shared, shed};
@@ -37,6 +38,9 @@ const TICKS_TO_REST: u32 = 4;
 
 /// How long a keeper waits for the first member.
 const FIRST_MEMBER: Duration = Duration::from_secs(2);
+
+/// Members without a lifeline that are taken up at a time.
+const UNWATCHED: usize = 8;
 
 /// When to look for members without a lifeline, which are known by their pid only.
 const WITHOUT_LIFELINE_LOOK: Duration = Duration::from_secs(1);
@@ -181,6 +185,9 @@ const FIRST_LIFELINE: usize = 7;
 struct Keeper {
     family: &'static Shared<Open, Core>,
     lifelines: Vec<(SlotId, Fd)>,
+    /// Members that made themselves known to no keeper (forked before there was one): pidfds, or `NONE` where there is
+    /// none to be had.
+    by_pid: Vec<(SlotId, Fd)>,
     claims: Vec<(Claim, Fd)>,
     pump: Pump,
     signals: Fd,
@@ -210,6 +217,7 @@ impl Keeper {
         Self {
             family,
             lifelines: Vec::new(),
+            by_pid: Vec::new(),
             claims: Vec::new(),
             pump: Pump::new(),
             signals,
@@ -260,7 +268,7 @@ impl Keeper {
         loop {
             self.take_own_claims();
             self.serve_handles();
-            let Some(plan) = self.plan() else { return };
+            let Some(plan) = self.plan() else { return wind_up(self.family, &mut self.claims) };
             if plan.over {
                 return;
             }
@@ -274,7 +282,9 @@ impl Keeper {
     fn plan(&mut self) -> Option<Plan> {
         let open = self.open();
         let (mut passes, mut idle, mut same) = (self.passes, self.idle_ticks, self.same_ticks);
-        let without_members = self.lifelines.is_empty();
+        let without_members = self.lifelines.is_empty() && self.by_pid.iter().all(|(_, fd)| !fd.is_some());
+        let (lifelines, by_pid) = (&self.lifelines, &self.by_pid);
+        let mut unwatched = [None; UNWATCHED];
         let (started, seen) = (self.started, self.has_seen_members);
         let pump_at = self.pump_at.take();
         let mut plan = self.enter(|core, now| {
@@ -287,9 +297,16 @@ impl Keeper {
             }
             if without_members && !waiting_for_first {
                 core.drop_dead_members(now);
+                core.drop_left_overs(now);
                 if core.is_over() {
                     core.keeper_phase = Phase::Absent;
                     return Plan { packet: None, until: None, over: true };
+                }
+            }
+            if !waiting_for_first && core.member_count() != lifelines.len() + by_pid.len() {
+                let is_watched = |slot| lifelines.iter().chain(by_pid).any(|(one, _)| *one == slot);
+                for (place, found) in unwatched.iter_mut().zip(core.members_not(is_watched)) {
+                    *place = Some(found);
                 }
             }
             // With no member left, the timers of what lingers are all there is to wait for.
@@ -335,7 +352,27 @@ impl Keeper {
         })?;
         (self.passes, self.idle_ticks, self.same_ticks) = (passes, idle, same);
         plan.until = [plan.until, pump_at].into_iter().flatten().min();
+        for (slot, pid) in unwatched.into_iter().flatten() {
+            self.watch_by_pid(slot, pid);
+        }
         Some(plan)
+    }
+
+    /// A member that no lifeline tells of: a pidfd does, of its exit if not of an exec.
+    fn watch_by_pid(&mut self, slot: SlotId, pid: i32) {
+        match call::pidfd_open(pid, 0) {
+            Err(Errno(libc::ESRCH)) => self.member_gone(slot),
+            found => self.by_pid.push((slot, found.unwrap_or(Fd::NONE))),
+        }
+    }
+
+    fn forget_pid_of(&mut self, slot: SlotId) {
+        self.by_pid.retain(|(one, fd)| {
+            if *one == slot && fd.is_some() {
+                let _ = call::close(*fd);
+            }
+            *one != slot
+        });
     }
 
     /// Sleeps as planned and sees to what woke it; false when it is told to end.
@@ -343,13 +380,13 @@ impl Keeper {
         let open = self.open();
         let bell = open.bell(KEEPER_BELL).unwrap_or(Fd::NONE);
         let channel = open.channel(1).unwrap_or(Fd::NONE);
-        let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len());
+        let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len() + self.by_pid.len());
         let packet = plan.packet.unwrap_or(Fd::NONE);
         set.extend(
             [self.signals, bell, channel, packet, self.pump.fd(), self.rendezvous.fd(), self.reporter.fd()]
                 .map(watched),
         );
-        set.extend(self.lifelines.iter().map(|(_, fd)| watched(*fd)));
+        set.extend(self.lifelines.iter().chain(&self.by_pid).map(|(_, fd)| watched(*fd)));
         let timeout = plan.until.map(|until| until.since(call::now()));
         let result = call::ppoll(&mut set, timeout, None);
         open.keeper_wakeups.fetch_add(1, Ordering::Relaxed);
@@ -365,11 +402,13 @@ impl Keeper {
         }
         // A closed device would report for ever; frames are taken in `plan`.
         let _ = happened(PACKET);
+        // Nothing is ever sent on a lifeline; a pidfd is readable when its process has ended.
         let gone: Vec<SlotId> = self
             .lifelines
             .iter()
+            .chain(&self.by_pid)
             .zip(set.get(FIRST_LIFELINE..).unwrap_or(&[]))
-            .filter(|(_, fd)| fd.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0)
+            .filter(|(_, fd)| fd.revents != 0)
             .map(|((slot, _), _)| *slot)
             .collect();
         if happened(CHANNEL) {
@@ -423,6 +462,7 @@ impl Keeper {
                 },
                 Some(Message::Join(slot)) => {
                     self.has_seen_members = true;
+                    self.forget_pid_of(slot);
                     self.lifelines.push((slot, fd));
                 }
                 Some(Message::Claim(claim)) => self.claims.push((claim, fd)),
@@ -444,9 +484,12 @@ impl Keeper {
 
     /// A process image has gone; what its slot held is released, unless a later lifeline speaks for the slot.
     fn member_gone(&mut self, slot: SlotId) {
-        let Some(place) = self.lifelines.iter().position(|(other, _)| *other == slot) else { return };
-        let (_, fd) = self.lifelines.swap_remove(place);
-        let _ = call::close(fd);
+        if let Some(place) = self.lifelines.iter().position(|(other, _)| *other == slot) {
+            let (_, fd) = self.lifelines.swap_remove(place);
+            let _ = call::close(fd);
+        } else {
+            self.forget_pid_of(slot);
+        }
         if self.lifelines.iter().all(|(other, _)| *other != slot) {
             let _ = self.enter(|core, now| {
                 core.start_handles_of(slot, now);

@@ -84,6 +84,33 @@ impl Core {
         self.members.iter().filter(|member| member.taken).count()
     }
 
+    /// Members with their processes, but for those that `known` tells of.
+    pub(super) fn members_not(&self, known: impl Fn(SlotId) -> bool) -> impl Iterator<Item = (SlotId, i32)> {
+        (0u16..)
+            .zip(&self.members)
+            .filter(|(_, member)| member.taken && member.pid > 0)
+            .map(|(index, member)| (SlotId { index, generation: member.generation }, member.pid))
+            .filter(move |(slot, _)| !known(*slot))
+    }
+
+    /// Without a member, only strangers hold anything: what else is left was held by a process that had no slot, or
+    /// died while it got one.
+    pub(super) fn drop_left_overs(&mut self, now: Instant) {
+        if self.member_count() > 0 {
+            return;
+        }
+        for id in self.descriptions.names() {
+            let held = self.descriptions.find(id).is_some_and(|it| it.holders.count(SlotId::STRANGERS) > 0);
+            if !held {
+                self.destroy(now, id);
+            }
+        }
+    }
+
+    fn pid_of(&self, slot: SlotId) -> Option<i32> {
+        self.members.get(slot.index as usize).filter(|_| self.is_member(slot)).map(|member| member.pid)
+    }
+
     fn set_pid(&mut self, slot: SlotId, pid: i32) {
         if self.is_member(slot)
             && let Some(member) = self.members.get_mut(slot.index as usize)
@@ -123,6 +150,7 @@ impl Core {
             return;
         }
         self.forget_sleepers_of(slot);
+        self.ring_again();
         let lost = self.registry.lose_claims_of(slot);
         let gone: Vec<DescriptionId> = self
             .descriptions
@@ -189,9 +217,10 @@ impl Runtime {
     pub fn before_fork(&self) -> ForkTicket {
         self.prepare_for_fork();
         let parent = self.slot();
+        // Until there is a child, the slot lives and dies with this process.
         let slot = self
             .enter(|core, _| {
-                let slot = core.take_slot(0);
+                let slot = core.take_slot(call::getpid());
                 core.copy_holdings(parent, slot);
                 slot
             })
@@ -222,8 +251,13 @@ impl Runtime {
             let _ = call::close(parents);
         }
         self.joined_keeper.store(if lifeline.is_some() { self.family.open().keeper_generation() } else { 0 });
-        let pid = call::getpid();
-        let _ = self.enter(|core, _| core.set_pid(slot, pid));
+        // The parent says so too, and has the last word: it counts processes as the keeper does.
+        let (pid, parent) = (call::getpid(), call::getppid());
+        let _ = self.enter(|core, _| {
+            if core.pid_of(slot) == Some(parent) {
+                core.set_pid(slot, pid);
+            }
+        });
         self.join_keeper();
     }
 

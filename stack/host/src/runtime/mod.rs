@@ -4,8 +4,9 @@
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
 //! `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
 //! `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
-//! `report` tells of it, `relay` carries the queries of libc's resolver, `registry` agrees with other families on one address, `device_up` opens the device. Errno, descriptors of the
-//! program and signals are the shim's.
+//! `report` tells of it, `relay` carries the queries of libc's resolver, `registry` agrees with other families on one
+//! address, `device_up` opens the device, `winding_up` ends a lost family. Errno, descriptors of the program and signals
+//! are the shim's.
 
 mod adopt;
 mod description;
@@ -25,6 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod winding_up;
 
 pub use adopt::{JoinError, Taken, join};
 pub use description::SocketKind;
@@ -195,7 +197,9 @@ impl Drop for PanicWatch<'_> {
 fn admit(open: &Open, taken: Result<Acquired, LockError>) -> Result<(), Broken> {
     match taken {
         Ok(Acquired::Clean) => {}
-        Ok(Acquired::OwnerDied) if open.is_consistent() => {}
+        Ok(Acquired::OwnerDied) if open.take_consistent() => {
+            log::info!(target: "remora::runtime", "a process of this family died inside the stack, at a point where it is whole");
+        }
         Ok(Acquired::OwnerDied) => open.set_broken(),
         // A hook called from inside the core would wait for itself.
         Err(LockError::SelfDeadlock | LockError::Busy) => return Err(Broken),
@@ -256,7 +260,13 @@ impl Runtime {
     fn enter_as<R>(&self, own: u64, body: impl FnOnce(&mut Core, Instant) -> R) -> Result<R, Broken> {
         let _inside = Inside::new();
         let open = self.family.open();
-        let mut core: Held<Open, Core> = self.family.enter(admit)?;
+        let mut core: Held<Open, Core> = match self.family.enter(admit) {
+            Ok(core) => core,
+            Err(Broken) => {
+                self.tell_of_the_end();
+                return Err(Broken);
+            }
+        };
         let watch = PanicWatch(open);
         core.here = self.device_here.load() == open.device_generation() && self.device_here.load() != 0;
         core.own = own;
@@ -278,6 +288,15 @@ impl Runtime {
             self.hand_over_claims();
         }
         Ok(result)
+    }
+
+    /// Has the keeper wind the family up, and those who sleep look, once.
+    #[cold]
+    fn tell_of_the_end(&self) {
+        let open = self.family.open();
+        if open.is_broken() && self.family_fds.load() != 0 && open.tell_once() {
+            winding_up::ring_all(open);
+        }
     }
 
     /// Rings doorbells, outside of the lock.
@@ -346,14 +365,15 @@ impl Runtime {
         .flatten()
     }
 
-    /// One descriptor more of this process (dup).
-    pub fn hold(&self, id: DescriptionId) {
+    /// One descriptor more of this process (dup). Says whether the description is still there.
+    pub fn hold(&self, id: DescriptionId) -> bool {
         let slot = self.slot();
-        let _ = self.enter(|core, _| {
-            if let Some(description) = core.descriptions.find_mut(id) {
-                description.holders.add(slot, 1);
-            }
-        });
+        self.enter(|core, _| {
+            let Some(description) = core.descriptions.find_mut(id) else { return false };
+            description.holders.add(slot, 1);
+            true
+        })
+        .unwrap_or(false)
     }
 
     /// One descriptor less of this process (close). The last one of all members closes the socket, and what that sends

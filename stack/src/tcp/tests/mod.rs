@@ -11,6 +11,7 @@ mod limits;
 mod listen;
 mod path_probe;
 mod recovery;
+mod remnant;
 mod repair;
 mod segmentation;
 mod signature;
