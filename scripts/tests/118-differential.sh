@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # The differential harness in short: every call in every state of each kind of socket, on the
-# scripts/differential.sh's.
+# kernel and on remora at once. Options by their numbers, and calls at random, are left to
+# scripts/differential.sh itself.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
 export OUT="$TAP_DIR/c"
 
 kind() {
+    # Its laboratories are its own.
     "$LAB_SCRIPTS/differential.sh" --calls "$1"
 }
 
