@@ -38,7 +38,8 @@ static void exchange(struct stream *stream)
         stream->got += (uint64_t)got;
 }
 
-static void work(int port)
+/* Says so when all its connections are there: from then on it has something to lose. */
+static void work(int port, int there)
 {
     struct stream streams[EACH] = {0};
     struct pollfd set[EACH];
@@ -48,6 +49,8 @@ static void work(int port)
             _exit(LOST);
         set[i] = (struct pollfd){.fd = streams[i].fd, .events = POLLIN};
     }
+    if (write(there, ".", 1) != 1)
+        _exit(LOST);
     for (unsigned round = 0;; round++) {
         for (int i = 0; i < EACH; i++)
             exchange(&streams[i]);
@@ -107,11 +110,17 @@ int main(int count, char **arguments)
         perror("bind or listen");
         return 5;
     }
+    int there[2];
+    if (pipe(there) != 0)
+        return 5;
     for (int i = 0; i < WORKERS; i++)
         if (fork() == 0) {
             alarm(60);
-            work(port);
+            work(port, there[1]);
         }
+    char all[WORKERS];
+    if (t_read_all(there[0], all, WORKERS) != WORKERS)
+        return 5;
     int ready = open(arguments[3], O_CREAT | O_WRONLY, 0600);
     close(ready);
     serve(listener);

@@ -147,7 +147,7 @@ def one_round(out, directory, number, chance, witness, ground, result):
         lost = "connections are lost" in read(log)
         if lost and survivors:
             # Nobody helps: the keeper resets the peers while the rest of the family lives, and that ends of itself.
-            until(lambda: witness.open == 0, "the peers of a lost family are not reset")
+            until(lambda: witness.open == 0, f"the peers of a lost family are not reset (killed: {whom})")
             result["slowest"] = max(result["slowest"], witness.last_end - killed_at)
         elif survivors and not all(is_alive(pid) for pid in survivors):
             lost = "connections are lost" in read(log)
