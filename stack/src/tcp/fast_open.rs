@@ -240,6 +240,8 @@ impl Tcp {
         if let Some(sock) = socks.get_mut(child as usize) {
             sock.snd_una = sock.iss;
             sock.snd_nxt = sock.iss;
+            // The SYN is no small segment that Nagle's algorithm would wait for.
+            sock.snd_sml = sock.iss;
             sock.snd_wnd = u32::from(incoming.header.window);
             sock.max_window = sock.snd_wnd;
             sock.rtt = super::rto::RoundTrip::default();

@@ -629,7 +629,10 @@ impl Tcp {
         if request.retransmits == 0
             && let Some(sent_at) = request.sent_at
         {
-            child.rtt.sample(net.now.since(sent_at), child.snd_una, child.snd_nxt);
+            // `tcp_synack_rtt_meas`
+            let rtt = net.now.since(sent_at);
+            child.rtt.sample(rtt, child.snd_una, child.snd_nxt);
+            child.rtt.note_least(rtt);
         }
         child.saved_syn = request.saved_syn.clone();
         child.state = State::SynReceived;

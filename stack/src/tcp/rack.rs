@@ -204,7 +204,9 @@ impl Sock {
                 return Duration::ZERO;
             }
         }
-        (rack.least_rtt / 4 * u32::from(rack.window_steps)).min(self.rtt.smoothed().unwrap_or_default())
+        // The least round trip, that of this ACK included (`tcp_min_rtt`).
+        let least = Duration::from_micros(u64::from(self.rtt.least));
+        (least / 4 * u32::from(rack.window_steps)).min(self.rtt.smoothed().unwrap_or_default())
     }
 
     /// After an ACK; `prior_delivered` as for a rate sample (none: nothing was delivered).

@@ -9,6 +9,7 @@ mod calls;
 mod run;
 mod script;
 mod segment;
+mod states;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -112,7 +112,64 @@ pub fn play(events: &[Event]) -> Result<(), String> {
     play.sent.front().map_or(Ok(()), |sent| Err(format!("{place}: the script has ended, but {}", play.show(sent))))
 }
 
+/// What one event does to the connection that a script has brought into a state: the packets it is answered with
+/// within 50 ms, a call's result, and the state after.
+pub fn outcome(script: &[Event], event: &Event) -> Result<String, String> {
+    let mut play = Play::new(Settings::default());
+    for event in script {
+        play.event(event).map_err(|error| format!("{}: {error}", event.place))?;
+    }
+    play.sent.clear();
+    let open = play.descriptors.len();
+    let mut told = Vec::new();
+    match &event.action {
+        Action::Inject(packet) => play.inject(packet)?,
+        Action::Call(name, parts, ..) => match perform(&mut play, name, parts)? {
+            Some((value, errno)) => told.push(format!("= {value} {errno}").trim().to_string()),
+            None => told.push("waits".to_string()),
+        },
+        _ => return Err("an event is a packet or a call".to_string()),
+    }
+    play.advance(play.now + Duration::from_millis(50), false)?;
+    for sent in &play.sent {
+        let text = play.show(sent);
+        let text = text.split_once("] ").map_or(text.as_str(), |(_, segment)| segment);
+        told.push(format!("> {}", text.split(" win").next().unwrap_or(text)));
+    }
+    let state = match play.state() {
+        Some(number) if play.descriptors.len() == open => {
+            const NAMES: [&str; 12] = [
+                "-",
+                "ESTABLISHED",
+                "SYN_SENT",
+                "SYN_RECV",
+                "FIN_WAIT1",
+                "FIN_WAIT2",
+                "TIME_WAIT",
+                "CLOSE",
+                "CLOSE_WAIT",
+                "LAST_ACK",
+                "LISTEN",
+                "CLOSING",
+            ];
+            NAMES.get(usize::from(number)).copied().unwrap_or("?")
+        }
+        _ => "(closed)",
+    };
+    told.push(state.to_string());
+    Ok(told.join("; "))
+}
+
 impl Play {
+    /// The state in TCP_INFO of the descriptor last made.
+    fn state(&mut self) -> Option<u8> {
+        let id = self.descriptors.values().next_back()?.id;
+        match self.stack.option(self.now, id, OptionName::Info) {
+            Ok(OptionValue::Bytes(bytes)) => bytes.first().copied(),
+            _ => None,
+        }
+    }
+
     fn new(settings: Settings) -> Self {
         // Not zero, so that a forgotten "never" in the stack shows.
         let begin = Instant::from_millis(100_000);
