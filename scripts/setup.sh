@@ -70,6 +70,11 @@ tools=(
     sshd:openssh-server
     ssh:openssh-client
     rsync:rsync
+    git:git
+    ncat:ncat
+    inetd:openbsd-inetd
+    busybox:busybox
+    systemd-socket-activate:systemd
     setpriv:util-linux
 )
 demo_tools=(gcc:gcc curl:curl ip:iproute2)

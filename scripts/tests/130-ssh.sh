@@ -37,6 +37,7 @@ StrictHostKeyChecking no
 UserKnownHostsFile $TAP_DIR/known
 LogLevel ERROR
 ConnectTimeout 10
+KexAlgorithms curve25519-sha256
 CONF
 }
 
