@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Programs that give their sockets to other programs: socat EXEC, ncat --exec and
-# --sh-exec, nc -e, inetd, bash's /dev/tcp, git daemon, git and rsync towards a daemon, python's pass_fds and send_fds,
+# --sh-exec, nc -e, inetd, bash's /dev/tcp, git daemon and rsync daemon, python's pass_fds and send_fds,
 # busybox, systemd-socket-activate. What they exec runs under the library too; data is compared.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
-LAB_DEADLINE=20
+export LAB_DEADLINE=30
 
 # echoed PORT: the data there and back, from the peer, twice.
 echoed() {
@@ -83,7 +83,7 @@ rsync_daemon() {
 }
 
 rsync_configure() {
-    printf 'use chroot = no\naddress = %s\nport = 8730\n[site]\npath = %s\nread only = no\nuid = 0\ngid = 0\n' \
+    printf 'use chroot = no\nreverse lookup = no\naddress = %s\nport = 8730\n[site]\npath = %s\nread only = no\nuid = 0\ngid = 0\n' \
         "$1" "$TAP_DIR/site" >"$TAP_DIR/rsync-$1.conf"
 }
 
@@ -163,6 +163,10 @@ mkdir "$TAP_DIR/site"
 for number in $(seq 20); do
     bytes $((number * 5000)) "$number" "$TAP_DIR/site/file-$number"
 done
+rsync_configure "$T_LOCAL"
+our_server 8730 rsync --daemon --no-detach "--config=$TAP_DIR/rsync-$T_LOCAL.conf" || true
+ok "rsync daemon: both ways" rsync_daemon peer "$T_LOCAL"
+lab_stop "$LAB_PID"
 rsync_configure "$T_PEER"
 peer_server tcp 8730 rsync --daemon --no-detach "--config=$TAP_DIR/rsync-$T_PEER.conf"
 ok "rsync: both ways" rsync_daemon ours "$T_PEER"
