@@ -104,6 +104,8 @@ pub struct Settings {
     pub tcp_notsent_lowat: u32,
     /// net.ipv4.tcp_fastopen.
     pub tcp_fastopen: u32,
+    /// net.ipv4.tcp_fastopen_key: one key or two, each of 16 bytes; zeros: none is set.
+    pub tcp_fastopen_key: [u8; 32],
     /// net.ipv4.tcp_min_tso_segs: least segments of a super-segment.
     pub tcp_min_tso_segs: u8,
     /// net.ipv4.tcp_tso_win_divisor: what part of the window one super-segment may wait for; 0 is three segments.
@@ -219,6 +221,7 @@ impl Default for Settings {
             tcp_mtu_probing: 0,
             tcp_notsent_lowat: u32::MAX,
             tcp_fastopen: 1,
+            tcp_fastopen_key: [0; 32],
             tcp_fastopen_blackhole_timeout_sec: 0,
             tcp_min_tso_segs: 2,
             tcp_tso_win_divisor: 3,

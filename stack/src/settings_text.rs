@@ -34,6 +34,8 @@ enum Field {
     Groups(fn(&mut Settings) -> &mut (u32, u32)),
     /// The name of a congestion control algorithm.
     Name(fn(&mut Settings) -> &mut [u8; 16]),
+    /// One key or two, each as four hexadecimal numbers with dashes between (`proc_tcp_fastopen_key`).
+    Keys(fn(&mut Settings) -> &mut [u8; 32]),
 }
 
 struct Row {
@@ -92,6 +94,7 @@ const TABLE: &[Row] = &[
         "net.ipv4.tcp_fastopen_blackhole_timeout_sec",
         Field::Number(|s| &mut s.tcp_fastopen_blackhole_timeout_sec, 0, INT_MAX),
     ),
+    row("net.ipv4.tcp_fastopen_key", Field::Keys(|s| &mut s.tcp_fastopen_key)),
     row("net.ipv4.tcp_fin_timeout", Field::Number(|s| &mut s.tcp_fin_timeout, 0, SECONDS_MAX)),
     row("net.ipv4.tcp_frto", Field::Byte(|s| &mut s.tcp_frto, 0, 255)),
     row("net.ipv4.tcp_invalid_ratelimit", Field::Number(|s| &mut s.tcp_invalid_ratelimit, 0, INT_MAX)),
@@ -250,6 +253,14 @@ impl Field {
                 }
                 *field(settings) = name;
             }
+            Self::Keys(field) => {
+                let mut keys = [0; 32];
+                let mut places = keys.chunks_exact_mut(16);
+                for key in text.split(',') {
+                    places.next()?.copy_from_slice(&key_bytes(key.trim())?);
+                }
+                *field(settings) = keys;
+            }
         }
         Some(())
     }
@@ -276,6 +287,16 @@ impl Field {
             Self::Name(field) => {
                 field(settings).iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte)).collect()
             }
+            Self::Keys(field) => {
+                let keys = *field(settings);
+                let (first, second) = keys.split_at(16);
+                let mut text = key_text(first);
+                if second.iter().any(|byte| *byte != 0) {
+                    text.push(',');
+                    text.push_str(&key_text(second));
+                }
+                text
+            }
         }
     }
 
@@ -292,8 +313,33 @@ impl Field {
             Self::Ports(_) => "two ports from 1 to 65535, the first not above the last".to_string(),
             Self::Groups(_) => format!("two group ids from 0 to {GROUP_MAX}"),
             Self::Name(_) => format!("a name of 1 to {NAME_MAX} letters, digits, _ and -"),
+            Self::Keys(_) => {
+                "one key or two with a comma between, each four hexadecimal numbers with dashes".to_string()
+            }
         }
     }
+}
+
+/// The bytes of one key: its numbers are little-endian.
+fn key_bytes(text: &str) -> Option<[u8; 16]> {
+    let mut key = [0; 16];
+    let mut numbers = text.split('-');
+    for place in key.chunks_exact_mut(4) {
+        let digits = numbers.next().filter(|digits| !digits.starts_with('+'))?;
+        place.copy_from_slice(&u32::from_str_radix(digits, 16).ok()?.to_le_bytes());
+    }
+    numbers.next().is_none().then_some(key)
+}
+
+fn key_text(key: &[u8]) -> String {
+    let mut text = String::new();
+    for number in key.chunks_exact(4).filter_map(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) {
+        if !text.is_empty() {
+            text.push('-');
+        }
+        text.push_str(&format!("{number:08x}"));
+    }
+    text
 }
 
 /// One integer within the bounds, with C's prefixes (`strtoul_lenient` with base 0).
@@ -375,6 +421,7 @@ mod tests {
                 Field::Ports(_) => "5000 6000".to_string(),
                 Field::Groups(_) => "7 9".to_string(),
                 Field::Name(_) => "reno".to_string(),
+                Field::Keys(_) => "00000001-00000002-00000003-0000000f,a1a1a1a1-b2b2b2b2-c3c3c3c3-d4d4d4d4".to_string(),
             };
             settings.set(row.name, &new).unwrap();
             let changed: Vec<_> = settings

@@ -312,6 +312,9 @@ fn open_fast(
     arguments: &SendArguments,
 ) -> Result<usize, Errno> {
     let none = Cell::new(0usize);
+    let waits = !is_nonblocking(runtime, handle, flags);
+    let kind = if waits { SendFlags::empty() } else { SendFlags::DONTWAIT };
+    let arguments = &SendArguments { flags: arguments.flags | kind, ..*arguments };
     let begun = until(runtime, handle.id, Readiness::OUT, Patience::Never, &none, |stack, socket, now| {
         Some(stack.send(now, socket, &mut *source, arguments))
     });
@@ -321,7 +324,7 @@ fn open_fast(
         Ok(Err(error)) => return Err(errno::send(error)),
         Err(_) => return Err(gone(fd, handle.id)),
     };
-    if is_nonblocking(runtime, handle, flags) {
+    if !waits {
         return if taken > 0 { Ok(taken) } else { Err(Errno(libc::EINPROGRESS)) };
     }
     let timeout = runtime

@@ -180,6 +180,25 @@ pub enum SendError {
     Fault(SocketFault),
 }
 
+/// What a call that sends says when it was to connect first.
+impl From<ConnectError> for SendError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::NetworkUnreachable => Self::NetworkUnreachable,
+            ConnectError::HostUnreachable => Self::HostUnreachable,
+            ConnectError::NoPort | ConnectError::AddressInUse => Self::NoPort,
+            ConnectError::NotPermitted => Self::NotPermitted,
+            ConnectError::FamilyMismatch => Self::FamilyMismatch,
+            ConnectError::IsConnected => Self::IsConnected,
+            ConnectError::Already | ConnectError::InProgress => Self::Already,
+            ConnectError::NotSupported => Self::NotSupported,
+            ConnectError::NoMemory => Self::NoMemory,
+            ConnectError::Fault(fault) => Self::Fault(fault),
+            ConnectError::Invalid | ConnectError::Aborted => Self::Invalid,
+        }
+    }
+}
+
 /// A receive gave no byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiveError {

@@ -125,6 +125,8 @@ bitflags! {
         const EOR = 0x80;
         /// MSG_MORE.
         const MORE = 0x8000;
+        /// MSG_DONTWAIT or O_NONBLOCK: told only because Fast Open holds an ACK back for a caller that waits.
+        const DONTWAIT = 0x40;
         /// MSG_FASTOPEN.
         const FASTOPEN = 0x2000_0000;
     }

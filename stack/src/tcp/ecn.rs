@@ -35,7 +35,7 @@ pub struct Ecn {
     /// ACKs say that congestion was experienced.
     pub echo: bool,
     /// The peer has sent ECT.
-    seen: bool,
+    pub seen: bool,
 }
 
 /// Whether a request for a connection is granted ECN (`tcp_ecn_create_request`).

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 use core::hash::Hasher;
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use core::time::Duration;
 
 use hashbrown::HashMap;
@@ -20,7 +20,7 @@ use crate::io::Source;
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::socket::error::{ConnectError, SendError};
-use crate::socket::protocol::{Happened, Net, SockId};
+use crate::socket::protocol::{Happened, Net, SendArguments, SockId};
 use crate::time::Instant;
 
 /// Bits of net.ipv4.tcp_fastopen.
@@ -75,6 +75,14 @@ impl Keys {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let keys: Vec<[u8; 16]> = bytes.chunks_exact(16).filter_map(|key| key.try_into().ok()).collect();
         matches!(bytes.len(), 16 | 32).then_some(Self(keys))
+    }
+
+    /// Those of net.ipv4.tcp_fastopen_key, if any are set there.
+    pub fn of_settings(settings: &Settings) -> Option<Self> {
+        let (first, second) = settings.tcp_fastopen_key.split_at(16);
+        let both = second.iter().any(|byte| *byte != 0);
+        let set = both || first.iter().any(|byte| *byte != 0);
+        set.then(|| Self::from_bytes(if both { &settings.tcp_fastopen_key } else { first })).flatten()
     }
 
     /// As TCP_FASTOPEN_KEY shows them.
@@ -162,6 +170,11 @@ impl FastOpenShared {
     }
 }
 
+/// net.ipv4.tcp_fastopen lets programs send data with a SYN.
+pub const fn is_client(settings: &Settings) -> bool {
+    settings.tcp_fastopen & CLIENT != 0
+}
+
 /// What a SYN with Fast Open leads to.
 pub enum Served {
     /// An ordinary handshake; the cookie, if any, goes into the SYN-ACK.
@@ -197,7 +210,9 @@ impl Tcp {
             return Served::AtOnce(None);
         }
         let Some(offered) = cookie else { return Served::Ordinary(None) };
-        let keys = sock.tcp.fast_open_keys.as_ref().unwrap_or(&shared.fast_open.keys);
+        // A listener's own go before those of the namespace.
+        let common = Keys::of_settings(net.settings);
+        let keys = sock.tcp.fast_open_keys.as_ref().or(common.as_ref()).unwrap_or(&shared.fast_open.keys);
         let made: Vec<Cookie> = keys.0.iter().map(|key| Keys::cookie(key, tuple)).collect();
         let answer = made.first().map(|cookie| Cookie::new(cookie.as_slice(), offered.experimental));
         if offered.is_empty() {
@@ -248,6 +263,8 @@ impl Tcp {
             sock.fast_open = FastOpen { cookie, listener: Some(listener), passive: true, ..FastOpen::default() };
             shared.fast_open.pending.push((listener, None));
             sock.syn_due = true;
+            // `tcp_fastopen_add_skb`
+            sock.fast_open.data_acked = incoming.length > 0;
             incoming.header.seq = sock.rcv_nxt;
             incoming.header.flags -= Flags::SYN;
             sock.queue_data(shared, net, incoming);
@@ -280,20 +297,20 @@ impl Tcp {
         net: &mut Net<'_>,
         index: u32,
         source: &mut dyn Source,
-        to: Option<SocketAddr>,
+        arguments: &SendArguments,
     ) -> Result<usize, SendError> {
         if net.settings.tcp_fastopen & CLIENT == 0 {
             return Err(SendError::NotSupported);
         }
         let deferred = self.sock(index).is_some_and(|sock| sock.fast_open.deferred);
         if !deferred {
-            let Some(to) = to else { return Err(SendError::Invalid) };
+            let Some(to) = arguments.to else { return Err(SendError::Invalid) };
             if let Some(sock) = self.sock_mut(index) {
                 sock.fast_open = FastOpen { tried: true, ..FastOpen::default() };
             }
             match self.begin_connect(net, index, to) {
                 Ok(()) | Err(ConnectError::InProgress) => {}
-                Err(error) => return Err(as_send_error(error)),
+                Err(error) => return Err(error.into()),
             }
         }
         let ready = self.prepare_fast_open(net, index);
@@ -341,22 +358,6 @@ impl Tcp {
         }
         sock.fast_open.cookie = Some(known.cookie.unwrap_or_default());
         known.cookie.is_some()
-    }
-}
-
-fn as_send_error(error: ConnectError) -> SendError {
-    match error {
-        ConnectError::NetworkUnreachable => SendError::NetworkUnreachable,
-        ConnectError::HostUnreachable => SendError::HostUnreachable,
-        ConnectError::NoPort | ConnectError::AddressInUse => SendError::NoPort,
-        ConnectError::NotPermitted => SendError::NotPermitted,
-        ConnectError::FamilyMismatch => SendError::FamilyMismatch,
-        ConnectError::IsConnected => SendError::IsConnected,
-        ConnectError::Already | ConnectError::InProgress => SendError::Already,
-        ConnectError::NotSupported => SendError::NotSupported,
-        ConnectError::NoMemory => SendError::NoMemory,
-        ConnectError::Fault(fault) => SendError::Fault(fault),
-        ConnectError::Invalid | ConnectError::Aborted => SendError::Invalid,
     }
 }
 

@@ -10,11 +10,13 @@ use crate::time::Instant;
 /// Length of the structure in Linux 6.18.
 const LENGTH: usize = 280;
 
-/// TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE, TCPI_OPT_ECN.
+/// TCPI_OPT_TIMESTAMPS, TCPI_OPT_SACK, TCPI_OPT_WSCALE, TCPI_OPT_ECN, TCPI_OPT_ECN_SEEN, TCPI_OPT_SYN_DATA.
 const TIMESTAMPS: u8 = 1;
 const SACK: u8 = 2;
 const WINDOW_SCALE: u8 = 4;
 const ECN: u8 = 8;
+const ECN_SEEN: u8 = 16;
+const SYN_DATA: u8 = 32;
 
 struct Writer(Vec<u8>);
 
@@ -44,7 +46,9 @@ impl Sock {
         let options = u8::from(self.timestamps) * TIMESTAMPS
             + u8::from(self.sack) * SACK
             + u8::from(self.window_scaling) * WINDOW_SCALE
-            + u8::from(self.ecn.ok) * ECN;
+            + u8::from(self.ecn.ok) * ECN
+            + u8::from(self.ecn.seen) * ECN_SEEN
+            + u8::from(self.fast_open.data_acked) * SYN_DATA;
         let (delivery_rate, is_app_limited) = self.board.rate.shown(u32::from(self.last_mss));
         out.put(
             0,

@@ -142,6 +142,9 @@ impl Sock {
                 self.tcp.fast_open = (*value).min(i32::try_from(net.settings.somaxconn).unwrap_or(i32::MAX));
             }
             SetOption::FastOpenConnect(on) => {
+                if !super::fast_open::is_client(net.settings) {
+                    return Err(OptionError::NotSupported);
+                }
                 if self.state != State::Closed {
                     return Err(OptionError::Invalid);
                 }
@@ -290,7 +293,8 @@ impl Sock {
             OptionName::FastOpen => OptionValue::Int(self.tcp.fast_open),
             OptionName::FastOpenNoCookie => int(u32::from(self.tcp.fast_open_no_cookie)),
             OptionName::FastOpenKey => {
-                OptionValue::Bytes(self.tcp.fast_open_keys.as_ref().map(Keys::bytes).unwrap_or_default())
+                let keys = self.tcp.fast_open_keys.clone().or_else(|| Keys::of_settings(net.settings));
+                OptionValue::Bytes(keys.as_ref().map(Keys::bytes).unwrap_or_default())
             }
             OptionName::FastOpenConnect => int(u32::from(self.tcp.fast_open_connect)),
             OptionName::Inq => int(u32::from(self.tcp.inq)),

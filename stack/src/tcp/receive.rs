@@ -504,6 +504,10 @@ impl Sock {
             self.window.cwnd = 1;
         }
         self.init_control(net.now);
+        // The handshake has told a round-trip time: the first flight is cut by it already (`tcp_rcv_state_process`).
+        if !self.algorithm.has_cong_control() {
+            self.update_pacing_rate(net.settings);
+        }
         self.expand_send_buffer(net.settings);
         self.begin_space(net.now, net.settings);
         if self.options.keepalive {

@@ -225,7 +225,8 @@ impl Sock {
             end,
             sent_at: net.now,
             mss: self.last_mss,
-            mark: Mark::empty(),
+            // What is sent again of it is pushed (`tcp_send_syn_data`).
+            mark: Mark::PUSHED,
             stamp: Stamp::default(),
         });
         self.snd_nxt = end;

@@ -121,7 +121,7 @@ impl Protocol for Tcp {
         let Some(sock) = self.sock(index) else { return Err(SendError::BrokenPipe) };
         let opening = arguments.flags.contains(SendFlags::FASTOPEN) && sock.state == State::Closed;
         if (opening || sock.fast_open.deferred) && sock.repair.is_none() {
-            let result = self.send_opening(net, index, source, arguments.to);
+            let result = self.send_opening(net, index, source, arguments);
             self.settle(net, index);
             return result;
         }

@@ -19,13 +19,13 @@ fn server(pair: &mut Pair) -> SockId {
     listener
 }
 
-/// sendto(MSG_FASTOPEN).
+/// sendto(MSG_FASTOPEN) that does not wait.
 fn open(pair: &mut Pair, bytes: &[u8]) -> (SockId, Result<usize, SendError>) {
     let sock = pair.socket(true);
     let now = pair.now;
     let mut source = bytes;
     let to = Some(SocketAddr::new(RIGHT, 80));
-    let arguments = SendArguments { to, flags: SendFlags::FASTOPEN, ..SendArguments::default() };
+    let arguments = SendArguments { to, flags: SendFlags::FASTOPEN | SendFlags::DONTWAIT, ..SendArguments::default() };
     let result = pair.left.with(now, |tcp, net| tcp.send(net, sock, &mut source, &arguments));
     (sock, result)
 }
@@ -84,9 +84,13 @@ fn a_cookie_is_asked_for_and_then_data_goes_with_the_syn_and_is_read_before_the_
 fn data_that_the_server_did_not_take_is_sent_again_at_once() {
     let (mut pair, listener) = acquainted();
     set(&mut pair, false, listener, &SetOption::FastOpen(0));
+    let from = pair.log.len();
     let (_, result) = open(&mut pair, b"hello");
     assert_eq!(result, Ok(5));
     pair.run(Duration::from_millis(60));
+    let again = pair.sent(true, from);
+    let again = again.iter().skip(1).find(|(_, packet)| !packet.payload().is_empty()).expect("a repetition");
+    assert!(again.1.header().flags.contains(Flags::PSH));
     assert_eq!(pair.left.counters.tcp_fast_open_active_fail, 1);
     let server = pair.accept(false, listener).expect("a connection");
     assert_eq!(pair.receive(false, server, 100), Ok(b"hello".to_vec()));
@@ -205,4 +209,43 @@ fn a_path_that_swallows_syns_with_data_is_left_alone_for_a_time_that_doubles() {
 fn a_client_that_is_not_allowed_to_is_told() {
     let mut pair = Pair::with_settings(Settings { tcp_fastopen: 0, ..Settings::default() }, 0);
     assert_eq!(open(&mut pair, b"x").1, Err(SendError::NotSupported));
+}
+
+#[test]
+fn the_key_of_the_settings_makes_the_cookie_of_linux() {
+    let mut settings = settings();
+    settings.set("net.ipv4.tcp_fastopen_key", "a1a1a1a1-b2b2b2b2-c3c3c3c3-d4d4d4d4").expect("a key");
+    let mut pair = Pair::with_settings(settings, 65_535);
+    let listener = server(&mut pair);
+    let bytes: Vec<u8> = [0xa1, 0xb2, 0xc3, 0xd4].iter().flat_map(|byte| [*byte; 4]).collect();
+    let now = pair.now;
+    // A listener without a key of its own shows the common one.
+    let shown = pair.right.with(now, |tcp, net| tcp.option(net, listener, OptionName::FastOpenKey));
+    assert_eq!(shown, Ok(OptionValue::Bytes(bytes.clone())));
+    assert_eq!(open(&mut pair, b"").1, Ok(0));
+    pair.run(Duration::from_millis(50));
+    let common = pair.log[1].1.header().options.fast_open.expect("a cookie");
+    // The same key as the listener's own gives the same cookie.
+    set(&mut pair, false, listener, &SetOption::FastOpenKey(bytes));
+    assert_eq!(open(&mut pair, b"data").1, Ok(4));
+    pair.run(Duration::from_millis(50));
+    assert_eq!(pair.right.counters.tcp_fast_open_passive, 1);
+    assert_eq!(pair.right.counters.tcp_fast_open_passive_fail, 0);
+    assert_eq!(common.as_slice().len(), 8);
+}
+
+#[test]
+fn tcp_info_tells_of_data_in_the_syn_on_both_sides() {
+    let (mut pair, listener) = acquainted();
+    let (client, result) = open(&mut pair, b"GET /");
+    assert_eq!(result, Ok(5));
+    pair.run(Duration::from_millis(50));
+    let server = pair.accept(false, listener).expect("a connection");
+    let now = pair.now;
+    for (left, sock) in [(true, client), (false, server)] {
+        let info = pair.side(left).with(now, |tcp, net| tcp.option(net, sock, OptionName::Info));
+        let Ok(OptionValue::Bytes(info)) = info else { panic!("no TCP_INFO: {info:?}") };
+        // TCPI_OPT_SYN_DATA
+        assert_eq!(info[5] & 32, 32, "left: {left}");
+    }
 }

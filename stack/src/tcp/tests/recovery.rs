@@ -172,3 +172,23 @@ fn a_lost_repetition_does_not_wait_for_the_timer() {
     assert_eq!(pair.left.counters.tcp_timeouts, 0);
     assert!(pair.receive(false, server, 200_000).expect("data") == data);
 }
+
+//= test RFC 8985 §6.2
+#[test]
+fn a_passive_sides_first_loss_is_repeated_a_quarter_of_the_handshakes_round_trip_after_the_report() {
+    let mut pair = Pair::new();
+    let (_, server) = pair.established();
+    let from = pair.log.len();
+    // Three of four segments get lost.
+    pair.count = 0;
+    pair.filter = Some(|packet, count| !is_data(packet) || count > 3);
+    assert_eq!(pair.send(false, server, &pattern(4 * 1_448)), Ok(4 * 1_448));
+    pair.run(Duration::from_millis(400));
+    let sent = pair.sent(false, from);
+    let first = sent[0].1.header().seq;
+    let times: Vec<Instant> =
+        sent.iter().filter(|(_, packet)| is_data(packet) && packet.header().seq == first).map(|(at, _)| *at).collect();
+    // The report is back after 10 ms; a quarter of that for reordering, and two ticks (TCP_TIMEOUT_MIN).
+    let waited = times[1].since(times[0]);
+    assert!((Duration::from_millis(20)..=Duration::from_millis(22)).contains(&waited), "{waited:?}");
+}

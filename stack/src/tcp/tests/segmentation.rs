@@ -115,3 +115,16 @@ fn a_long_path_gets_small_super_segments_and_a_short_one_large_ones() {
         assert_eq!(shapes(&pair, from).first(), Some(&(segments * MSS, true)), "{latency} ms");
     }
 }
+
+#[test]
+fn a_servers_first_flight_is_cut_by_the_round_trip_of_the_handshake() {
+    let mut pair = Pair::new();
+    pair.cut = false;
+    let (_, server) = pair.established();
+    let from = pair.log.len();
+    assert_eq!(pair.send(false, server, &pattern(4 * MSS)), Ok(4 * MSS));
+    pair.flush();
+    let lengths: Vec<usize> = pair.sent(false, from).iter().map(|(_, packet)| packet.payload().len()).collect();
+    // 2 * 10 * 1448 bytes in a round trip: a millisecond's worth is less than tcp_min_tso_segs.
+    assert_eq!(lengths, [2 * MSS, 2 * MSS]);
+}
