@@ -129,7 +129,7 @@ pub struct Network {
     /// Who serves 127.0.0.0/8: kernel or stack (REMORA_LOOPBACK)
     #[arg(long, value_name = "WHO")]
     pub loopback: Option<String>,
-    /// Who asks name servers: stack, kernel, or a.b.c.d[:port],... (REMORA_DNS)
+    /// Who asks name servers: stack, kernel, or servers as a.b.c.d or a.b.c.d:port (REMORA_DNS)
     #[arg(long, value_name = "SERVERS")]
     pub dns: Option<String>,
     /// Whose addresses the program is shown: both, stack or kernel (REMORA_INTERFACES)
