@@ -126,7 +126,7 @@ impl Groups {
         }
     }
 
-    /// When [`handle_timeout`] is due.
+    /// When `handle_timeout` is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         [self.change_at, self.general_at, self.report_at.values().min().copied()].into_iter().flatten().min()
