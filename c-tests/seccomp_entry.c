@@ -83,7 +83,9 @@ static void limited_child(int fd)
     const struct rlimit none = {0, 0}, one = {1, 1};
     if (setrlimit(RLIMIT_FSIZE, &none) != 0 || setrlimit(RLIMIT_NOFILE, &one) != 0)
         leave(20);
-    if (echo(fd) != 0)
+    /* The second read has to sleep. */
+    struct pollfd idle = {fd, POLLIN, 0};
+    if (echo(fd) != 0 || poll(&idle, 1, 10) != 0 || echo(fd) != 0)
         leave(21);
     daemons_child(fd, false);
 }

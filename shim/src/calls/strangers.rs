@@ -144,6 +144,7 @@ pub(super) fn before_descriptor_limit(limit: u64) {
             Ok(made) => {
                 for number in fdtable::numbers_of(handle.id) {
                     let _ = put_under(made.near, number);
+                    fdtable::renew(number);
                 }
                 let _ = call::close(made.near);
             }
