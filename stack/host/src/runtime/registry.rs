@@ -525,7 +525,10 @@ impl Core {
             return false;
         }
         let searched_some = self.registry.may_grow;
-        self.registry.may_grow = self.registry.claim_any_block(random, slot).is_ok();
+        // Speed alone is no reason to take more than half of the ports from other families.
+        let (first, last) = (self.registry.ephemeral.0 / BLOCK, self.registry.ephemeral.1 / BLOCK);
+        let for_speed = searched_some && self.registry.ranges().len() > usize::from(last.saturating_sub(first)) / 2;
+        self.registry.may_grow = !for_speed && self.registry.claim_any_block(random, slot).is_ok();
         self.share_ports();
         self.registry.may_grow || searched_some
     }
