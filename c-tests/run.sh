@@ -190,6 +190,9 @@ make_laboratory() {
 
 case $mode in
 kernel | remora)
+    # Each program leaves a block of ephemeral ports to its TIME_WAIT for a minute, and the default
+    # range has fewer blocks than there are programs.
+    export REMORA_SYSCTL="${REMORA_SYSCTL:-net.ipv4.ip_local_port_range=16384 65535}"
     : "${LAB_OURS:?names the namespace of our side}" "${LAB_PEER:?names the namespace of the peer}"
     [ "$mode" = kernel ] || : "${REMORA_LIB:?is the path of libremora.so}" "${REMORA_IFACE:?}" "${REMORA_ADDR:?}"
     ;;
