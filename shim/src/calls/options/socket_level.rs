@@ -1,0 +1,199 @@
+//! SOL_SOCKET: what is set and shown (`sk_setsockopt`, `sk_getsockopt`). Options that are one number are in option_rows.rs.
+
+use std::time::Duration;
+
+use remora_host::runtime::Runtime;
+use remora_host::sys::{Errno, Fd, call};
+use remora_stack::socket::kept::Kept;
+use remora_stack::socket::options::{SetOption, SocketOptions};
+use remora_stack::socket::protocol::{AddressFamily, SocketId, SocketType};
+use remora_stack::stack::Stack;
+
+use super::{Bytes, Given, INVALID, SO_COOKIE, SO_NETNS_COOKIE, UNKNOWN, common, int};
+use crate::calls::{gone, option_rows};
+use crate::errno;
+use crate::fdtable::Handle;
+
+/// The forms of the timeouts with 64-bit time, which are the same structure on 64-bit targets.
+const SO_RCVTIMEO_NEW: i32 = 66;
+const SO_SNDTIMEO_NEW: i32 = 67;
+const SO_TIMESTAMP_NEW: i32 = 63;
+const SO_TIMESTAMPNS_NEW: i32 = 64;
+const SO_TIMESTAMPING_NEW: i32 = 65;
+const SO_BUF_LOCK: i32 = 72;
+const SO_DEVMEM_DONTNEED: i32 = 80;
+/// Not in the libc crate for this target (asm-generic/socket.h).
+const SO_MAX_PACING_RATE: i32 = 47;
+/// Memory of a socket, in the order of linux/sock_diag.h.
+const SO_MEMINFO: i32 = 55;
+
+pub(super) fn set(handle: Handle, name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
+    if name == libc::SO_BINDTODEVICE {
+        return given.text(15).map(|name| Some(SetOption::Device(name)));
+    }
+    Ok(Some(match name {
+        libc::SO_REUSEADDR => SetOption::ReuseAddress(given.flag()?),
+        libc::SO_REUSEPORT => SetOption::ReusePort(given.flag()?),
+        libc::SO_KEEPALIVE => SetOption::KeepAlive(given.flag()?),
+        libc::SO_BROADCAST => SetOption::Broadcast(given.flag()?),
+        libc::SO_OOBINLINE => SetOption::OobInline(given.flag()?),
+        libc::SO_DONTROUTE => SetOption::DontRoute(given.flag()?),
+        libc::SO_LINGER => SetOption::Linger(given.linger()?),
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => SetOption::ReceiveTimeout(given.timeout()?),
+        libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => SetOption::SendTimeout(given.timeout()?),
+        libc::SO_RCVLOWAT => SetOption::ReceiveLowWater(given.int()?),
+        libc::SO_RCVBUF => SetOption::ReceiveBuffer(given.int()?, false),
+        libc::SO_RCVBUFFORCE => SetOption::ReceiveBuffer(given.int()?, true),
+        libc::SO_SNDBUF => SetOption::SendBuffer(given.int()?, false),
+        libc::SO_SNDBUFFORCE => SetOption::SendBuffer(given.int()?, true),
+        libc::SO_PRIORITY => SetOption::Priority(given.int()?),
+        libc::SO_MARK => SetOption::Mark(given.int()? as u32),
+        libc::SO_TIMESTAMP => SetOption::Timestamp(u8::from(given.flag()?)),
+        libc::SO_TIMESTAMPNS => SetOption::Timestamp(if given.flag()? { 2 } else { 0 }),
+        SO_TIMESTAMP_NEW => SetOption::Timestamp(if given.flag()? { 3 } else { 0 }),
+        SO_TIMESTAMPNS_NEW => SetOption::Timestamp(if given.flag()? { 4 } else { 0 }),
+        // struct so_timestamping begins with its flags; there is no hardware clock that it could name.
+        libc::SO_TIMESTAMPING => SetOption::Timestamping(given.int()?, false),
+        SO_TIMESTAMPING_NEW => SetOption::Timestamping(given.int()?, true),
+        SO_BUF_LOCK => SetOption::BufferLock(given.int()?),
+        libc::SO_DETACH_FILTER => return Err(Errno(libc::ENOENT)),
+        libc::SO_ATTACH_FILTER if given.length != size_of::<libc::sock_fprog>() => return Err(INVALID),
+        SO_DEVMEM_DONTNEED if !handle.is_stream() => return Err(Errno(libc::EBADF)),
+        SO_DEVMEM_DONTNEED if given.length == 0 || !given.length.is_multiple_of(8) => return Err(INVALID),
+        SO_DEVMEM_DONTNEED => return Ok(None),
+        libc::SO_NO_CHECK => SetOption::NoCheck(given.flag()?),
+        libc::SO_INCOMING_CPU => SetOption::IncomingCpu(given.int()?),
+        SO_MAX_PACING_RATE => SetOption::MaxPacingRate(given.rate()?),
+        _ => return Err(UNKNOWN),
+    }))
+}
+
+pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Result<Bytes, Errno> {
+    let flag = |pick: fn(&SocketOptions) -> bool| common(fd, handle, runtime, pick).map(|value| int(value.into()));
+    let number = |pick: fn(&SocketOptions) -> i32| common(fd, handle, runtime, pick).map(int);
+    if let Some(found) = option_rows::get_fixed(name) {
+        return found;
+    }
+    match name {
+        libc::SO_REUSEADDR => flag(|options| options.reuse_address),
+        libc::SO_REUSEPORT => flag(|options| options.reuse_port),
+        libc::SO_KEEPALIVE => flag(|options| options.keepalive),
+        libc::SO_BROADCAST => flag(|options| options.broadcast),
+        libc::SO_OOBINLINE => flag(|options| options.oob_inline),
+        libc::SO_DONTROUTE => flag(|options| options.dont_route),
+        libc::SO_NO_CHECK => flag(|options| options.no_check),
+        SO_MAX_PACING_RATE => common(fd, handle, runtime, |options| options.max_pacing_rate)
+            .map(|rate| Bytes::from_slice(&rate.to_ne_bytes())),
+        libc::SO_TIMESTAMP => flag(|options| options.timestamp == 1),
+        libc::SO_TIMESTAMPNS => flag(|options| options.timestamp == 2),
+        libc::SO_INCOMING_CPU => number(|options| options.incoming_cpu),
+        libc::SO_PRIORITY => number(|options| options.priority),
+        libc::SO_MARK => number(|options| options.mark as i32),
+        libc::SO_RCVBUF => number(|options| options.receive_buffer as i32),
+        libc::SO_SNDBUF => number(|options| options.send_buffer as i32),
+        libc::SO_RCVLOWAT => number(|options| options.receive_low_water as i32),
+        libc::SO_SNDLOWAT => Ok(int(1)),
+        SO_TIMESTAMP_NEW => flag(|options| options.timestamp == 3),
+        SO_TIMESTAMPNS_NEW => flag(|options| options.timestamp == 4),
+        libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => {
+            let (flags, new) = common(fd, handle, runtime, |options| {
+                (options.kept.read(Kept::Timestamping), options.kept.has(Kept::TimestampingNew))
+            })?;
+            // `sk_getsockopt`: the older number shows what was set by the newer one too.
+            let shown = if name == libc::SO_TIMESTAMPING || new { flags } else { 0 };
+            Ok([shown, 0].iter().flat_map(|value| value.to_ne_bytes()).collect())
+        }
+        SO_BUF_LOCK => {
+            number(|options| i32::from(options.send_buffer_locked) | i32::from(options.receive_buffer_locked) << 1)
+        }
+        // No filter is attached.
+        libc::SO_ATTACH_FILTER => Ok(Bytes::new()),
+        // Those of the descriptor's own socket: the numbers are the kernel's.
+        SO_COOKIE | SO_NETNS_COOKIE => {
+            let mut cookie = [0u8; 8];
+            call::option(Fd(fd), libc::SOL_SOCKET, name, &mut cookie)?;
+            Ok(Bytes::from_slice(&cookie))
+        }
+        libc::SO_PEERNAME => {
+            let name = runtime.with_socket(handle.id, |stack, socket, _| stack.peer_name(socket));
+            let name = name.ok_or_else(|| gone(fd, handle.id))?.map_err(|_| Errno(libc::ENOTCONN))?;
+            let (bytes, length) = crate::abi::address::encode(name, handle.family);
+            Ok(Bytes::from_slice(bytes.get(..length).unwrap_or(&[])))
+        }
+        libc::SO_LINGER => common(fd, handle, runtime, |options| options.linger).map(|linger| {
+            let mut bytes = int(linger.is_some().into());
+            bytes.extend_from_slice(&(linger.unwrap_or_default().as_secs() as i32).to_ne_bytes());
+            bytes
+        }),
+        libc::SO_RCVTIMEO | SO_RCVTIMEO_NEW => {
+            common(fd, handle, runtime, |options| options.receive_timeout).map(timeval)
+        }
+        libc::SO_SNDTIMEO | SO_SNDTIMEO_NEW => common(fd, handle, runtime, |options| options.send_timeout).map(timeval),
+        SO_MEMINFO => memory_information(fd, handle, runtime),
+        libc::SO_TYPE => Ok(int(match handle.kind {
+            SocketType::Stream => libc::SOCK_STREAM,
+            SocketType::Datagram => libc::SOCK_DGRAM,
+            SocketType::Raw => libc::SOCK_RAW,
+        })),
+        libc::SO_DOMAIN => Ok(int(match handle.family {
+            AddressFamily::Inet => libc::AF_INET,
+            AddressFamily::Inet6 => libc::AF_INET6,
+        })),
+        libc::SO_PROTOCOL => runtime
+            .with_socket(handle.id, |stack, socket, _| stack.kind(socket))
+            .flatten()
+            .map(|(_, _, protocol)| int(protocol.into()))
+            .ok_or_else(|| gone(fd, handle.id)),
+        libc::SO_ACCEPTCONN => {
+            let listening = runtime.with_socket(handle.id, |stack, socket, _| stack.is_listening(socket));
+            Ok(int(listening.unwrap_or(false).into()))
+        }
+        //= REF C-06
+        libc::SO_ERROR => {
+            let error = runtime.with_socket(handle.id, |stack, socket, _| stack.take_error(socket));
+            Ok(int(match error {
+                Some(error) => error.map_or(0, |fault| errno::fault(fault).0),
+                None => gone(fd, handle.id).0,
+            }))
+        }
+        libc::SO_BINDTODEVICE => {
+            let mut name = [0u8; 16];
+            let length = common_device(fd, handle, runtime, &mut name)?;
+            Ok(Bytes::from_slice(name.get(..length).unwrap_or(&[])))
+        }
+        _ => Err(UNKNOWN),
+    }
+}
+
+/// SK_MEMINFO_RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED, OPTMEM, BACKLOG, DROPS: bytes of data for
+/// memory, and none where the stack keeps none.
+fn memory_information(fd: i32, handle: Handle, runtime: &Runtime) -> Result<Bytes, Errno> {
+    let (receive, send) = common(fd, handle, runtime, |options| (options.receive_buffer, options.send_buffer))?;
+    let queued = |stack: &Stack, socket: SocketId| {
+        [stack.queued_input(socket), stack.queued_output(socket)].map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+    };
+    let [input, output] =
+        runtime.with_socket(handle.id, |stack, socket, _| queued(stack, socket)).ok_or_else(|| gone(fd, handle.id))?;
+    let values = [input, receive, output, send, 0, output, 0, 0, 0];
+    Ok(values.iter().flat_map(|value| value.to_ne_bytes()).collect())
+}
+
+/// The device's name with its zero, or nothing.
+fn common_device(fd: i32, handle: Handle, runtime: &Runtime, name: &mut [u8; 16]) -> Result<usize, Errno> {
+    runtime
+        .with_socket(handle.id, |stack, socket, _| {
+            let device = stack.options(socket)?.device.as_bytes();
+            let length = device.len().min(15);
+            name.get_mut(..length)?.copy_from_slice(device.get(..length)?);
+            Some(if length == 0 { 0 } else { length + 1 })
+        })
+        .flatten()
+        .ok_or_else(|| gone(fd, handle.id))
+}
+
+fn timeval(span: Option<Duration>) -> Bytes {
+    let span = span.unwrap_or_default();
+    let mut bytes = Bytes::from_slice(&(span.as_secs() as i64).to_ne_bytes());
+    bytes.extend_from_slice(&i64::from(span.subsec_micros()).to_ne_bytes());
+    bytes
+}
