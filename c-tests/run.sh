@@ -119,11 +119,6 @@ run_all() {
     start_peer
     for name in $(names); do
         number=$((number + 1))
-        # Each program leaves a block of ephemeral ports to its TIME_WAIT for a minute, and the range
-        # has fewer blocks than there are programs: the first ones' must come back.
-        if [ "$number" = 80 ] && [ -n "${LD_PRELOAD:-}${REMORA_LIB:-}" ]; then
-            sleep 45
-        fi
         tap=$results/$name.tap
         run_program "$name" >"$tap" 2>"$results/$name.err" </dev/null
         status=$?

@@ -1,5 +1,5 @@
 //! Agreement between families that use one address in one network namespace: names in the abstract AF_UNIX space, freed
-//! by the kernel with the last descriptor, however a process ends. A family takes blocks of 256 ephemeral ports, single
+//! by the kernel with the last descriptor, however a process ends. A family takes blocks of 64 ephemeral ports, single
 //! ports by name at bind, and one family at a time is the answerer: it answers for the address (echo) and for ports
 //! that nobody holds. Claims are handed to the keeper, who lives longest. A link of its own (the `unix` device) has no
 //! other family on it and needs no names.
@@ -17,8 +17,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Ports of one block.
-const BLOCK: u16 = 256;
+/// Ports of one block: enough for most programs, and few enough for hundreds of them, each of which leaves its block to
+/// its TIME_WAIT for a minute.
+const BLOCK: u16 = 64;
+
+/// Blocks taken at once at most by a family that grows: it takes as many as it has.
+const MAX_GROWTH: usize = 16;
 
 /// How often a family that is not the answerer tries to become it: the old one may have gone.
 const ANSWERER_RETRY: Duration = Duration::from_secs(1);
@@ -44,8 +48,8 @@ pub(super) struct PortKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     Answerer,
-    /// Ports N*256 to N*256+255 of TCP and UDP.
-    Block(u8),
+    /// Ports N*64 to N*64+63 of TCP and UDP.
+    Block(u16),
     Port(PortKey),
     /// Connections without a bound socket are left on the port: accepted ones, TIME_WAIT, orphans.
     Lingering(PortKey),
@@ -56,7 +60,7 @@ impl Claim {
     pub(super) const fn pack(self) -> u32 {
         let (kind, protocol, number) = match self {
             Self::Answerer => (0, 0, 0),
-            Self::Block(block) => (1, 0, block as u16),
+            Self::Block(block) => (1, 0, block),
             Self::Port(key) => (2, key.protocol, key.port),
             Self::Lingering(key) => (3, key.protocol, key.port),
         };
@@ -67,7 +71,7 @@ impl Claim {
         let key = PortKey { protocol: (word >> 16) as u8, port: word as u16 };
         match word >> 24 {
             0 => Self::Answerer,
-            1 => Self::Block(word as u8),
+            1 => Self::Block(word as u16),
             2 => Self::Port(key),
             _ => Self::Lingering(key),
         }
@@ -324,13 +328,13 @@ impl Registry {
 
     /// Whether this family has the port, by itself or by its block.
     fn is_held_by_us(&mut self, key: PortKey) -> bool {
-        let block = Claim::Block((key.port / BLOCK) as u8);
+        let block = Claim::Block(key.port / BLOCK);
         (self.is_ephemeral(key.port) && self.has_name(block)) || self.has_name(Claim::Port(key))
     }
 
     /// Whether another family has the port, by itself or by its block.
     fn is_held_by_others(&mut self, key: PortKey, now: Instant) -> bool {
-        let block = Claim::Block((key.port / BLOCK) as u8);
+        let block = Claim::Block(key.port / BLOCK);
         (self.is_ephemeral(key.port) && self.is_foreign(block, now))
             || self.is_foreign(Claim::Port(key), now)
             || self.is_foreign(Claim::Lingering(key), now)
@@ -401,26 +405,51 @@ impl Registry {
     fn ranges(&self) -> Vec<(u16, u16)> {
         let (first, last) = self.ephemeral;
         let blocks = self.held.iter().filter_map(|held| match held.claim {
-            Claim::Block(block) => Some(u16::from(block) * BLOCK),
+            Claim::Block(block) => Some(block.saturating_mul(BLOCK)),
             _ => None,
         });
-        blocks.map(|start| (start.max(first), (start + (BLOCK - 1)).min(last))).collect()
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for start in blocks {
+            let (start, end) = (start.max(first), start.saturating_add(BLOCK - 1).min(last));
+            // Blocks taken one after the other are one range: it is searched, and filtered, as a whole.
+            match ranges.last_mut() {
+                Some(former) if former.1.checked_add(1) == Some(start) => former.1 = end,
+                _ => ranges.push((start, end)),
+            }
+        }
+        ranges
     }
 
-    /// Takes a block that nobody has, beginning the search at a random one.
-    fn claim_any_block(&mut self, random: u32, slot: SlotId) -> Result<(), ClaimError> {
+    /// How many blocks the range of ephemeral ports has, and the first of them.
+    fn blocks(&self) -> (u16, u16) {
         let (first, last) = (self.ephemeral.0 / BLOCK, self.ephemeral.1 / BLOCK);
-        let count = u32::from(last.saturating_sub(first)) + 1;
-        for step in 0..count {
-            let block = Claim::Block((u32::from(first) + (random.wrapping_add(step)) % count) as u8);
+        (first, last.saturating_sub(first).saturating_add(1))
+    }
+
+    /// Takes up to `wanted` blocks that nobody has, beginning the search at a random one.
+    fn claim_blocks(&mut self, wanted: usize, random: u32, slot: SlotId) -> Result<(), ClaimError> {
+        let (first, count) = self.blocks();
+        let mut taken = 0;
+        for step in 0..u32::from(count) {
+            let block = Claim::Block(first + (random.wrapping_add(step) % u32::from(count)) as u16);
             if self.find(block).is_none() {
                 match self.claim(block, slot) {
                     Err(ClaimError::Taken) => {}
-                    other => return other,
+                    Err(failed) if taken == 0 => return Err(failed),
+                    Err(_) => return Ok(()),
+                    Ok(()) => taken += 1,
                 }
             }
+            if taken >= wanted {
+                return Ok(());
+            }
         }
-        Err(ClaimError::Taken)
+        if taken > 0 { Ok(()) } else { Err(ClaimError::Taken) }
+    }
+
+    /// How many blocks are this family's.
+    fn block_count(&self) -> usize {
+        self.held.iter().filter(|held| matches!(held.claim, Claim::Block(_))).count()
     }
 
     /// Claims that stand in the process of `slot` and ought to be the keeper's.
@@ -508,7 +537,7 @@ impl Core {
             return Ok(());
         }
         self.registry.try_to_answer(slot, now);
-        self.registry.claim_any_block(random, slot)?;
+        self.registry.claim_blocks(1, random, slot)?;
         self.share_ports();
         Ok(())
     }
@@ -526,9 +555,11 @@ impl Core {
         }
         let searched_some = self.registry.may_grow;
         // Speed alone is no reason to take more than half of the ports from other families.
-        let (first, last) = (self.registry.ephemeral.0 / BLOCK, self.registry.ephemeral.1 / BLOCK);
-        let for_speed = searched_some && self.registry.ranges().len() > usize::from(last.saturating_sub(first)) / 2;
-        self.registry.may_grow = !for_speed && self.registry.claim_any_block(random, slot).is_ok();
+        let held = self.registry.block_count();
+        let half = usize::from(self.registry.blocks().1) / 2;
+        let wanted = held.clamp(1, MAX_GROWTH);
+        let for_speed = searched_some && held + wanted > half;
+        self.registry.may_grow = !for_speed && self.registry.claim_blocks(wanted, random, slot).is_ok();
         self.share_ports();
         self.registry.may_grow || searched_some
     }
@@ -537,7 +568,7 @@ impl Core {
     /// `reuse`, connections of another family that linger on the port stand in the way, as in `inet_csk_get_port`.
     fn claim_port(&mut self, key: PortKey, reuse: bool, slot: SlotId, now: Instant) -> Result<(), ClaimError> {
         if self.registry.is_ephemeral(key.port) {
-            let block = Claim::Block((key.port / BLOCK) as u8);
+            let block = Claim::Block(key.port / BLOCK);
             if self.registry.find(block).is_none() {
                 self.registry.claim(block, slot)?;
                 self.share_ports();
@@ -680,7 +711,7 @@ mod tests {
 
     #[test]
     fn claims_survive_the_channel_as_words() {
-        let all = [Claim::Answerer, Claim::Block(238), Claim::Port(port(80)), Claim::Lingering(port(60_999))];
+        let all = [Claim::Answerer, Claim::Block(953), Claim::Port(port(80)), Claim::Lingering(port(60_999))];
         for claim in all {
             assert_eq!(Claim::unpack(claim.pack()), claim);
         }
@@ -707,14 +738,27 @@ mod tests {
         let (mut one, mut other) = (registry("blocks"), registry("blocks"));
         for registry in [&mut one, &mut other] {
             for _ in 0..3 {
-                assert_eq!(registry.claim_any_block(u32::MAX - 1, HERE), Ok(()));
+                assert_eq!(registry.claim_blocks(1, u32::MAX - 1, HERE), Ok(()));
             }
         }
+        assert_eq!((one.block_count(), other.block_count()), (3, 3));
         let (first, second) = (one.ranges(), other.ranges());
-        assert_eq!((first.len(), second.len()), (3, 3));
         assert!(first.iter().all(|range| !second.contains(range)));
         let inside = |(low, high): &(u16, u16)| *low >= 32_768 && *high <= 60_999 && low <= high;
         assert!(first.iter().chain(&second).all(inside), "{first:?} {second:?}");
+    }
+
+    #[test]
+    fn blocks_taken_at_once_are_one_range() {
+        let mut registry = registry("growth");
+        assert_eq!(registry.claim_blocks(1, 5, HERE), Ok(()));
+        assert_eq!(registry.claim_blocks(4, 100, HERE), Ok(()));
+        let block = |number: u16| 32_768 + number * BLOCK;
+        assert_eq!(registry.ranges(), [(block(5), block(6) - 1), (block(100), block(104) - 1)]);
+        // What is left of the range, though it is less than was asked for.
+        assert_eq!(registry.claim_blocks(1_000, 0, HERE), Ok(()));
+        assert_eq!(registry.claim_blocks(1, 0, HERE), Err(ClaimError::Taken));
+        assert_eq!(registry.block_count(), usize::from(registry.blocks().1));
     }
 
     #[test]
@@ -727,9 +771,9 @@ mod tests {
         assert!(!other.permits(closed(9), HERE, now));
         assert!(other.permits(Purpose::Own, HERE, now) && other.permits(Purpose::Neighbour, HERE, now));
         assert_eq!(other.claim(Claim::Port(port(80)), HERE), Ok(()));
-        assert_eq!(other.claim(Claim::Block(200), HERE), Ok(()));
+        assert_eq!(other.claim(Claim::Block(800), HERE), Ok(()));
         assert!(one.permits(closed(9), HERE, now));
-        assert!(!one.permits(closed(80), HERE, now) && !one.permits(closed(200 * BLOCK + 7), HERE, now));
+        assert!(!one.permits(closed(80), HERE, now) && !one.permits(closed(800 * BLOCK + 7), HERE, now));
         // That a port was free is not believed any longer than it is asked for.
         assert!(one.permits(closed(81), HERE, now));
         assert_eq!(other.claim(Claim::Port(port(81)), HERE), Ok(()));
@@ -747,7 +791,7 @@ mod tests {
         let (mut one, mut other) = (registry("linger"), registry("linger"));
         let now = Instant::from_millis(1);
         for registry in [&mut one, &mut other] {
-            assert_eq!(registry.claim_any_block(0, HERE), Ok(()));
+            assert_eq!(registry.claim_blocks(1, 0, HERE), Ok(()));
             registry.linger(port(80), HERE);
             let Some(Ports::Only { singles, others, .. }) = registry.take_ports(false) else { panic!("ports") };
             assert_eq!((singles, others), (vec![(6, 80)], false));
@@ -770,12 +814,12 @@ mod tests {
         assert!(registry.try_to_answer(HERE, Instant::ZERO));
         // No block: the names have failed.
         assert_eq!(registry.take_ports(false), Some(Ports::All));
-        for block in [200, 201, 203] {
+        for block in [800, 801, 803] {
             assert_eq!(registry.claim(Claim::Block(block), HERE), Ok(()));
         }
         assert_eq!(registry.claim(Claim::Port(port(80)), HERE), Ok(()));
-        assert_eq!(registry.claim(Claim::Port(port(201 * BLOCK)), HERE), Ok(()));
-        let ranges = vec![(200 * BLOCK, 202 * BLOCK - 1), (203 * BLOCK, 204 * BLOCK - 1)];
+        assert_eq!(registry.claim(Claim::Port(port(801 * BLOCK)), HERE), Ok(()));
+        let ranges = vec![(800 * BLOCK, 802 * BLOCK - 1), (803 * BLOCK, 804 * BLOCK - 1)];
         let ports = Ports::Only { ranges, singles: vec![(6, 80)], others: true };
         assert_eq!(registry.take_ports(false), Some(ports));
         registry.filter_again();
@@ -785,7 +829,7 @@ mod tests {
     #[test]
     fn port_given_up_and_taken_again_before_the_keeper_closed_it_passes_the_filter() {
         let mut registry = registry("again");
-        assert_eq!(registry.claim(Claim::Block(200), HERE), Ok(()));
+        assert_eq!(registry.claim(Claim::Block(800), HERE), Ok(()));
         assert_eq!(registry.claim(Claim::Port(port(80)), HERE), Ok(()));
         let singles = |registry: &mut Registry| match registry.take_ports(false) {
             Some(Ports::Only { singles, .. }) => Some(singles),
