@@ -275,7 +275,7 @@ pub(crate) fn listen(fd: i32, backlog: i32) -> Outcome<i32> {
     let result = match policy::settle(fd, handle, None, Purpose::Listen) {
         Ok(Side::Kernel) => return Outcome::PassThrough,
         Ok(Side::Stack) => runtime
-            .with_socket(handle.id, |stack, socket, now| stack.listen(now, socket, backlog))
+            .listen(handle.id, backlog)
             .ok_or_else(|| gone(fd, handle.id))
             .and_then(|result| result.map_err(errno::listen)),
         Err(errno) => Err(errno),

@@ -290,7 +290,13 @@ impl Stack {
     /// that the caller can add to them and try again.
     pub fn restrict_ports(&mut self, allowed: &[(u16, u16)], may_grow: bool) {
         self.tcp.restrict_ports(allowed.to_vec(), may_grow);
-        self.udp.restrict_ports(allowed.to_vec());
+        self.udp.restrict_ports(allowed.to_vec(), may_grow);
+    }
+
+    /// Whether more ports ought to be had before the next socket asks for one.
+    #[must_use]
+    pub fn wants_ports(&self) -> bool {
+        self.udp.wants_ports()
     }
 
     /// Whether any socket holds this local port, of TCP (6) or UDP (17).

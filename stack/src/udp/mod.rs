@@ -84,6 +84,8 @@ pub struct Udp {
     events: VecDeque<SockId>,
     /// Ephemeral ports come from these ranges only; empty: from the whole range of the settings.
     allowed: Vec<(u16, u16)>,
+    /// Whether more ports may be had for the asking.
+    may_grow: bool,
     /// Bytes that wait below for our address to be ours.
     held: usize,
 }
@@ -113,8 +115,17 @@ impl Udp {
     }
 
     /// Ephemeral ports come from these inclusive ranges only; none: from the whole range.
-    pub fn restrict_ports(&mut self, allowed: Vec<(u16, u16)>) {
+    pub fn restrict_ports(&mut self, allowed: Vec<(u16, u16)>, may_grow: bool) {
         self.allowed = allowed;
+        self.may_grow = may_grow;
+    }
+
+    /// Whether half of the ports that may be had are taken, and there are more for the asking: the next socket that
+    /// sends unbound must find one.
+    #[must_use]
+    pub fn wants_ports(&self) -> bool {
+        let size = |(first, last): &(u16, u16)| usize::from(last.saturating_sub(*first)) + 1;
+        self.may_grow && self.ports.len() * 2 >= self.allowed.iter().map(size).sum()
     }
 
     /// Bytes charged to receive queues.

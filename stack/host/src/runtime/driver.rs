@@ -1,6 +1,7 @@
 //! Moving frames: from the device into the stack, from the stack to the device, and the stack's events to those who
 //! wait for them. All of it under the lock; nothing here blocks.
 
+use super::registry::random_word;
 use super::{Core, Open};
 use crate::device::{DeviceError, LocalAddress, MAX_FRAME, Ports, Scope, TransmitError};
 use crate::sys::{Errno, Fd};
@@ -135,6 +136,9 @@ impl Core {
         self.announce_events();
         self.ring_proxies(open);
         self.release_lingering();
+        if self.stack.wants_ports() {
+            self.extend_ports(self.inside, random_word());
+        }
         if self.has_frames() {
             self.ring_watcher();
         }

@@ -12,6 +12,8 @@ use super::{Core, Open, Runtime};
 use crate::device::Ports;
 use crate::sys::{Errno, Fd, call};
 use remora_stack::frame::Purpose;
+use remora_stack::socket::error::{BindError, ListenError};
+use remora_stack::socket::protocol::SocketType;
 use remora_stack::time::Instant;
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -549,7 +551,7 @@ impl Core {
 
     /// Another block of ephemeral ports. Where none is left, those that are ours are searched to the last one; says
     /// whether trying again makes sense.
-    fn extend_ports(&mut self, slot: SlotId, random: u32) -> bool {
+    pub(super) fn extend_ports(&mut self, slot: SlotId, random: u32) -> bool {
         if self.registry.prefix.is_none() {
             return false;
         }
@@ -620,14 +622,8 @@ impl Runtime {
     ///
     /// # Errors
     /// As the stack's `bind`; `AddressInUse` also for a port of another family. `Invalid` when the description is gone.
-    pub fn bind(
-        &self,
-        id: super::DescriptionId,
-        address: std::net::SocketAddr,
-    ) -> Result<(), remora_stack::socket::error::BindError> {
-        use remora_stack::socket::error::BindError;
-        use remora_stack::socket::protocol::SocketType;
-        let slot = self.slot();
+    pub fn bind(&self, id: super::DescriptionId, address: std::net::SocketAddr) -> Result<(), BindError> {
+        let (slot, random) = (self.slot(), random_word());
         let result = self.enter(|core, now| {
             let description = core.descriptions.find(id).ok_or(BindError::Invalid)?;
             let (socket, kind) = (description.socket, description.kind.kind);
@@ -642,7 +638,11 @@ impl Runtime {
             if claimed {
                 core.claim_port(key, reuse, slot, now).map_err(|_| BindError::AddressInUse)?;
             }
-            let result = core.stack.bind(now, socket, address);
+            let mut result = core.stack.bind(now, socket, address);
+            // One that asks for any port, of those that this family has or may have.
+            while result == Err(BindError::AddressInUse) && key.port == 0 && core.extend_ports(slot, random) {
+                result = core.stack.bind(now, socket, address);
+            }
             match core.descriptions.find_mut(id) {
                 Some(description) if claimed && result.is_ok() => description.claim = Some(key),
                 _ if claimed => core.release_port(key),
@@ -652,6 +652,25 @@ impl Runtime {
         });
         self.hand_over_claims();
         result.unwrap_or(Err(BindError::Invalid))
+    }
+
+    /// Puts a socket into LISTEN; one that is not bound gets an ephemeral port (`inet_autobind`).
+    ///
+    /// # Errors
+    /// As the stack's `listen`; `None` when the description is gone.
+    pub fn listen(&self, id: super::DescriptionId, backlog: i32) -> Option<Result<(), ListenError>> {
+        let (slot, random) = (self.slot(), random_word());
+        let result = self.enter(|core, now| {
+            let socket = core.socket_of(id)?;
+            let unbound = core.stack.local_name(socket).is_ok_and(|name| name.port() == 0);
+            let mut result = core.stack.listen(now, socket, backlog);
+            while result == Err(ListenError::AddressInUse) && unbound && core.extend_ports(slot, random) {
+                result = core.stack.listen(now, socket, backlog);
+            }
+            Some(result)
+        });
+        self.hand_over_claims();
+        result.ok().flatten()
     }
 
     /// Takes another block of ephemeral ports, for a connect that found no port (`NoPort`). Says whether trying again
