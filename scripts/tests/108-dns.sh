@@ -54,13 +54,15 @@ truncated() {
     says 'TXT.*wwww' "$TAP_DIR/edns"
 }
 
+# Each dig has a port of its own: dig binds with SO_REUSEADDR, so two of them at once may be
+# given the same one, and then either hears the other's answers.
 many() {
     local number
     for number in $(seq 250); do
         printf 'host%d.test A\n' "$number"
     done >"$TAP_DIR/questions"
     for number in 1 2 3 4; do
-        ask +short -f "$TAP_DIR/questions" >"$TAP_DIR/answers-$number" &
+        ask +short -b "0.0.0.0#540$number" -f "$TAP_DIR/questions" >"$TAP_DIR/answers-$number" &
         PIDS[number]=$!
     done
     for number in 1 2 3 4; do

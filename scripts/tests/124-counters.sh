@@ -4,7 +4,6 @@
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
-REMORA_BIN="${REMORA_BIN:-$(dirname "$REMORA_LIB")/remora}"
 
 # says_within SECONDS PATTERN COMMAND: `remora COMMAND` has the line before long.
 shows() { lab_bare "$REMORA_BIN" "${@:2}" >"$TAP_DIR/out" 2>&1 && grep -qE -- "$1" "$TAP_DIR/out"; }

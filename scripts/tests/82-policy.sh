@@ -5,7 +5,6 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
 URL="http://$LAB_NET.2:8080"
-REMORA_BIN="${REMORA_BIN:-$(dirname "${REMORA_LIB:-$LAB_ROOT/target/release/libremora.so}")/remora}"
 
 # ruled RULES COMMAND...: stderr holds nothing but what the library says.
 ruled() {
