@@ -1,14 +1,11 @@
 /* pthread_cancel of a thread that sleeps in a socket call: it ends there, its clean-up runs, the socket lives on. */
 #include <pthread.h>
-#include <sys/epoll.h>
-#include <sys/select.h>
 
-#include "t.h"
+#include "blocking.h"
 
-enum call { READ, RECVMSG, POLL, SELECT, EPOLL, ACCEPT, CONNECT, CALLS };
-
-static int fd, set, listener, silent;
-static volatile int cleaned, started;
+static struct blocking on;
+static volatile int cleaned;
+static volatile pid_t started;
 
 static void clean(void *argument)
 {
@@ -18,38 +15,9 @@ static void clean(void *argument)
 
 static void *run(void *argument)
 {
-    char byte;
-    struct pollfd entry = {fd, POLLIN, 0};
-    struct iovec part = {&byte, 1};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    struct epoll_event event;
-    fd_set bits;
-    FD_ZERO(&bits);
-    FD_SET(fd, &bits);
     pthread_cleanup_push(clean, NULL);
-    started = 1;
-    switch (*(int *)argument) {
-    case READ:
-        read(fd, &byte, 1);
-        break;
-    case RECVMSG:
-        recvmsg(fd, &message, 0);
-        break;
-    case POLL:
-        poll(&entry, 1, -1);
-        break;
-    case SELECT:
-        select(fd + 1, &bits, NULL, NULL, NULL);
-        break;
-    case EPOLL:
-        epoll_wait(set, &event, 1, -1);
-        break;
-    case ACCEPT:
-        accept(listener, NULL, NULL);
-        break;
-    default:
-        t_connect(silent, T_BLACKHOLE, 80);
-    }
+    started = own_number();
+    block_in(*(enum blocking_call *)argument, &on);
     pthread_cleanup_pop(0);
     return NULL;
 }
@@ -68,39 +36,34 @@ static void *stubborn(void *argument)
     char byte;
     (void)argument;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-    started = 1;
-    long count = read(fd, &byte, 1);
+    started = own_number();
+    long count = read(on.fd, &byte, 1);
     return (void *)count;
 }
 
-static void begin(pthread_t *thread, void *(*function)(void *), int *argument)
+static void begin(pthread_t *thread, void *(*function)(void *), enum blocking_call *argument)
 {
     started = 0;
     MUST(-pthread_create(thread, NULL, function, argument));
     while (!started)
         t_sleep_ms(1);
-    t_sleep_ms(30);
+    until_asleep(started);
 }
 
 int main(void)
 {
-    int control, port;
+    int control;
     char byte;
     pthread_t thread;
 
     t_begin();
-    fd = peer_pair(&control);
-    listener = t_listener(0, &port);
-    silent = MUST(t_tcp(0));
-    set = MUST(epoll_create1(0));
-    struct epoll_event event = {.events = EPOLLIN};
-    MUST(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
-    static const char *const names[CALLS] = {"read", "recvmsg", "poll", "select", "epoll_wait", "accept", "connect"};
-    for (int call = 0; call < CALLS; call++) {
+    int fd = peer_pair(&control);
+    on = blocking_on(fd);
+    for (enum blocking_call call = 0; call < BLOCKING_CALLS; call++) {
         void *result = NULL;
         cleaned = 0;
         begin(&thread, run, &call);
-        CHECK_EQ(pthread_cancel(thread), 0, "pthread_cancel of a thread in %s", names[call]);
+        CHECK_EQ(pthread_cancel(thread), 0, "pthread_cancel of a thread in %s", blocking_names[call]);
         CHECK(joins(thread, &result), "the thread ends");
         CHECK(result == PTHREAD_CANCELED, "as cancelled");
         CHECK_EQ(cleaned, 1, "its clean-up has run");

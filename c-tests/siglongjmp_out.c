@@ -1,10 +1,8 @@
 /* A handler leaves a blocking call by siglongjmp: the sockets, the other threads and later calls go on. */
 #include <pthread.h>
 #include <setjmp.h>
-#include <sys/epoll.h>
-#include <sys/select.h>
 
-#include "t.h"
+#include "blocking.h"
 
 static sigjmp_buf back;
 
@@ -14,44 +12,14 @@ static void leave(int signal_number)
     siglongjmp(back, 1);
 }
 
-enum call { READ, POLL, SELECT, EPOLL, ACCEPT, CALLS };
-
-static int set, listener;
-
-static void block(enum call call, int fd)
-{
-    char byte;
-    struct pollfd entry = {fd, POLLIN, 0};
-    struct epoll_event event;
-    fd_set bits;
-    FD_ZERO(&bits);
-    FD_SET(fd, &bits);
-    switch (call) {
-    case READ:
-        read(fd, &byte, 1);
-        break;
-    case POLL:
-        poll(&entry, 1, -1);
-        break;
-    case SELECT:
-        select(fd + 1, &bits, NULL, NULL, NULL);
-        break;
-    case EPOLL:
-        epoll_wait(set, &event, 1, -1);
-        break;
-    default:
-        accept(listener, NULL, NULL);
-    }
-}
-
 /* Blocks in a call until the handler of a timer leaves it. */
-static void jump_out(enum call call, int fd)
+static void jump_out(enum blocking_call call, const struct blocking *on)
 {
     static timer_t timer;
     if (sigsetjmp(back, 1) == 0) {
         timer = t_signal_every(SIGUSR1, 3);
         for (;;)
-            block(call, fd);
+            block_in(call, on);
     }
     timer_delete(timer);
 }
@@ -67,27 +35,23 @@ static void *reader(void *argument)
 
 int main(void)
 {
-    int control, second_control, port;
+    int control, second_control;
     char byte;
 
     t_begin();
     struct sigaction action = {.sa_handler = leave};
     sigaction(SIGUSR1, &action, NULL);
     int fd = peer_pair(&control), second = peer_pair(&second_control);
-    listener = t_listener(0, &port);
-    set = MUST(epoll_create1(0));
-    struct epoll_event event = {.events = EPOLLIN};
-    MUST(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+    struct blocking on = blocking_on(fd);
     pthread_t thread;
     MUST(-pthread_create(&thread, NULL, reader, &second));
 
-    static const char *const names[CALLS] = {"read", "poll", "select", "epoll_wait", "accept"};
-    for (int call = 0; call < CALLS; call++) {
+    for (enum blocking_call call = 0; call < BLOCKING_CALLS; call++) {
         for (int i = 0; i < 60; i++)
-            jump_out((enum call)call, fd);
-        CHECK(true, "left %s sixty times", names[call]);
+            jump_out(call, &on);
+        CHECK(true, "left %s sixty times", blocking_names[call]);
         MUST(peer_tell(control, "SEND 1"));
-        CHECK_EQ(read(fd, &byte, 1), 1, "the connection works after %s", names[call]);
+        CHECK_EQ(read(fd, &byte, 1), 1, "the connection works after %s", blocking_names[call]);
         MUST(peer_number(control));
     }
     void *result = NULL;
@@ -95,11 +59,11 @@ int main(void)
     MUST(-pthread_join(thread, &result));
     CHECK_EQ((long)result, 1, "another thread that slept all the while has its byte");
     /* What the abandoned read had must not keep the socket open. */
-    jump_out(READ, fd);
+    jump_out(READ, &on);
     CHECK_EQ(close(fd), 0, "close after a read was left");
     CHECK_EQ(peer_ask(control, "WAITEND"), 0, "sends the FIN");
-    jump_out(ACCEPT, fd);
-    close(listener);
+    jump_out(ACCEPT, &on);
+    close(on.listener);
     fd = MUST(t_tcp(0));
     CHECK_EQ(t_connect(fd, T_PEER, PORT_ECHO), 0, "and new connections are made");
     close(fd);

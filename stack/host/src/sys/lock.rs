@@ -5,61 +5,39 @@
 //!
 //! Thread ids are relative to the pid namespace: members of one family share one.
 
+mod robust;
+
+pub use robust::{Acquired, LockError, RobustLock};
+
 use super::call::{self, invoke};
 use super::memory::{ForkMark, forked_since};
+use robust::{OWNER_DIED, RobustHead, TID_MASK};
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence};
-use std::time::Duration;
 
-/// Set by the kernel when the holder has died.
-const OWNER_DIED: u32 = libc::FUTEX_OWNER_DIED;
-/// Set by those who sleep.
-const WAITERS: u32 = libc::FUTEX_WAITERS;
-/// The holder's thread id.
-const TID_MASK: u32 = libc::FUTEX_TID_MASK;
+/// What the lock is made of here; its model has its own.
+mod sync {
+    use super::call;
+    pub(super) use std::hint::spin_loop as spin;
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence};
+    use std::time::Duration;
 
-/// Looks at the word this often before sleeping: a critical section is shorter than a futex call.
-const SPINS: u32 = 100;
+    /// Looks at the word this often before sleeping: a critical section is shorter than a futex call.
+    pub(super) const SPINS: u32 = 100;
 
-/// When to look again although nobody has woken us: a woken sleeper that is killed before it takes the lock takes its
-/// wake-up with it while a third holds the word without the waiters' bit. Costs nothing while the lock is free.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+    /// Sleeps while the word says so. Whatever woke the caller, the word tells.
+    pub(super) fn futex_wait(word: &AtomicU32, expected: u32, patience: Duration) {
+        let _ = call::futex_wait(word, expected, Some(patience));
+    }
 
-/// How a lock was got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Acquired {
-    /// The last holder had let go: the state is whole.
-    Clean,
-    /// The last holder died inside: the state may be half changed. The mark is gone, the caller must repair.
-    OwnerDied,
-}
-
-/// Why a lock was not got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockError {
-    /// Another thread holds it (`try_lock` only).
-    Busy,
-    /// The calling thread holds it already: waiting would never end.
-    SelfDeadlock,
-}
-
-/// struct robust_list_head.
-#[repr(C)]
-struct RobustHead {
-    list: AtomicUsize,
-    futex_offset: AtomicUsize,
-    pending: AtomicUsize,
+    pub(super) fn futex_wake(word: &AtomicU32) {
+        call::futex_wake(word, 1);
+    }
 }
 
 impl RobustHead {
     const fn new() -> Self {
         Self { list: AtomicUsize::new(0), futex_offset: AtomicUsize::new(0), pending: AtomicUsize::new(0) }
-    }
-
-    /// What stands in `list_op_pending` to name a word.
-    fn entry_of(&self, word: &AtomicU32) -> usize {
-        (word.as_ptr() as usize).wrapping_sub(self.futex_offset.load(Ordering::Relaxed))
     }
 }
 
@@ -131,15 +109,6 @@ pub fn thread_id() -> u32 {
     with_thread(|tid, _| tid)
 }
 
-/// The lock. Zeroed memory is an unlocked one. A cache line of its own.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct RobustLock {
-    word: AtomicU32,
-    /// The holder's former `list_op_pending`; touched by the holder only.
-    saved: AtomicUsize,
-}
-
 impl RobustLock {
     /// An unlocked lock.
     #[must_use]
@@ -165,78 +134,10 @@ impl RobustLock {
         with_thread(|tid, head| self.acquire(tid, head, false))
     }
 
-    #[inline]
-    fn acquire(&self, tid: u32, head: &RobustHead, wait: bool) -> Result<Acquired, LockError> {
-        let saved = head.pending.load(Ordering::Relaxed);
-        head.pending.store(head.entry_of(&self.word), Ordering::Relaxed);
-        // The kernel reads `pending` when this thread dies: the order in this thread's program is all that matters.
-        compiler_fence(Ordering::SeqCst);
-        let taken = match self.word.compare_exchange(0, tid, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(Acquired::Clean),
-            Err(_) => self.acquire_contended(tid, wait),
-        };
-        if taken.is_ok() {
-            self.saved.store(saved, Ordering::Relaxed);
-        } else {
-            head.pending.store(saved, Ordering::Relaxed);
-        }
-        taken
-    }
-
-    #[cold]
-    fn acquire_contended(&self, tid: u32, wait: bool) -> Result<Acquired, LockError> {
-        let mut mine = tid;
-        let mut spins = 0;
-        loop {
-            let seen = self.word.load(Ordering::Relaxed);
-            if seen & TID_MASK == 0 {
-                let wanted = mine | (seen & WAITERS);
-                let taken = self.word.compare_exchange(seen, wanted, Ordering::Acquire, Ordering::Relaxed);
-                if taken.is_ok() {
-                    return Ok(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied });
-                }
-                continue;
-            }
-            if seen & TID_MASK == tid {
-                return Err(LockError::SelfDeadlock);
-            }
-            if !wait {
-                return Err(LockError::Busy);
-            }
-            if spins < SPINS {
-                spins += 1;
-                std::hint::spin_loop();
-                continue;
-            }
-            let sleeping = seen | WAITERS;
-            if seen != sleeping
-                && self.word.compare_exchange(seen, sleeping, Ordering::Relaxed, Ordering::Relaxed).is_err()
-            {
-                continue;
-            }
-            // Whatever woke us, the word tells.
-            let _ = call::futex_wait(&self.word, sleeping, Some(LOOK_AGAIN));
-            // Others may sleep as well: keep the bit when taking the lock.
-            mine = tid | WAITERS;
-        }
-    }
-
     /// Lets go. A call by a thread that does not hold the lock changes nothing.
     #[inline]
     pub fn unlock(&self) {
-        with_thread(|tid, head| {
-            if self.word.load(Ordering::Relaxed) & TID_MASK != tid {
-                debug_assert!(false, "unlock by a thread that does not hold the lock");
-                return;
-            }
-            let saved = self.saved.load(Ordering::Relaxed);
-            if self.word.swap(0, Ordering::Release) & WAITERS != 0 {
-                call::futex_wake(&self.word, 1);
-            }
-            // Killed before this store, the kernel finds the word free and wakes a sleeper in our place.
-            compiler_fence(Ordering::SeqCst);
-            head.pending.store(saved, Ordering::Relaxed);
-        });
+        with_thread(|tid, head| self.release(tid, head));
     }
 
     /// The thread id of the holder; `None` when free or when the holder has died.
@@ -379,5 +280,7 @@ impl LifeLine {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,16 @@ pub(crate) fn in_raw_child(body: impl FnOnce() -> i32) -> i32 {
     finish(pid.map_or(-1, |pid| pid as i32), body)
 }
 
+/// Whether `body` panics, in a child: loom ends the process when the threads of a model that has failed are taken down.
+pub(crate) fn fails(body: impl FnOnce()) -> bool {
+    let status = in_child(|| {
+        std::panic::set_hook(Box::new(|_| {}));
+        body();
+        0
+    });
+    status != 0
+}
+
 /// Starts a child and returns its pid at once.
 pub(crate) fn spawn_child(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: as in `in_child`.

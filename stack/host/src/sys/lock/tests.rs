@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::sys::testing::{in_child, in_raw_child, reap, spawn_child};
+use robust::WAITERS;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Default)]
 struct Shared {
