@@ -260,7 +260,8 @@ static void disturb(uint64_t *state)
         ALLOW(shutdown(fd, (int)below(state, 3)), EBADF, ENOTSOCK, ENOTCONN);
         break;
     case 9:
-        ALLOW(epoll_ctl(fd, (int)below(state, 3) + 1, other, &event), EBADF, EINVAL, EEXIST, ENOENT, ELOOP, EPERM);
+        ALLOW(epoll_ctl(fd, (int)below(state, 3) + 1, other, &event), EBADF, EINVAL, EEXIST, ENOENT, ELOOP, EPERM,
+              ENOSPC);
         break;
     case 10:
         ALLOW(epoll_wait(fd, &event, 1, (int)below(state, 2)), EBADF, EINVAL);

@@ -261,7 +261,7 @@ impl Core {
                 set.drop_entry(entry);
             }
         }
-        self.ring(description.waiters);
+        self.roster.ring(description.waiters);
         if description.kind.kind == SocketType::Raw {
             self.raw_sockets = self.raw_sockets.saturating_sub(1);
             self.registry.filter_again();

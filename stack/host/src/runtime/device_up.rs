@@ -221,7 +221,7 @@ impl Runtime {
             core.stack.attach(now, interface);
             core.stack.set_added_routes(&config.routes);
             core.registry.filter_again();
-            core.ring_keeper();
+            core.roster.ring_keeper();
             Ok(())
         });
         if generation != 0 {
@@ -250,14 +250,14 @@ impl Runtime {
 
     fn spawn_keeper(&self) -> bool {
         let open = self.family.open();
-        if open.channel(1).is_none() || open.bell(super::wait::KEEPER_BELL).is_none() {
+        if open.channel(1).is_none() || open.bell(super::roster::KEEPER_BELL).is_none() {
             return false;
         }
         crate::sys::process::prepare_to_shed();
         open.keeper_line.clear();
         let slot = self.slot();
         let region = self.enter(|core, _| {
-            core.keeper_phase = Phase::Absent;
+            core.roster.phase = Phase::Absent;
             core.registry.reclaim(slot);
             if core.region.is_none() {
                 core.region = KeeperRegion::allocate(keeper::REGION);
@@ -277,7 +277,7 @@ impl Runtime {
                 open.keeper_pid.store(pid, Ordering::Relaxed);
                 open.keeper_count.store(open.keeper_count.load().wrapping_add(1).max(1));
                 // Until it says otherwise it watches: sleepers need not look after the driver.
-                let _ = self.enter(|core, _| core.keeper_phase = Phase::Ticking);
+                let _ = self.enter(|core, _| core.roster.phase = Phase::Ticking);
                 true
             }
             Err(errno) => {
@@ -306,8 +306,8 @@ impl Runtime {
         let slot = self.slot();
         let alone = self.enter(|core, now| {
             core.drop_member(now, slot);
-            core.ring_keeper();
-            !core.keeper_is_there() && core.device.is_some() && core.member_count() == 0
+            core.roster.ring_keeper();
+            !core.roster.keeper_is_there() && core.device.is_some() && core.member_count() == 0
         });
         if alone == Ok(true) {
             self.finish_alone();
@@ -319,7 +319,7 @@ impl Runtime {
         let slot = self.slot();
         let _ = self.enter(|core, now| {
             core.drop_member(now, slot);
-            core.ring_keeper();
+            core.roster.ring_keeper();
         });
         self.set_slot(super::member::SlotId::NONE);
         let open = self.family.open();

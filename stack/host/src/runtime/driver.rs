@@ -30,8 +30,7 @@ const BATCHES: usize = 8;
 impl Core {
     /// Feeds in what waits on the device and fires the timers that are due. Says whether anything was done.
     pub(super) fn pump(&mut self, open: &Open, now: Instant) -> bool {
-        self.passes = self.passes.wrapping_add(1);
-        self.keeper_steps_back();
+        self.roster.note_pass();
         let frames = if self.here { self.take_in(open, now) } else { 0 };
         self.statistics.frames_by_callers += frames as u64;
         if frames > 0 {
@@ -57,7 +56,7 @@ impl Core {
     /// inside then, and the keeper may be waiting for the very processor that the caller keeps busy.
     pub(super) fn glance(&mut self, open: &Open, now: Instant) {
         let lately = self.received_at.is_some_and(|received| now.since(received) < GLANCE);
-        if self.here && !lately && self.driver.is_none() {
+        if self.here && !lately && self.roster.driver().is_none() {
             self.statistics.frames_by_callers += self.receive_batch(open, now) as u64;
         }
     }
@@ -140,9 +139,9 @@ impl Core {
             self.extend_ports(self.inside, random_word());
         }
         if self.has_frames() {
-            self.ring_watcher();
+            self.roster.ring_watcher();
         }
-        self.check_watch();
+        self.roster.check_watch(self.stack.next_timeout());
         self.adjust_filter(open);
     }
 
@@ -168,7 +167,7 @@ impl Core {
     fn transmit(&mut self, open: &Open, now: Instant) {
         if self.device.is_some() && !self.here {
             // A process without the device's descriptors leaves sending to one that has them.
-            self.ring_watcher();
+            self.roster.ring_watcher();
             return;
         }
         let slot = self.inside;
@@ -224,10 +223,10 @@ impl Core {
         while waiters != 0 {
             let index = waiters.trailing_zeros();
             waiters &= waiters - 1;
-            let Some(Some(sleeper)) = self.sleepers.get(index as usize) else { continue };
+            let Some(sleeper) = self.roster.sleeper(index) else { continue };
             let always = Readiness::ERR | Readiness::HUP;
             if sleeper.interest.is_empty() || readiness.intersects(sleeper.interest | always) {
-                self.ring(1 << index);
+                self.roster.ring(1 << index);
             }
         }
         if has_handles {
@@ -235,22 +234,10 @@ impl Core {
         }
     }
 
-    /// Has bells rung on leaving.
-    pub(super) fn ring(&mut self, bells: u64) {
-        self.to_ring |= bells & !self.own;
-    }
-
     pub(super) fn take_rings(&mut self) -> u64 {
-        let rings = std::mem::take(&mut self.to_ring) & !self.rung;
-        self.rung |= rings;
+        let rings = self.roster.take_rings();
         self.statistics.rings += u64::from(rings.count_ones());
         rings
-    }
-
-    /// A process has gone, perhaps between leaving the core and ringing those whom it had noted as rung.
-    pub(super) fn ring_again(&mut self) {
-        let noted = std::mem::take(&mut self.rung);
-        self.ring(noted);
     }
 
     /// Whether the device has frames that its descriptor does not tell of.

@@ -223,7 +223,7 @@ impl Core {
         let Some(sets) = self.sets.find_mut(set) else { return };
         if sets.announce(index, Readiness::all(), readiness) != Announced::Nothing {
             let (waiters, proxy) = (sets.waiters, sets.proxy);
-            self.ring(waiters);
+            self.roster.ring(waiters);
             self.proxies_to_ring |= proxy.map_or(0, |proxy| 1 << proxy);
         }
     }
@@ -245,7 +245,7 @@ impl Core {
             // Who was told before and has not looked since sleeps no more.
             let asleep = set.waiters & !set.told;
             set.told |= set.waiters;
-            self.to_ring |= set.waiters & !self.own;
+            self.roster.ring(set.waiters);
             self.proxies_to_ring |= set.proxy.map_or(0, |proxy| 1 << proxy);
             used_up |= announced == Announced::Exclusive && asleep != 0;
         }
@@ -258,7 +258,7 @@ impl Core {
             return sets.proxy;
         }
         let index = self.free_proxies.trailing_zeros();
-        if index >= u32::BITS {
+        if index >= u64::BITS {
             return None;
         }
         self.free_proxies &= !(1 << index);
@@ -372,7 +372,7 @@ impl Core {
                 description.watches.retain(|watch| *watch != Watch { set, entry });
             }
         }
-        self.ring(sets.waiters);
+        self.roster.ring(sets.waiters);
     }
 }
 

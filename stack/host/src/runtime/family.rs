@@ -9,7 +9,8 @@ use super::member::{Member, SlotId};
 use super::owner::Due;
 use super::registry::Registry;
 use super::relay::RelayRecord;
-use super::wait::{BELLS, KEEPER_BELL, Sleeper, SpinHistory};
+use super::roster::{BELLS, KEEPER_BELL, Roster};
+use super::wait::SpinHistory;
 use super::{FamilyStatistics, Runtime};
 use crate::config::Config;
 use crate::device::Device;
@@ -71,7 +72,7 @@ impl Word {
 }
 
 /// Eventfds for epoll sets inside other sets, so the number of such sets in a family.
-const PROXIES: usize = 16;
+const PROXIES: usize = 32;
 
 /// Most descriptors of a device (socket, capture file).
 const DEVICE_FDS: usize = 2;
@@ -239,7 +240,7 @@ impl Open {
     }
 
     /// Makes doorbells, the channel and the eventfds of nested sets; returns masks of the doorbells and of the eventfds.
-    pub(super) fn make_family_fds(&self) -> (u64, u32) {
+    pub(super) fn make_family_fds(&self) -> (u64, u64) {
         let floor = call::private_floor();
         let mut mask = 0;
         // The keeper's first: it is needed most.
@@ -298,28 +299,13 @@ pub struct Core {
     pub(super) here: bool,
     /// The slot of the process inside; set on entering.
     pub(super) inside: SlotId,
-    /// The bell of the thread inside, which it does not ring; set on entering.
-    pub(super) own: u64,
-    pub(super) sleepers: [Option<Sleeper>; BELLS],
-    /// Doorbells that nobody has.
-    pub(super) free_bells: u64,
+    pub(super) roster: Roster,
     /// Signals to owners of sockets, to be sent on leaving.
     pub(super) signals: Vec<Due>,
     /// Eventfds for nested sets that no set has.
-    pub(super) free_proxies: u32,
+    pub(super) free_proxies: u64,
     /// Those to be made readable on leaving.
-    pub(super) proxies_to_ring: u32,
-    /// Doorbells to be rung on leaving.
-    pub(super) to_ring: u64,
-    /// Doorbells rung that have not been answered.
-    pub(super) rung: u64,
-    /// The sleeper that drives.
-    pub(super) driver: Option<u32>,
-    /// When the driver or the polling keeper will look at the timers; `None`: when it is rung.
-    pub(super) watch_until: Option<Instant>,
-    /// Counts what callers did about the device: the keeper rests while it moves.
-    pub(super) passes: u64,
-    pub(super) keeper_phase: super::keeper::Phase,
+    pub(super) proxies_to_ring: u64,
     pub(super) spin: SpinHistory,
     /// Whether more than one processor is there to spin on.
     pub(super) may_spin: bool,
@@ -344,18 +330,10 @@ impl Core {
             buffer: Vec::new(),
             here: false,
             inside: SlotId::NONE,
-            own: 0,
-            sleepers: [const { None }; BELLS],
-            free_bells: 0,
+            roster: Roster::new(),
             signals: Vec::new(),
             free_proxies: 0,
             proxies_to_ring: 0,
-            to_ring: 0,
-            rung: 0,
-            driver: None,
-            watch_until: None,
-            passes: 0,
-            keeper_phase: super::keeper::Phase::Absent,
             spin: SpinHistory::default(),
             may_spin: false,
         }
@@ -455,7 +433,7 @@ impl Runtime {
                     let (bells, proxies) = open.make_family_fds();
                     self.family_fds.store(1);
                     let _ = self.enter(|core, _| {
-                        core.free_bells = bells;
+                        core.roster.set_bells(bells);
                         core.free_proxies = proxies;
                     });
                     open.prepared.store(2);

@@ -332,7 +332,7 @@ impl Core {
             description.handles.retain(|other| *other != handle);
         }
         self.release(now, SlotId::STRANGERS, record.description);
-        self.ring_keeper();
+        self.roster.ring_keeper();
     }
 
     /// Has the keeper look at a handle.
@@ -340,7 +340,7 @@ impl Core {
         let Some(record) = self.handles.table.find_mut(handle) else { return };
         if !std::mem::replace(&mut record.due, true) {
             self.handles.due.push(handle);
-            self.ring_keeper();
+            self.roster.ring_keeper();
         }
     }
 
@@ -367,7 +367,7 @@ impl Core {
             Expect::Stranger => self.pump_handle(handle),
             Expect::Ours => {
                 record.state = HandleState::Expected { until: now + ADOPTION_PATIENCE };
-                self.ring_keeper();
+                self.roster.ring_keeper();
             }
         }
     }

@@ -13,7 +13,7 @@ use super::owner::send_signals;
 use super::pump::Pump;
 use super::registry::Claim;
 use super::report::{self, Reporter};
-use super::wait::KEEPER_BELL;
+use super::roster::{KEEPER_BELL, Ticks};
 use super::winding_up::wind_up;
 use super::{Core, Inside, Open, admit};
 use crate::sys::lock::Life;
@@ -29,12 +29,6 @@ pub(super) const REGION: usize = 512 << 10;
 
 /// When to look whether drivers still come and go; a frame that arrives while nobody is inside waits for two at most.
 const TICK: Duration = Duration::from_millis(1);
-
-/// Ticks without any caller after which the keeper polls.
-const TICKS_TO_POLL: u32 = 2;
-
-/// Ticks with the same driver inside after which the keeper rests.
-const TICKS_TO_REST: u32 = 4;
 
 /// How long a keeper waits for the first member.
 const FIRST_MEMBER: Duration = Duration::from_secs(2);
@@ -112,40 +106,6 @@ pub(super) fn send_to_keeper(open: &Open, message: Message, passed: &[Fd]) -> bo
 }
 
 impl Core {
-    /// Whether a keeper watches over the members.
-    pub(super) fn keeper_is_there(&self) -> bool {
-        self.keeper_phase != Phase::Absent
-    }
-
-    pub(super) fn ring_keeper(&mut self) {
-        if self.keeper_is_there() {
-            self.ring(1 << KEEPER_BELL);
-        }
-    }
-
-    /// A caller has come: a polling keeper leaves the device to it.
-    pub(super) fn keeper_steps_back(&mut self) {
-        if self.keeper_phase == Phase::Polling {
-            self.keeper_phase = Phase::Ticking;
-            self.ring_keeper();
-        }
-    }
-
-    /// The last driver has gone and nobody else sleeps: a resting keeper has to look again.
-    pub(super) fn keeper_takes_over(&mut self) {
-        if self.keeper_phase == Phase::Resting {
-            self.keeper_phase = Phase::Ticking;
-            self.ring_keeper();
-        }
-    }
-
-    /// A timer has come nearer or a frame is left to send: whoever polls must know. A ticking one looks soon anyway.
-    pub(super) fn ring_polling_keeper(&mut self) {
-        if self.keeper_phase == Phase::Polling {
-            self.ring_keeper();
-        }
-    }
-
     /// Whether nothing is left to keep.
     fn is_over(&self) -> bool {
         self.descriptions.len() == 0 && self.stack.is_idle()
@@ -197,10 +157,7 @@ struct Keeper {
     reporter: Reporter,
     started: Instant,
     has_seen_members: bool,
-    /// What the last tick saw.
-    passes: u64,
-    idle_ticks: u32,
-    same_ticks: u32,
+    ticks: Ticks,
 }
 
 /// How long to sleep, and whether for frames.
@@ -226,9 +183,7 @@ impl Keeper {
             reporter: Reporter::open(family.open()),
             started: call::now(),
             has_seen_members: false,
-            passes: 0,
-            idle_ticks: 0,
-            same_ticks: 0,
+            ticks: Ticks::default(),
         }
     }
 
@@ -242,7 +197,7 @@ impl Keeper {
         let open = self.open();
         let mut core = self.family.enter(admit).ok()?;
         core.here = core.device.is_some();
-        core.own = 1 << KEEPER_BELL;
+        core.roster.own = 1 << KEEPER_BELL;
         core.inside = SlotId::KEEPER;
         let now = call::now();
         let result = body(&mut core, now);
@@ -264,7 +219,7 @@ impl Keeper {
     }
 
     fn run(&mut self) {
-        let _ = self.enter(|core, _| core.keeper_phase = Phase::Ticking);
+        let _ = self.enter(|core, _| core.roster.phase = Phase::Ticking);
         loop {
             self.take_own_claims();
             self.serve_handles();
@@ -281,16 +236,16 @@ impl Keeper {
     /// Decides what to do until the next wake-up.
     fn plan(&mut self) -> Option<Plan> {
         let open = self.open();
-        let (mut passes, mut idle, mut same) = (self.passes, self.idle_ticks, self.same_ticks);
+        let mut ticks = self.ticks;
         let without_members = self.lifelines.is_empty() && self.by_pid.iter().all(|(_, fd)| !fd.is_some());
         let (lifelines, by_pid) = (&self.lifelines, &self.by_pid);
         let mut unwatched = [None; UNWATCHED];
         let (started, seen) = (self.started, self.has_seen_members);
         let pump_at = self.pump_at.take();
         let mut plan = self.enter(|core, now| {
-            core.rung &= !(1 << KEEPER_BELL);
+            core.roster.answer(1 << KEEPER_BELL);
             let waiting_for_first = !seen && now.since(started) < FIRST_MEMBER;
-            if without_members && core.keeper_phase == Phase::Polling {
+            if without_members && core.roster.phase == Phase::Polling {
                 // What arrives may be the last thing waited for, so it comes before the question whether all is over.
                 core.pump_as_keeper(open, now);
                 core.settle(open, now);
@@ -299,7 +254,7 @@ impl Keeper {
                 core.drop_dead_members(now);
                 core.drop_left_overs(now);
                 if core.is_over() {
-                    core.keeper_phase = Phase::Absent;
+                    core.roster.phase = Phase::Absent;
                     return Plan { packet: None, until: None, over: true };
                 }
             }
@@ -315,22 +270,9 @@ impl Keeper {
                 () if waiting_for_first => Some(started + FIRST_MEMBER),
                 () => (core.member_count() > 0).then(|| now + WITHOUT_LIFELINE_LOOK),
             };
-            if core.keeper_phase != Phase::Polling {
-                let moved = core.passes != passes;
-                passes = core.passes;
-                let driven = core.driver.is_some();
-                idle = if moved || driven { 0 } else { idle + 1 };
-                same = if driven && !moved { same + 1 } else { 0 };
-                core.keeper_phase = match core.keeper_phase {
-                    Phase::Resting if driven => Phase::Resting,
-                    _ if idle >= TICKS_TO_POLL => Phase::Polling,
-                    _ if same >= TICKS_TO_REST => Phase::Resting,
-                    _ => Phase::Ticking,
-                };
-            }
-            let mut plan = match core.keeper_phase {
+            core.roster.keeper_looks(&mut ticks);
+            let mut plan = match core.roster.phase {
                 Phase::Polling => {
-                    idle = 0;
                     core.pump_as_keeper(open, now);
                     core.settle(open, now);
                     // Names to be given up, or the end: both come before the sleep.
@@ -338,7 +280,7 @@ impl Keeper {
                         core.registry.has_to_close() || (without_members && !waiting_for_first && core.is_over());
                     let again = (again || core.has_frames()).then_some(now);
                     let until = [again, core.stack.next_timeout(), look].into_iter().flatten().min();
-                    core.watch_until = Some(until.unwrap_or(Instant::from_nanos(u64::MAX)));
+                    core.roster.watch(until);
                     Plan { packet: core.device_fd(), until, over: false }
                 }
                 Phase::Ticking | Phase::Absent => Plan { packet: None, until: Some(now + TICK), over: false },
@@ -350,7 +292,7 @@ impl Keeper {
             }
             plan
         })?;
-        (self.passes, self.idle_ticks, self.same_ticks) = (passes, idle, same);
+        self.ticks = ticks;
         plan.until = [plan.until, pump_at].into_iter().flatten().min();
         for (slot, pid) in unwatched.into_iter().flatten() {
             self.watch_by_pid(slot, pid);

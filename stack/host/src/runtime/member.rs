@@ -150,7 +150,7 @@ impl Core {
             return;
         }
         self.forget_sleepers_of(slot);
-        self.ring_again();
+        self.roster.ring_again();
         let lost = self.registry.lose_claims_of(slot);
         let gone: Vec<DescriptionId> = self
             .descriptions

@@ -2,7 +2,7 @@
 //! share open files; the thread that has to wait drives the device, and a keeper does when nobody is inside.
 //!
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
-//! `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
+//! `roster` says who sleeps, drives and is rung, `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
 //! `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
 //! `report` tells of it, `relay` carries the queries of libc's resolver, `registry` agrees with other families on one
 //! address, `device_up` opens the device, `winding_up` ends a lost family. Errno, descriptors of the program and signals
@@ -22,6 +22,7 @@ mod pump;
 mod registry;
 mod relay;
 mod report;
+mod roster;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -269,7 +270,7 @@ impl Runtime {
         };
         let watch = PanicWatch(open);
         core.here = self.device_here.load() == open.device_generation() && self.device_here.load() != 0;
-        core.own = own;
+        core.roster.own = own;
         core.inside = self.slot();
         let now = call::now();
         let result = body(&mut core, now);

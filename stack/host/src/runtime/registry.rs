@@ -589,7 +589,7 @@ impl Core {
             let over = self.registry.lingering().find(|key| !self.stack.is_port_used(key.protocol, key.port));
             let Some(key) = over else { return };
             self.registry.drop_lingering(key);
-            self.ring_keeper();
+            self.roster.ring_keeper();
         }
     }
 
@@ -612,7 +612,7 @@ impl Core {
             self.registry.linger(key, slot);
         }
         if self.registry.drop_claim(Claim::Port(key), slot) {
-            self.ring_keeper();
+            self.roster.ring_keeper();
         }
     }
 }

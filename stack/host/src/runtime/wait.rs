@@ -5,6 +5,7 @@
 //! mask.
 
 use super::member::SlotId;
+use super::roster::BELLS;
 use super::{Broken, Core, DescriptionId, Runtime, SetId, WaitEnd};
 use crate::sys::shared::kernel_mask;
 use crate::sys::{Errno, Fd, call};
@@ -14,12 +15,6 @@ use remora_stack::time::Instant;
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::time::Duration;
-
-/// Doorbells, so the number of threads of a family that sleep at once without slicing; bits of a word.
-pub(super) const BELLS: usize = 48;
-
-/// The bit of the keeper's doorbell.
-pub(super) const KEEPER_BELL: u32 = 63;
 
 /// How long those sleep who found no doorbell.
 const SLICE: Duration = Duration::from_millis(1);
@@ -40,14 +35,6 @@ const SPIN_CREDIT: i32 = 4;
 /// Short sleeps between two trials of spinning, doubled each time that a trial was in vain: where both ends share a
 /// processor, spinning keeps the other from answering, and only a trial can tell.
 const SPIN_PAUSE: (i32, i32) = (16, 4096);
-
-/// A thread that sleeps (or is about to).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sleeper {
-    slot: SlotId,
-    /// What wakes it; empty: anything.
-    pub(super) interest: Readiness,
-}
 
 /// What to wait for.
 pub struct WaitSpec<'a> {
@@ -105,15 +92,6 @@ thread_local! {
 }
 
 impl Core {
-    fn take_bell(&mut self, slot: SlotId, interest: Readiness) -> Option<u32> {
-        let index = self.free_bells.trailing_zeros();
-        let place = self.sleepers.get_mut(index as usize)?;
-        *place = Some(Sleeper { slot, interest });
-        self.free_bells &= !(1 << index);
-        self.rung &= !(1 << index);
-        Some(index)
-    }
-
     /// Adds or removes a sleeper's bell at what it waits for.
     fn enlist(&mut self, bell: u32, descriptions: &[(DescriptionId, Readiness)], sets: &[SetId], on: bool) {
         let bit = 1u64 << bell;
@@ -140,71 +118,9 @@ impl Core {
         }
     }
 
-    fn give_bell_back(&mut self, bell: u32) {
-        if let Some(place) = self.sleepers.get_mut(bell as usize)
-            && place.take().is_some()
-        {
-            self.free_bells |= 1 << bell;
-            self.rung &= !(1 << bell);
-            self.to_ring &= !(1 << bell);
-        }
-        if self.driver == Some(bell) {
-            self.driver = None;
-            self.watch_until = None;
-        }
-        self.find_successor();
-    }
-
-    /// Without a driver, another sleeper takes over, or else the keeper.
-    fn find_successor(&mut self) {
-        if self.driver.is_some() {
-            return;
-        }
-        match self.sleepers.iter().position(Option::is_some) {
-            Some(index) => self.ring(1 << index),
-            None => self.keeper_takes_over(),
-        }
-    }
-
-    /// The thread with this bell becomes the driver if there is none and it can be.
-    fn try_to_drive(&mut self, bell: u32) -> bool {
-        let able = self.here || self.device.is_none();
-        match self.driver {
-            Some(driver) => driver == bell,
-            None if able => {
-                self.driver = Some(bell);
-                self.passes = self.passes.wrapping_add(1);
-                self.keeper_steps_back();
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// A timer may be due before the one who watches looks again.
-    pub(super) fn check_watch(&mut self) {
-        let Some(next) = self.stack.next_timeout() else { return };
-        if self.watch_until.is_none_or(|until| next < until) {
-            self.ring_watcher();
-        }
-    }
-
-    /// Wakes whoever watches the device. The thread inside will look by itself.
-    pub(super) fn ring_watcher(&mut self) {
-        match self.driver {
-            Some(driver) => self.ring(1 << driver),
-            None => self.ring_polling_keeper(),
-        }
-    }
-
     /// A process has died: its threads sleep no more.
     pub(super) fn forget_sleepers_of(&mut self, slot: SlotId) {
-        let mut dead = 0u64;
-        for (index, place) in self.sleepers.iter().enumerate() {
-            if place.is_some_and(|sleeper| sleeper.slot == slot) {
-                dead |= 1 << index;
-            }
-        }
+        let dead = self.roster.bells_of(slot);
         if dead == 0 {
             return;
         }
@@ -215,14 +131,13 @@ impl Core {
             set.waiters &= !dead;
         }
         for bell in (0..BELLS as u32).filter(|bell| dead & 1 << bell != 0) {
-            self.give_bell_back(bell);
+            self.roster.give_bell_back(bell);
         }
     }
 
     /// Where no keeper watches the members: forgets a driver whose process is gone.
     fn look_after_driver(&mut self, now: Instant) {
-        let Some(driver) = self.driver else { return };
-        let Some(Some(sleeper)) = self.sleepers.get(driver as usize).copied() else { return };
+        let Some(sleeper) = self.roster.driver().and_then(|driver| self.roster.sleeper(driver)) else { return };
         let Some(member) = self.members.get(sleeper.slot.index as usize) else { return };
         if member.pid > 0 && call::kill(member.pid, 0) == Err(Errno(libc::ESRCH)) {
             self.drop_member(now, sleeper.slot);
@@ -360,7 +275,7 @@ impl Waiting<'_> {
                 // A handler may have run on the way in.
                 if BELLS_HELD.get() & own != 0 {
                     core.enlist(bell, descriptions, sets, false);
-                    core.give_bell_back(bell);
+                    core.roster.give_bell_back(bell);
                     BELLS_HELD.set(BELLS_HELD.get() & !own);
                 }
             });
@@ -377,8 +292,8 @@ impl Waiting<'_> {
         let runtime = self.runtime;
         runtime.enter_as(self.own(), |core, now| {
             self.check_bell();
-            core.own = self.own();
-            core.rung &= !self.own();
+            core.roster.own = self.own();
+            core.roster.answer(self.own());
             core.looked_at(self.sets, self.own());
             let mut ready = look(core, now);
             if !ready && core.pump(runtime.family.open(), now) {
@@ -389,16 +304,16 @@ impl Waiting<'_> {
                 BELLS_HELD.set(BELLS_HELD.get() & !self.own());
                 if let Some(bell) = self.bell.take() {
                     core.enlist(bell, self.descriptions, self.sets, false);
-                    core.own = 0;
-                    core.give_bell_back(bell);
+                    core.roster.own = 0;
+                    core.roster.give_bell_back(bell);
                 }
                 return if ready || kernel_ready { Step::Ready } else { Step::TimedOut };
             }
             if self.bell.is_none() {
                 let interest = self.descriptions.iter().fold(Readiness::empty(), |all, (_, one)| all | *one);
                 let interest = if self.sets.is_empty() { interest } else { Readiness::empty() };
-                self.bell = core.take_bell(runtime.slot(), interest);
-                core.own = self.own();
+                self.bell = core.roster.take_bell(runtime.slot(), interest);
+                core.roster.own = self.own();
                 BELLS_HELD.set(BELLS_HELD.get() | self.own());
                 match self.bell {
                     Some(bell) => core.enlist(bell, self.descriptions, self.sets, true),
@@ -418,12 +333,13 @@ impl Waiting<'_> {
         let Some(bell) = self.bell else {
             return Step::Sleep { packet: None, until: until(Some(now + SLICE)) };
         };
-        if !core.try_to_drive(bell) {
+        let able = core.here || core.device.is_none();
+        if !core.roster.try_to_drive(bell, able) {
             if self.runtime.family.open().keeper_generation() != 0 {
                 return Step::Sleep { packet: None, until: until(None) };
             }
             core.look_after_driver(now);
-            if !core.try_to_drive(bell) {
+            if !core.roster.try_to_drive(bell, able) {
                 return Step::Sleep { packet: None, until: until(Some(now + LOOK_AFTER_DRIVER)) };
             }
         }
@@ -443,13 +359,13 @@ impl Waiting<'_> {
         self.spin_until = None;
         self.slept_at = Some(now);
         // What sending brings about, by way of a packet to ourselves, comes after the last look: it must ring us, too.
-        core.own = 0;
+        core.roster.own = 0;
         core.looked_at(self.sets, self.own());
         core.settle(self.runtime.family.open(), now);
         let lost = self.runtime.family.open().is_device_lost().then(|| now + LOOK_FOR_DEVICE);
         let again = core.has_frames().then_some(now);
         let until = until([core.stack.next_timeout(), lost, again].into_iter().flatten().min());
-        core.watch_until = Some(until.unwrap_or(Instant::from_nanos(u64::MAX)));
+        core.roster.watch(until);
         core.statistics.sleeps += 1;
         Step::Sleep { packet: core.device_fd(), until }
     }
@@ -527,7 +443,7 @@ impl Runtime {
                 set.waiters &= !held;
             }
             for bell in (0..BELLS as u32).filter(|bell| held & 1 << bell != 0) {
-                core.give_bell_back(bell);
+                core.roster.give_bell_back(bell);
             }
         });
     }
@@ -536,10 +452,8 @@ impl Runtime {
     pub fn wake_sleepers(&self) {
         let slot = self.slot();
         let _ = self.enter(|core, _| {
-            let asleep =
-                core.sleepers.iter().enumerate().filter(|(_, place)| place.is_some_and(|one| one.slot == slot));
-            let bells = asleep.fold(0, |bells, (index, _)| bells | 1 << index);
-            core.ring(bells);
+            let bells = core.roster.bells_of(slot);
+            core.roster.ring(bells);
         });
     }
 

@@ -4,7 +4,7 @@
 //! it would have ended anyway. Members learn of the loss by their doorbells; ports and names are free at once.
 
 use super::registry::Claim;
-use super::wait::{BELLS, KEEPER_BELL};
+use super::roster::{BELLS, KEEPER_BELL};
 use super::{Broken, Core, Inside, Open};
 use crate::device::{Device, Ports, Scope};
 use crate::sys::alloc::leave_arena;

@@ -23,7 +23,11 @@ mod sync {
     use std::time::Duration;
 
     /// Looks at the word this often before sleeping: a critical section is shorter than a futex call.
-    pub(super) const SPINS: u32 = 100;
+    const SPINS: u32 = 100;
+
+    pub(super) const fn may_spin(spins: u32) -> bool {
+        spins < SPINS
+    }
 
     /// Sleeps while the word says so. Whatever woke the caller, the word tells.
     pub(super) fn futex_wait(word: &AtomicU32, expected: u32, patience: Duration) {

@@ -6,6 +6,7 @@
 //! That the model can fail is shown by faults planted in what the lock is made of.
 
 #[path = "robust.rs"]
+#[expect(clippy::duplicate_mod, reason = "it is to be run with what the model gives it")]
 mod robust;
 
 use crate::sys::testing::fails;
@@ -65,8 +66,6 @@ mod sync {
     pub(super) use std::sync::atomic::Ordering;
     use std::time::Duration;
 
-    pub(super) const SPINS: u32 = 0;
-
     #[derive(Debug, Default)]
     pub(super) struct AtomicU32(pub(super) loom::sync::atomic::AtomicU32);
 
@@ -107,6 +106,10 @@ mod sync {
 
     /// Holds for the thread's own end only, which comes between two steps here.
     pub(super) fn compiler_fence(_: Ordering) {}
+
+    pub(super) fn may_spin(_: u32) -> bool {
+        false
+    }
 
     pub(super) fn spin() {}
 

@@ -2,7 +2,7 @@
 //! list head the caller gives. All of it goes through `sync`, so that the same source is run by the model (`model.rs`)
 //! with atomics and a futex whose every order of steps is tried. Who a thread is, and marks of life, are left to `lock`.
 
-use super::sync::{AtomicU32, AtomicUsize, Ordering, SPINS, compiler_fence, futex_wait, futex_wake, spin};
+use super::sync::{AtomicU32, AtomicUsize, Ordering, compiler_fence, futex_wait, futex_wake, may_spin, spin};
 use std::time::Duration;
 
 /// Set by the kernel when the holder has died.
@@ -100,7 +100,7 @@ impl RobustLock {
             if !wait {
                 return Err(LockError::Busy);
             }
-            if spins < SPINS {
+            if may_spin(spins) {
                 spins += 1;
                 spin();
                 continue;
