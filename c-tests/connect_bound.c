@@ -17,6 +17,7 @@ static void check_from(const char *ip, bool explicit_port, const char *name)
 
 /* test REF C-08 */
 /* test REF C-10 */
+/* test RFC 9293 §3.9.1.1 (MUST-43, MUST-44) */
 int main(void)
 {
     t_begin();

@@ -2,6 +2,7 @@
 #include "t.h"
 
 /* test REF C-07 */
+/* test RFC 9293 §3.9.1.1 (MUST-46) */
 int main(void)
 {
     int port;

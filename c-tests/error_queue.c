@@ -172,6 +172,7 @@ static void times(void)
 
 /* test REF D-02 */
 /* test REF D-05 */
+/* test RFC 9293 §3.9.1.8 (MUST-47) */
 int main(void)
 {
     t_begin();

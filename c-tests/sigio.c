@@ -157,6 +157,7 @@ static void others(void)
 }
 
 /* test REF C-06 */
+/* test RFC 9293 §3.8.5 (MUST-32) */
 int main(void)
 {
     t_begin();

@@ -121,6 +121,7 @@ static void sending(int control)
     close(listener);
 }
 
+/* test RFC 9293 §3.8.5 (MUST-33) */
 int main(void)
 {
     t_begin();

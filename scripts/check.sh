@@ -56,6 +56,7 @@ doc:600:plain:no
 shellcheck:120:plain:no
 unsafe:30:plain:no
 leftovers:30:plain:no
+trace:30:plain:no
 test:1200:cargo:no
 simulation:300:cargo:no
 release:1200:plain:no
@@ -81,6 +82,7 @@ run_gate() {
     shellcheck) gate_shellcheck ;;
     unsafe) gate_unsafe ;;
     leftovers) gate_leftovers ;;
+    trace) exec "$scripts/trace.sh" ;;
     test) exec cargo test --workspace --no-fail-fast ;;
     simulation) exec cargo test -p remora-stack --test goodput -- --ignored ;;
     release) gate_release ;;

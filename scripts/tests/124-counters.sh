@@ -36,6 +36,7 @@ nobody() {
 }
 
 lab_up
+#= test REF C-19
 ok_remora "remora sockets and remora counters" while_it_runs
 ok_remora "REMORA_COUNTERS: counters at exit" at_exit
 ok_remora "a process without a stack" nobody

@@ -188,7 +188,9 @@ impl Default for Settings {
             tcp_frto: 2,
             tcp_reordering: 3,
             tcp_max_reordering: 300,
+            //= RFC 9293 §3.8.3 (SHLD-10)
             tcp_retries1: 3,
+            //= RFC 9293 §3.8.3 (SHLD-11)
             tcp_retries2: 15,
             tcp_orphan_retries: 0,
             tcp_fin_timeout: 60,
@@ -197,6 +199,7 @@ impl Default for Settings {
             tcp_max_syn_backlog: 1_024,
             tcp_abort_on_overflow: false,
             tcp_syncookies: 1,
+            //= RFC 9293 §3.8.4 (MUST-28)
             tcp_keepalive_time: 7_200,
             tcp_keepalive_intvl: 75,
             tcp_keepalive_probes: 9,

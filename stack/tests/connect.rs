@@ -111,7 +111,7 @@ fn bytes_are_echoed_and_both_sides_close() {
 }
 
 #[test]
-//= test REF C-05
+//= test REF C-05, S-05
 fn a_refused_attempt_reports_once_and_the_socket_can_try_again() {
     let (mut network, a, b) = pair();
     let id = stream(&mut network, a);
@@ -145,6 +145,7 @@ fn a_host_that_is_not_there_is_unreachable_after_three_requests() {
     assert_eq!(network.stack(a).finish_connect(now, id), Some(Err(unreachable)));
 }
 
+//= test RFC 9293 §3.9.1.1 (MUST-46)
 #[test]
 //= test REF C-07
 fn kinds_of_destination_that_cannot_be_connected_to() {

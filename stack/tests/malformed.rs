@@ -105,6 +105,7 @@ fn changed(packet: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 type Count = fn(&Counters) -> u64;
 
+//= test RFC 9293 §3.9.2.3 (MUST-63)
 #[test]
 fn every_kind_of_damage_moves_its_own_counter() {
     let good = ipv4(17, &[], &udp(None, b"data", true));
@@ -301,6 +302,7 @@ fn every_kind_of_damage_moves_its_own_counter() {
     }
 }
 
+//= test RFC 9293 §3.9.2 (MUST-50)
 #[test]
 fn the_undamaged_datagram_is_delivered() {
     let mut stack = stack();

@@ -132,6 +132,7 @@ fn carries_over(mut network: Network, total: usize, limit: Duration) -> Duration
     carry(&mut network, (0, client), (1, server), total, limit)
 }
 
+//= test RFC 9293 §3.1 (MUST-2)
 #[test]
 fn ten_megabytes_cross_a_clean_link() {
     carries(1, Conditions::default(), 10 * MEGABYTE, Duration::from_secs(60));
@@ -170,6 +171,7 @@ fn ten_megabytes_cross_a_link_that_loses_five_percent_and_reorders() {
     }
 }
 
+//= test RFC 9293 §3.1 (MUST-3)
 #[test]
 fn data_crosses_a_link_that_corrupts() {
     let link = Conditions { corrupt: 30_000, ..Conditions::default() };

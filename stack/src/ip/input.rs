@@ -102,6 +102,7 @@ impl Stack {
             || (!looped && self.ip.address_kind(IpAddr::V4(source)) == AddressKind::Local)
             || self.ip.address_kind(IpAddr::V4(source)) == AddressKind::Broadcast && !zero(source);
         let martian_destination = zero(destination) || (!looped && destination.is_loopback());
+        //= RFC 9293 §3.9.2.3 (MUST-63)
         if martian_source || martian_destination {
             trace!(target: "remora::ip", "martian {source} -> {destination}");
             self.counters.ip_martian += 1;
@@ -132,6 +133,7 @@ impl Stack {
                 self.counters.ip_source_route += 1;
                 false
             }
+            //= RFC 9293 §3.9.2 (MUST-50)
             Ok(_) => true,
             Err(error) => {
                 self.counters.ip_in_hdr_errors += 1;
@@ -272,6 +274,7 @@ impl Stack {
                 self.handle_icmp_error(&message, quoted, info.source);
             }
             // Timestamps, address masks and their like are obsolete (RFC 6918); source quench is (RFC 6633).
+            //= RFC 9293 §3.9.2.2 (MUST-55)
             1..=18 => {}
             _ => {
                 self.counters.icmp_in_errors += 1;

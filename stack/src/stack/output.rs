@@ -345,6 +345,7 @@ fn assemble(
         write_u16(target, field, pseudo);
         return Some(Some(PartialChecksum { start: header_length(target.get(..start)?), offset: TCP_CHECKSUM_OFFSET }));
     }
+    //= RFC 9293 §3.1 (MUST-2)
     let mut sum = checksum::Accumulator::new(pseudo);
     sum.add(segment.header);
     for slice in segment.payload {

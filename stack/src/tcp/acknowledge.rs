@@ -46,6 +46,7 @@ impl Sock {
         if header.ack.before(self.snd_una) {
             //= RFC 5961 §5.2: snd_una - max_window <= ack, and nothing is acknowledged that was never sent.
             let reach = u64::from(self.max_window).min(self.bytes_acked);
+            //= RFC 9293 §3.10.7.4 (MAY-12)
             if header.ack.before(self.snd_una - u32::try_from(reach).unwrap_or(u32::MAX)) {
                 if challenge {
                     self.challenge_ack(shared, net);
@@ -79,6 +80,7 @@ impl Sock {
             self.take_reports(net, header.options.sack.as_slice(), header.ack, ack.prior_una, &mut delivery);
         }
         self.soft_error = None;
+        //= RFC 9293 §3.8.6.1 (MUST-37)
         self.probes_out = 0;
         self.last_ack_received = net.now;
         if before > 0 {
@@ -185,6 +187,7 @@ impl Sock {
         }
     }
 
+    //= RFC 9293 §3.1 (REC-1)
     fn window_of(&self, incoming: &Incoming<'_>) -> u32 {
         let shift = if incoming.has(Flags::SYN) { 0 } else { self.snd_wscale };
         u32::from(incoming.header.window) << shift
@@ -220,6 +223,7 @@ impl Sock {
         advanced: bool,
     ) -> Option<Duration> {
         let echo = incoming.header.options.timestamps.map(|timestamps| timestamps.echo).filter(|echo| *echo != 0);
+        //= RFC 9293 §3.8.1 (MUST-18)
         let rtt = match (delivery.rtt, echo) {
             (Some(rtt), _) => Some(rtt),
             //= RFC 7323 §4.1 (RTTM): only an ACK that moves the left edge gives a sample.

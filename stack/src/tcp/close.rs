@@ -14,6 +14,7 @@ use crate::socket::error::SocketFault;
 use crate::socket::protocol::{AddressFamily, Happened, Net, Shutdown};
 
 /// How long FIN-WAIT-2 lasts without a program (`tcp_fin_time`): TCP_LINGER2 or tcp_fin_timeout, at least 3.5 RTO.
+//= REF T-02
 pub fn fin_time(sock: &Sock, settings: &Settings) -> Duration {
     let set = if sock.tcp.linger2 > 0 { sock.tcp.linger2.unsigned_abs() } else { settings.tcp_fin_timeout };
     let rto = sock.rtt.base();

@@ -33,7 +33,9 @@ impl Tcp {
         let destination = net.ip.resolve_unspecified(address.ip(), (!bound.is_unspecified()).then_some(bound));
         //= REF C-08: once for the source address, once more when the ports are known.
         let source = (!bound.is_unspecified()).then_some(bound);
+        //= RFC 9293 §3.9.1.1 (MUST-44)
         let route = find_route(net, &RouteKey { destination, source, on_link_only })?;
+        //= RFC 9293 §3.9.1.1 (MUST-43)
         let local = if bound.is_unspecified() { route.source } else { bound };
         let mut tuple = Tuple { local, local_port: port, remote: destination, remote_port: address.port() };
         if port == 0 {
@@ -74,6 +76,7 @@ impl Tcp {
 //= REF C-07
 fn find_route(net: &mut Net<'_>, key: &RouteKey) -> Result<Route, ConnectError> {
     match net.ip.route(key) {
+        //= RFC 9293 §3.9.1.1 (MUST-46)
         Ok(route) if route.broadcast || route.multicast => Err(ConnectError::NetworkUnreachable),
         Ok(route) => Ok(route),
         Err(RouteError::Unreachable) => {
@@ -249,6 +252,7 @@ impl Sock {
         self.take_syn_options(net.now, incoming);
         self.snd_wnd = u32::from(incoming.header.window);
         self.max_window = self.snd_wnd;
+        //= RFC 9293 §3.5 (MUST-11)
         self.set_state(shared, net.counters, State::SynReceived);
         self.syn_due = true;
     }

@@ -151,6 +151,7 @@ impl Sock {
 
     /// TCP_CONGESTION (`tcp_set_congestion_control`).
     pub(super) fn change_control(&mut self, now: Instant, name: &str) -> Result<(), OptionError> {
+        //= RFC 9293 §3.8.2 (MAY-18)
         let new = Algorithm::by_name(name).ok_or(OptionError::NotFound)?;
         if new.name() == self.algorithm.name() {
             return Ok(());

@@ -135,11 +135,14 @@ impl Sock {
     }
 
     /// Decides what to do about what waits to be acknowledged (`__tcp_ack_snd_check`).
+    //= RFC 9293 §3.10.7.4 (MUST-58)
+    //= REF T-03
     pub(super) fn check_ack(&mut self, now: Instant, settings: &Settings) {
         if !self.ack.scheduled || self.ack.now {
             return;
         }
         let unread = self.rcv_nxt.distance_from(self.copied_seq);
+        //= RFC 9293 §3.8.6.3 (SHLD-19)
         let two_segments = self.rcv_nxt.distance_from(self.rcv_wup) > u32::from(self.ack.rcv_mss)
             && (unread < self.options.receive_low_water || self.select_window(settings) >= self.rcv_wnd);
         //= RFC 5681 §4.2: out of order is acknowledged at once.
@@ -150,6 +153,7 @@ impl Sock {
         self.delay_ack(now);
     }
 
+    //= RFC 9293 §3.8.6.3 (SHLD-18)
     fn delay_ack(&mut self, now: Instant) {
         // Without data there is no estimate: a FIN alone waits for the next tick only.
         let mut ato = self.ack.ato.max(TICK);
@@ -163,6 +167,7 @@ impl Sock {
             }
             ato = ato.min(most);
         }
+        //= RFC 9293 §3.8.6.3 (MUST-40)
         let mut deadline = now + ato.min(MOST);
         if let Some(old) = self.ack.deadline {
             if old <= now + ato / 4 {

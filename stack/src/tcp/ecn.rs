@@ -50,6 +50,7 @@ impl Sock {
     /// The bits for a SYN (`tcp_ecn_send_syn`, `tcp_ecn_clear_syn`). A repeated one asks no more: the first may have
     /// been lost because it asked.
     //= RFC 3168 §6.1.1.1
+    //= RFC 9293 §3.8.2 (SHLD-8)
     pub(super) fn ecn_of_syn(&mut self, settings: &Settings, answering: bool, repeated: bool) -> Flags {
         if answering {
             return if self.ecn.ok { Flags::ECE } else { Flags::empty() };

@@ -222,6 +222,7 @@ impl Header {
         }
         let options = segment.get(BASE_LENGTH..length).ok_or(Malformed::Offset)?;
         let flags = Flags::from_bits_truncate(base[13]);
+        //= RFC 9293 §3.1 (MUST-5)
         let (options, bad_options) = parse_options(options, flags.contains(Flags::SYN));
         let header = Self {
             source_port: u16::from_be_bytes([base[0], base[1]]),
@@ -229,6 +230,7 @@ impl Header {
             seq: Seq(u32::from_be_bytes([base[4], base[5], base[6], base[7]])),
             ack: Seq(u32::from_be_bytes([base[8], base[9], base[10], base[11]])),
             flags,
+            //= RFC 9293 §3.1 (MUST-1)
             window: u16::from_be_bytes([base[14], base[15]]),
             urgent: u16::from_be_bytes([base[18], base[19]]),
             options,
@@ -303,6 +305,7 @@ fn parse_options(mut rest: &[u8], syn: bool) -> (Options, bool) {
     let mut options = Options::default();
     loop {
         let (kind, tail) = match rest {
+            //= RFC 9293 §3.1 (MUST-4)
             [] | [0, ..] => return (options, false),
             [1, tail @ ..] => {
                 rest = tail;
@@ -310,13 +313,17 @@ fn parse_options(mut rest: &[u8], syn: bool) -> (Options, bool) {
             }
             [kind, tail @ ..] => (*kind, tail),
         };
+        //= RFC 9293 §3.1 (MUST-68)
         let Some(&length) = tail.first() else { return (options, true) };
         let length = usize::from(length);
+        //= RFC 9293 §3.1 (MUST-7)
         if length < 2 || length > rest.len() {
             return (options, true);
         }
+        //= RFC 9293 §3.2 (MUST-64)
         let (option, next) = rest.split_at(length);
         rest = next;
+        //= RFC 9293 §3.1 (MUST-6)
         match (kind, length) {
             (2, 4) if syn => options.mss = word16(option, 2).filter(|mss| *mss != 0),
             (3, 3) if syn => options.window_scale = option.get(2).map(|shift| (*shift).min(LARGEST_SHIFT)),
@@ -423,6 +430,7 @@ mod tests {
         assert_eq!(parsed.header.options.sack.len(), 3);
     }
 
+    //= test RFC 9293 §3.1 (MUST-68, MUST-7)
     #[test]
     fn impossible_option_length_is_told_and_the_rest_skipped() {
         let mut bytes: Vec<u8> = syn().emit().as_slice().to_vec();

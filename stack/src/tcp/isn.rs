@@ -58,6 +58,7 @@ fn write_address(bytes: &mut [u8; 36], at: usize, address: IpAddr) {
 //= REF C-12
 //= RFC 9293 §3.4.1 (MUST-8)
 pub fn initial(random: &Random, now: Instant, tuple: &Tuple) -> Seq {
+    //= RFC 9293 §3.4.1 (SHLD-1, MUST-9)
     let hash = low(random.keyed(purpose::ISN, &bytes_of(tuple)));
     Seq(hash.wrapping_add(low(now.nanos() >> 6)))
 }
@@ -78,4 +79,59 @@ pub fn timestamp_clock(now: Instant) -> u32 {
 
 const fn low(value: u64) -> u32 {
     (value & 0xffff_ffff) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+    use core::time::Duration;
+
+    use super::*;
+
+    fn tuple(port: u16) -> Tuple {
+        let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
+        Tuple { local: address(1), local_port: port, remote: address(2), remote_port: 80 }
+    }
+
+    //= test RFC 9293 §3.4.1 (MUST-8, SHLD-1)
+    #[test]
+    fn numbers_of_one_connection_go_up_with_the_clock() {
+        let random = Random::new([1; 32]);
+        let now = Instant::from_millis(5_000);
+        let first = initial(&random, now, &tuple(1_000));
+        let later = initial(&random, now + Duration::from_micros(64), &tuple(1_000));
+        assert_eq!(later.offset_from(first), 1_000);
+        // Less than half of the space in a maximum segment lifetime of 2 minutes.
+        let much_later = initial(&random, now + Duration::from_secs(120), &tuple(1_000));
+        assert_eq!(much_later.offset_from(first), 1_875_000_000);
+    }
+
+    //= test RFC 9293 §3.4.1 (SHLD-1, MUST-9)
+    //= test REF C-12
+    #[test]
+    fn neither_another_connection_nor_another_secret_tells_the_number() {
+        let now = Instant::from_millis(5_000);
+        let random = Random::new([1; 32]);
+        let mut seen: alloc::vec::Vec<u32> = (1_000..1_100).map(|port| initial(&random, now, &tuple(port)).0).collect();
+        let steps: alloc::vec::Vec<u32> = seen.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+        assert!(steps.windows(2).all(|pair| pair[0] != pair[1]), "no pattern from port to port");
+        seen.extend((0..100).map(|secret| initial(&Random::new([secret + 2; 32]), now, &tuple(1_000)).0));
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 200);
+    }
+
+    //= test REF C-12
+    #[test]
+    fn timestamps_begin_elsewhere_for_each_pair_of_hosts_and_secret() {
+        let settings = Settings::default();
+        let offset = |secret, tuple: &Tuple| timestamp_offset(&Random::new([secret; 32]), &settings, tuple);
+        let other = Tuple { remote: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)), ..tuple(1) };
+        assert_eq!(offset(1, &tuple(1)), offset(1, &tuple(2)));
+        assert_ne!(offset(1, &tuple(1)), offset(1, &other));
+        assert_ne!(offset(1, &tuple(1)), offset(2, &tuple(1)));
+        // 1 ms, whatever the connection.
+        let (now, later) = (Instant::from_millis(7_000), Instant::from_millis(7_250));
+        assert_eq!(timestamp_clock(later) - timestamp_clock(now), 250);
+    }
 }

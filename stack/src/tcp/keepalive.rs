@@ -25,6 +25,7 @@ impl Sock {
 
     /// SO_KEEPALIVE was set, its times changed, or the connection has begun.
     pub(super) fn restart_keepalive(&mut self, net: &Net<'_>) {
+        //= RFC 9293 §3.8.4 (MUST-25)
         if self.options.keepalive && !matches!(self.state, State::Closed | State::Listen) {
             let last = self.last_received.max(self.last_ack_received);
             self.keepalive_at = Some((last + self.keepalive_idle(net.settings)).max(net.now));
@@ -33,6 +34,8 @@ impl Sock {
         }
     }
 
+    //= RFC 9293 §3.8.4 (MAY-5)
+    //= REF T-02
     pub(super) fn keepalive_due(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         self.keepalive_at = None;
         if self.state == State::FinWait2 && self.orphan {
@@ -49,18 +52,21 @@ impl Sock {
             return;
         }
         let idle = self.keepalive_idle(net.settings);
+        //= RFC 9293 §3.8.4 (MUST-26)
         if self.state == State::SynSent || self.board.packets_out > 0 || self.unsent() > 0 {
             self.keepalive_at = Some(net.now + idle);
             return;
         }
         let last = self.last_received.max(self.last_ack_received);
         let elapsed = net.now.since(last);
+        //= RFC 9293 §3.8.4 (MUST-26)
         if elapsed < idle {
             self.keepalive_at = Some(net.now + (idle - elapsed));
             return;
         }
         let limit = Duration::from_millis(u64::from(self.tcp.user_timeout));
         let over = if limit.is_zero() {
+            //= RFC 9293 §3.8.4 (MUST-29)
             self.probes_out >= u32::from(self.keepalive_count(net.settings))
         } else {
             elapsed >= limit && self.probes_out > 0

@@ -123,6 +123,7 @@ impl Request {
         if self.ecn {
             header.flags |= Flags::ECE;
         }
+        //= RFC 9293 §3.7.1 (SHLD-5)
         header.options.mss = Some(self.advertised_mss);
         header.options.timestamps = self.timestamps.then_some(stamp);
         header.options.sack_permitted = self.sack;
@@ -211,6 +212,7 @@ impl Tcp {
         sock.shutdown_read = false;
         sock.shutdown_write = false;
         // Asked again while in LISTEN: two listeners conflict even with SO_REUSEADDR.
+        //= RFC 9293 §3.9.1.1 (MUST-41)
         if !self.take_port_to_listen(net, index, local, port) {
             let Self { socks, shared, .. } = self;
             if let Some(sock) = socks.get_mut(index as usize) {
@@ -520,6 +522,7 @@ impl Tcp {
                 return Verdict::Done;
             }
             net.counters.tcp_attempt_fails += 1;
+            //= RFC 9293 §3.5 (MUST-11)
             net.counters.embryonic_rsts += 1;
             self.drop_request(place);
             return if tuple_is_reset { Verdict::Done } else { Verdict::Reset };
@@ -753,6 +756,7 @@ impl Tcp {
 /// What a SYN offers.
 fn offer_of(net: &mut Net<'_>, sock: &Sock, tuple: &Tuple, incoming: &Incoming<'_>, isn: Option<Seq>) -> Offer {
     let options = &incoming.header.options;
+    //= RFC 9293 §3.7.1 (MUST-14)
     let mut peer_mss = options.mss.unwrap_or(DEFAULT_MSS);
     if sock.tcp.max_segment > 0 {
         peer_mss = peer_mss.min(sock.tcp.max_segment);

@@ -63,6 +63,7 @@ impl Sock {
     }
 
     /// Digests an ACK after a timeout (`tcp_process_loss`).
+    //= REF T-04
     pub(super) fn process_loss(&mut self, net: &mut Net<'_>, ack: &Acknowledged, delivery: &Delivery, duplicate: bool) {
         let recovered = !self.snd_una.before(self.high_seq);
         if ack.advanced && self.undo_loss(net, ack, false) {

@@ -321,6 +321,7 @@ impl Tcp {
                 bytes.len(),
             ));
             sum.add(bytes);
+            //= RFC 9293 §3.1 (MUST-3)
             if !sum.is_valid() {
                 net.counters.tcp_in_segs += 1;
                 net.counters.tcp_in_csum_errors += 1;
@@ -344,6 +345,7 @@ impl Tcp {
         };
         net.counters.tcp_in_segs += incoming.segments();
         // Broadcast and multicast are not for TCP (RFC 9293 §3.9.2.3, MUST-57).
+        //= RFC 9293 §3.9.2.3 (MUST-57)
         if info.kind == AddressKind::Local {
             self.dispatch(net, incoming);
         }
@@ -541,6 +543,7 @@ impl Tcp {
     }
 
     /// After every event of a sock: it is removed, queued for sending, and its timer set, as need be.
+    //= RFC 9293 §3.10.7.4 (MUST-59)
     fn settle(&mut self, net: &mut Net<'_>, index: u32) {
         let Self { socks, shared, .. } = self;
         let Some(sock) = socks.get_mut(index as usize) else { return };
@@ -596,10 +599,13 @@ impl Tcp {
         let payload =
             if plan.length == 0 { [&[][..]; MAX_PAYLOAD_SLICES] } else { sock.buffer.gather(plan.from, plan.length).0 };
         Some(Segment {
+            //= RFC 9293 §3.9.1.1 (MUST-45)
             source: sock.tuple.local,
             destination: sock.tuple.remote,
             route: sock.route,
+            //= RFC 9293 §3.9.2 (MUST-49)
             ttl: sock.options.ttl,
+            //= RFC 9293 §3.9.1.9 (MUST-48, SHLD-21, SHLD-22)
             tos: (sock.options.tos & !ecn::MASK) | plan.ecn,
             dont_fragment: sock.options.mtu_discover != PMTUDISC_DONT,
             header: plan.header.as_slice(),

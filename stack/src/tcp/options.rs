@@ -100,6 +100,7 @@ impl Sock {
                 }
                 self.tcp.max_segment = u16::try_from(*value).unwrap_or(u16::MAX);
             }
+            //= RFC 9293 §3.8.4 (MUST-27)
             SetOption::KeepIdle(value) => {
                 self.tcp.keep_idle = ranged(*value, MOST_KEEP)?;
                 self.restart_keepalive(net);
@@ -175,6 +176,7 @@ impl Sock {
                 self.signatures.change(key)?;
                 self.last_mss = self.current_mss(net.settings);
             }
+            //= RFC 9293 §3.8.4 (MUST-24)
             SetOption::KeepAlive(_) => self.restart_keepalive(net),
             SetOption::MaxPacingRate(_) => self.limit_pacing_rate(),
             _ => return Err(OptionError::Unknown),

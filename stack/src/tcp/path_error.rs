@@ -44,6 +44,7 @@ impl Tcp {
             remote_port: u16::from_be_bytes([quoted[2], quoted[3]]),
         };
         let seq = Seq(u32::from_be_bytes([quoted[4], quoted[5], quoted[6], quoted[7]]));
+        //= RFC 9293 §3.9.2.2 (MUST-54)
         match self.shared.established.get(&tuple).copied() {
             Some(Endpoint::Sock(index)) => {
                 let Self { socks, shared, .. } = self;
@@ -83,10 +84,12 @@ impl Sock {
         }
         let Some(fault) = fault_of(error.kind, error.code) else { return };
         //= REF C-05
+        //= RFC 9293 §3.9.1.8 (SHLD-20)
         if matches!(self.state, State::SynSent | State::SynReceived) || self.options.receive_errors {
             self.error = Some(fault);
             // `ip_icmp_error`: the message waits for MSG_ERRQUEUE, and POLLERR stays until it is read.
             let destination = SocketAddr::new(self.tuple.remote, self.tuple.remote_port);
+            //= RFC 9293 §3.9.1.8 (MUST-47)
             self.reports.push(error.report(net.now, fault, Some(destination)), error.transport);
             if matches!(self.state, State::SynSent | State::SynReceived) {
                 self.done(shared, net.counters);

@@ -173,6 +173,7 @@ impl Tcp {
                 if is_six_only(other) != is_six_only(sock) || !addresses_meet(local, other.tuple.local) {
                     return false;
                 }
+                //= RFC 9293 §3.9.1.1 (MUST-42)
                 if reuse && other.options.reuse_address && other.state != State::Listen {
                     return !relax;
                 }

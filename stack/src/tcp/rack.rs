@@ -126,6 +126,7 @@ pub struct Found {
 impl Scoreboard {
     /// Takes for lost what was sent long enough before something that has arrived (`tcp_rack_detect_loss`).
     //= RFC 8985 §6.2, step 5
+    //= REF T-04
     pub fn find_late(&mut self, now: Instant, reordering_window: Duration) -> Late {
         let mut late = Late::default();
         let Some(latest) = self.rack.latest else { return late };

@@ -112,9 +112,11 @@ impl Sock {
             self.check_ack(net.now, net.settings);
             return Verdict::Done;
         }
+        //= RFC 9293 §3.6.1 (MAY-1)
         if self.shutdown_read && self.is_closing() {
             //= RFC 9293 §3.6.1: data after close() is thrown away, and the peer is told (RFC 1122 §4.2.2.13).
             if incoming.end != incoming.header.seq && incoming.data_end().after(self.rcv_nxt) {
+                //= RFC 9293 §3.6.1 (SHLD-3)
                 net.counters.tcp_abort_on_data += 1;
                 self.reset(shared, net);
                 return Verdict::Reset;
@@ -151,6 +153,7 @@ impl Sock {
             return false;
         }
         //= RFC 9293 §3.10.7.4 "first, check sequence number"
+        //= RFC 9293 §3.4 (MUST-66)
         let window_end = self.rcv_nxt + self.receive_window();
         if incoming.end.before(self.rcv_wup) || header.seq.after(window_end) {
             if reset {
@@ -169,6 +172,7 @@ impl Sock {
         }
         //= RFC 5961 §3.2: only an exact match resets.
         if reset {
+            //= RFC 9293 §3.5.3 (SHLD-2)
             let exact = header.seq == self.rcv_nxt
                 || self.is_reset_after_fin(incoming)
                 || (self.sack && self.queue.highest() == Some(header.seq));
@@ -238,6 +242,7 @@ impl Sock {
     }
 
     //= RFC 5961 §7: the rate of challenge ACKs is limited.
+    //= REF T-01
     pub(super) fn challenge_ack(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         let limit = Duration::from_millis(u64::from(net.settings.tcp_invalid_ratelimit));
         if self.last_challenge.is_some_and(|last| net.now.since(last) < limit) {
@@ -295,6 +300,7 @@ impl Sock {
         {
             shared.fast_open.was_reset(net.now, listener);
         }
+        //= RFC 9293 §3.6 (MUST-12)
         self.error = Some(match self.state {
             State::Closed => return,
             State::SynSent => SocketFault::ConnectionRefused,
@@ -424,6 +430,7 @@ impl Sock {
     }
 
     /// `tcp_data_queue_ofo`.
+    //= RFC 9293 §3.10.7.4 (SHLD-31)
     fn queue_ahead(&mut self, net: &mut Net<'_>, seq: Seq, mut payload: Payload<'_>, fin: Option<Seq>, segment: u32) {
         net.counters.tcp_ofo_queue += 1;
         let segments = payload.len().div_ceil(segment.max(1) as usize).max(1);
@@ -449,11 +456,13 @@ impl Sock {
         }
         self.note_data(net.now, segment.max(1));
         //= RFC 5681 §4.2
+        //= RFC 9293 §3.10.7.4 (MAY-13)
         self.owe_ack();
     }
 
     /// `tcp_fin`.
     //= RFC 9293 §3.10.7.4 "eighth, check the FIN bit"
+    //= RFC 9293 §3.6 (MUST-12)
     fn take_fin(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         self.rcv_nxt += 1;
         self.fin_ahead = None;

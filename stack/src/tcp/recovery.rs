@@ -269,6 +269,7 @@ impl Sock {
 
     /// `tcp_enter_recovery`.
     //= RFC 5681 §3.2 (fast retransmit)
+    //= REF T-04
     pub(super) fn enter_recovery(&mut self, net: &mut Net<'_>, congestion_echo: bool) {
         if self.sack {
             net.counters.tcp_sack_recovery += 1;

@@ -36,6 +36,7 @@ impl Sock {
 
     /// `delivered` segments have left the network (`tcp_cwnd_reduction`).
     //= RFC 6937 §3
+    //= REF T-04
     pub(super) fn reduce(&mut self, delivered: u32, newly_lost: u32, advanced: bool) {
         let prior = self.window.prior_cwnd;
         if delivered == 0 || prior == 0 {

@@ -39,12 +39,14 @@ impl Sock {
     }
 
     /// `tcp_retransmit_timer`.
+    //= REF T-02
     fn repeat_due(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         if self.board.packets_out == 0 {
             return;
         }
         self.tail_probe = None;
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
+        //= RFC 9293 §3.8.6 (SHLD-17, MUST-35)
         if self.snd_wnd == 0 && !self.orphan && !opening {
             // The peer has shrunk its window to nothing: repetitions become probes, and go on while it answers.
             if self.is_silent_behind_closed_window(net.now) {
@@ -63,6 +65,7 @@ impl Sock {
             }
             self.count_failure(net);
             self.suspect_path(net);
+            //= RFC 9293 §3.8.3 (MUST-20)
             if self.retransmits >= u32::from(net.settings.tcp_retries1) {
                 // The path may have changed: look for another (RFC 9293 §3.8.3 R1).
                 self.look_up_route(net);
@@ -71,6 +74,7 @@ impl Sock {
         }
         self.retransmits += 1;
         //= RFC 6298 (5.5)
+        //= RFC 9293 §3.8.2 (MUST-19)
         self.rtt.back_off();
         if self.board.head().is_some_and(|head| head.mark.contains(Mark::SYN)) {
             self.syn_due = true;
@@ -155,9 +159,11 @@ impl Sock {
             } else {
                 net.settings.tcp_syn_retries
             };
+            //= RFC 9293 §3.8.3 (MUST-22)
             let most = if self.tcp.syn_count > 0 { self.tcp.syn_count } else { default };
             return self.retransmits >= u32::from(most) || self.is_past_user_timeout(net.now);
         }
+        //= RFC 9293 §3.8.3 (MUST-20)
         let mut retries = u32::from(net.settings.tcp_retries2);
         if self.orphan {
             let alive = self.rtt.timeout() < rto::MOST;
@@ -167,6 +173,7 @@ impl Sock {
         if self.retransmits == 0 {
             return false;
         }
+        //= RFC 9293 §3.8.3 (MUST-21)
         let limit = if self.tcp.user_timeout > 0 {
             Duration::from_millis(u64::from(self.tcp.user_timeout))
         } else {
@@ -193,6 +200,7 @@ impl Sock {
 
     /// `tcp_write_err`.
     pub(super) fn give_up(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
+        //= RFC 9293 §3.9.2.2 (SHLD-25)
         self.error = Some(self.soft_error.take().unwrap_or(SocketFault::TimedOut));
         net.counters.tcp_abort_on_timeout += 1;
         self.done(shared, net.counters);
@@ -208,6 +216,7 @@ impl Sock {
     /// Data waits and nothing is in flight that would bring an ACK (`tcp_check_probe_timer`).
     pub(super) fn arm_probe(&mut self, now: Instant) {
         if self.retransmit_at.is_none() {
+            //= RFC 9293 §3.8.6.1 (SHLD-29)
             let wait = self.rtt.timeout().max(rto::LEAST);
             self.retransmit_at = Some((now + wait, RetransmitTimer::Probe));
         }
@@ -235,6 +244,7 @@ impl Sock {
             return;
         }
         self.probes_out += 1;
+        //= RFC 9293 §3.8.6.1 (SHLD-30)
         self.rtt.back_off();
         self.send_probe(net);
         self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Probe));
@@ -242,6 +252,7 @@ impl Sock {
 
     /// Makes the peer answer: with data if the window has room, else with a segment that it has seen
     /// (`tcp_write_wakeup`).
+    //= RFC 9293 §3.9.1.2 (MUST-60)
     pub(super) fn send_probe(&mut self, net: &mut Net<'_>) {
         let room = (self.snd_una + self.snd_wnd).distance_from(self.snd_nxt);
         if self.unsent() > 0 && room > 0 && self.state.may_send() {

@@ -83,6 +83,7 @@ impl RoundTrip {
     }
 
     /// Takes a sample; `snd_una` and `snd_nxt` are those after the ACK.
+    //= RFC 9293 §3.8.1 (MUST-18)
     pub fn sample(&mut self, rtt: Duration, snd_una: Seq, snd_nxt: Seq) {
         // Samples are capped far beyond any path so that the sums below stay in 32 bits.
         let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, 100_000_000);

@@ -80,7 +80,7 @@ impl Sock {
         self.more = arguments.flags.contains(SendFlags::MORE) && taken == wanted;
         self.note_write(net.settings, start, arguments.flags.contains(SendFlags::EOR) && taken == wanted);
         if arguments.flags.contains(SendFlags::OOB) {
-            //= RFC 9293 §3.8.5: the pointer shows to the byte after the urgent ones, as everybody does it.
+            //= RFC 9293 §3.8.5 (MUST-62): the pointer shows to the byte after the urgent ones, as everybody does it.
             self.snd_up = Some(self.data_end());
         }
         Ok(taken)
@@ -151,6 +151,7 @@ impl Sock {
         if self.probe_due {
             self.probe_due = false;
             // A sequence number that the peer has seen makes it answer (`tcp_xmit_probe_skb`).
+            //= RFC 9293 §3.8.4 (SHLD-12)
             return Some(self.plan_bare(net, self.snd_una - 1));
         }
         if self.ack.now && self.state != State::SynSent {
@@ -170,6 +171,8 @@ impl Sock {
         if !answering {
             header.ack = Seq(0);
         }
+        //= RFC 9293 §3.2 (MUST-65)
+        //= RFC 9293 §3.7.1 (MUST-14, SHLD-5, MAY-3)
         header.options.mss = Some(self.mss_to_advertise());
         if self.timestamps {
             header.options.timestamps = Some(Timestamps { value: self.timestamp(net.now), echo: self.ts_recent });
@@ -265,25 +268,33 @@ impl Sock {
         if range.mark.contains(Mark::SYN) {
             return Some(self.plan_syn(net));
         }
-        // A peer that has shrunk its window gets one segment as a probe, no more (RFC 9293 §3.8.6.2.1).
-        let beyond = range.start.offset_from(self.snd_una + self.snd_wnd) >= 0;
-        if beyond && range.start != self.snd_una {
+        // Of what lies beyond a window that has shrunk the first segment alone goes out, as a probe (`tcp_retransmit_skb`).
+        let window = (self.snd_una + self.snd_wnd).distance_from(range.start);
+        //= RFC 9293 §3.8.6 (MAY-7)
+        if window == 0 && range.start != self.snd_una {
             return None;
         }
         let fin = range.mark.contains(Mark::FIN);
         let length = range.end.distance_from(range.start) - u32::from(fin);
+        let full = u32::from(mss.max(1));
+        //= RFC 9293 §3.8.6 (SHLD-16)
+        let allowed = match window {
+            0 => full,
+            window if window > full => window - window % full,
+            window => window,
+        };
         let from = range.start.distance_from(self.data_start()) as usize;
-        let (_, gathered) = self.buffer.gather(from, length as usize);
+        let (_, gathered) = self.buffer.gather(from, length.min(allowed) as usize);
         if gathered < length as usize {
-            // In too many pieces for one go: repeat what fits.
+            // More than the window takes, or in too many pieces for one go: repeat what fits.
             let fits = u32::try_from(gathered).unwrap_or(0);
             if fits == 0 {
                 return None;
             }
-            let whole = if fits > u32::from(mss) { fits - fits % u32::from(mss) } else { fits };
+            let whole = if fits > full { fits - fits % full } else { fits };
             return self.repeat(
                 net,
-                Range { end: range.start + whole, mark: range.mark - Mark::FIN, ..range },
+                Range { end: range.start + whole, mark: range.mark - (Mark::FIN | Mark::PUSHED), ..range },
                 from,
                 false,
             );
@@ -357,7 +368,10 @@ impl Sock {
             return None;
         }
         let data = self.data_end().distance_from(self.snd_nxt);
+        //= RFC 9293 §3.8.6 (MUST-34)
         let room = (self.snd_una + self.snd_wnd).distance_from(self.snd_nxt);
+        //= RFC 9293 §3.8.6 (SHLD-15)
+        //= RFC 9293 §3.8.6.2.1 (MUST-38)
         if unsent.min(mss) > room && !forced {
             return None;
         }
@@ -443,6 +457,7 @@ impl Sock {
         if record <= mss {
             // Only the last buffer may still be added to; a FIN ends it.
             let free = self.fin_queued || self.recovery.new_first;
+            //= RFC 9293 §3.9.1.2 (SHLD-27)
             let held = in_tail && !free && self.is_held_by_nagle(record < mss);
             return (!held).then_some(record.min(room));
         }
@@ -455,6 +470,7 @@ impl Sock {
         if self.snd_up.is_some() {
             return Some(mss.min(room));
         }
+        //= RFC 9293 §3.9.1.2 (SHLD-28)
         let longest = quota.min(most).max(1).saturating_mul(mss);
         if longest <= room && !in_tail {
             return Some(record.min(longest));
@@ -469,7 +485,9 @@ impl Sock {
     }
 
     /// `tcp_nagle_check` for a segment that is not full.
-    //= RFC 9293 §3.7.4
+    //= RFC 9293 §3.7.4 (SHLD-7)
+    //= RFC 9293 §3.9.1.2 (MAY-16)
+    //= REF T-03
     fn is_held_by_nagle(&self, partial: bool) -> bool {
         if !partial || self.snd_up.is_some() {
             return false;
@@ -485,6 +503,7 @@ impl Sock {
         }
         // Minshall: only a small segment in flight holds the next one back.
         let small_in_flight = self.snd_sml.after(self.snd_una) && !self.snd_sml.after(self.snd_nxt);
+        //= RFC 9293 §3.7.4 (MUST-17)
         !self.tcp.no_delay && self.board.packets_out > 0 && small_in_flight
     }
 
@@ -549,6 +568,7 @@ impl Sock {
         let window = self.update_window(net.settings, net.counters);
         let mut flags = Flags::ACK;
         // A super-segment is pushed too, so that the receiver hands it on at once (`__tcp_transmit_skb`).
+        //= RFC 9293 §3.9.1.2 (MUST-61)
         if length > u32::from(self.last_mss) || (length > 0 && mark.contains(Mark::PUSHED)) {
             flags |= Flags::PSH;
         }

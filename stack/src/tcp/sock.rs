@@ -460,6 +460,7 @@ impl Sock {
     /// Segment size that the path allows, from MTU and options of every header.
     pub fn path_mss(&self, mtu: u16) -> u16 {
         let mss = mtu.saturating_sub(ip_header(self.tuple.remote) + 20);
+        //= RFC 9293 §3.7.1 (MUST-16)
         let mss = mss.min(self.peer_mss);
         let mss = mss.saturating_sub(if self.timestamps { TIMESTAMPS_LENGTH } else { 0 });
         mss.saturating_sub(if self.is_signed() { SIGNATURE_LENGTH } else { 0 })
@@ -489,6 +490,7 @@ impl Sock {
     /// The MSS that a SYN of ours names (`tcp_advertise_mss`).
     pub fn mss_to_advertise(&self) -> u16 {
         let (mtu, advertised) = self.route.map_or((1_500, 0), |route| (route.mtu, route.advertised_mss));
+        //= RFC 9293 §3.7.1 (MUST-67)
         let from_mtu = mtu.saturating_sub(ip_header(self.tuple.remote) + 20).max(256);
         let mss = if advertised > 0 { advertised.min(from_mtu) } else { from_mtu };
         if self.tcp.max_segment > 0 { mss.min(self.tcp.max_segment) } else { mss }

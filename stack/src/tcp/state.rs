@@ -9,6 +9,7 @@ use crate::socket::protocol::Happened;
 
 /// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+//= REF T-01
 pub enum State {
     /// No connection.
     Closed,

@@ -20,6 +20,7 @@ use crate::socket::protocol::Net;
 use crate::time::Instant;
 
 /// Linux's TCP_TIMEWAIT_LEN.
+//= RFC 9293 §3.6.1 (MUST-13)
 pub const LIFETIME: Duration = Duration::from_secs(60);
 
 /// One entry.
@@ -118,9 +119,11 @@ impl TimeWait {
         }
         //= RFC 6191 §2
         if incoming.has(Flags::SYN) && !reset && !incoming.has(Flags::ACK) && !too_old {
+            //= RFC 9293 §3.6.1 (SHLD-4)
             let newer_time = header.options.timestamps.is_some_and(|timestamps| {
                 self.timestamps && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) < 0
             });
+            //= RFC 9293 §3.6.1 (MAY-2)
             if header.seq.after(self.rcv_nxt) || newer_time {
                 return WaitVerdict::Reopen(self.next_isn());
             }

@@ -79,6 +79,7 @@ impl Sock {
 
     /// `tcp_undo_cwnd_reduction`.
     //= RFC 4015 §3
+    //= REF T-04
     fn take_reduction_back(&mut self, now: Instant, nothing_lost: bool) {
         if nothing_lost {
             self.board.unmark_lost();

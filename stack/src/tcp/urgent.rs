@@ -42,6 +42,7 @@ pub struct Stretch {
 impl Sock {
     /// The urgent pointer of a segment, and the byte that it points to.
     //= REF T-08
+    //= RFC 9293 §3.8.5 (MUST-30)
     pub(super) fn take_urgent(&mut self, shared: &mut Shared, settings: &Settings, incoming: &Incoming<'_>) {
         if incoming.has(Flags::URG) {
             self.check_urgent(shared, settings, &incoming.header);
@@ -71,6 +72,7 @@ impl Sock {
         }
         if !self.urgent_queued && self.owner.is_some() {
             self.urgent_queued = true;
+            //= RFC 9293 §3.8.5 (MUST-32)
             shared.urgent.push_back(self.id());
         }
         // The old mark is where the program stands: its byte is passed over now, as no mark will show it any more.
@@ -104,6 +106,7 @@ impl Sock {
     }
 
     /// SIOCATMARK: the next byte to read is the urgent one.
+    //= RFC 9293 §3.8.5 (MUST-33)
     pub(super) fn is_at_mark(&self) -> bool {
         self.urgent.is_some_and(|urgent| urgent.at == self.copied_seq)
     }
@@ -155,6 +158,7 @@ impl Sock {
     //= RFC 9293 §3.8.5
     pub(super) fn point_to_urgent(&self, header: &mut Header, seq: Seq) {
         let Some(up) = self.snd_up.filter(|up| up.after(seq)) else { return };
+        //= RFC 9293 §3.8.5 (MUST-31)
         match u16::try_from(up.distance_from(seq)) {
             Ok(pointer) => header.urgent = pointer,
             Err(_) if (seq + u32::from(u16::MAX)).after(self.snd_nxt) => header.urgent = u16::MAX,

@@ -52,7 +52,8 @@ impl Sock {
         let old = self.rcv_wnd;
         let left = self.receive_window();
         let mut new = self.select_window(settings);
-        //= RFC 9293 §3.8.6.2.1 (SHLD-14): the right edge does not move to the left.
+        //= RFC 9293 §3.8.6 (SHLD-14): the right edge does not move to the left.
+        //= RFC 9293 §3.8.6 (SHLD-14)
         if new < left {
             if new == 0 {
                 counters.tcp_want_zero_window_adv += 1;
@@ -72,6 +73,7 @@ impl Sock {
     }
 
     /// `__tcp_select_window`.
+    //= REF T-03
     pub(super) fn select_window(&self, settings: &Settings) -> u32 {
         let mut free = self.free_space(settings);
         let full = self.full_space(settings).min(self.window_clamp);
@@ -81,6 +83,8 @@ impl Sock {
         }
         if free < full / 2 {
             free &= !((1_u32 << self.rcv_wscale) - 1);
+            //= RFC 9293 §3.8.6.1 (MAY-8)
+            //= RFC 9293 §3.8.6.2.2 (MUST-39)
             if free < full >> 4 || free < mss {
                 return 0;
             }

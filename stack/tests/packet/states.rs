@@ -69,6 +69,7 @@ const EVENTS: &[&str] = &[
     "close(FD) = 0",
 ];
 
+//= test REF C-20, T-01
 #[test]
 fn every_state_and_event_is_as_written_down() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packet");

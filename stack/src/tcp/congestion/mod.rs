@@ -72,6 +72,7 @@ impl Window {
     }
 
     /// Slow start for `acked` segments; returns those left when the threshold is reached (`tcp_slow_start`).
+    //= RFC 9293 §3.8.2 (MUST-19)
     pub fn slow_start(&mut self, acked: u32) -> u32 {
         let grown = self.cwnd.saturating_add(acked).min(self.ssthresh);
         let left = acked - grown.saturating_sub(self.cwnd).min(acked);

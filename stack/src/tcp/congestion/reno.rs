@@ -7,6 +7,7 @@ use super::{CongestionControl, Facts, Window};
 pub struct Reno;
 
 /// `tcp_reno_cong_avoid`, which other algorithms use too.
+//= RFC 9293 §3.8.2 (MUST-19)
 pub(super) fn cong_avoid(window: &mut Window, facts: &Facts, acked: u32) {
     if !facts.is_cwnd_limited {
         return;
@@ -38,6 +39,7 @@ mod tests {
     use crate::time::Instant;
 
     //= test RFC 5681 §3.1
+    //= test RFC 9293 §3.8.2 (MUST-19)
     #[test]
     fn one_segment_more_per_window_acknowledged() {
         let mut window = Window { cwnd: 10, ssthresh: 10, ..Window::default() };

@@ -31,6 +31,8 @@ fn half_close_lets_the_other_half_go_on() {
     assert_eq!(pair.poll(true, client).bits() & 0x2011, 0x2011);
 }
 
+//= test RFC 9293 §3.6.1 (MUST-13)
+//= test REF T-02
 #[test]
 fn first_to_close_waits_sixty_seconds() {
     let mut pair = Pair::new();
@@ -71,6 +73,7 @@ fn simultaneous_close_goes_through_closing() {
 }
 
 //= test REF T-10
+//= test RFC 9293 §3.6.1 (SHLD-3)
 #[test]
 fn close_with_unread_data_resets() {
     let mut pair = Pair::new();
@@ -113,6 +116,7 @@ fn data_for_a_program_that_has_gone_is_answered_by_reset() {
     assert!(pair.left.tcp.is_idle());
 }
 
+//= test REF T-02
 #[test]
 fn orphan_in_fin_wait_2_goes_after_tcp_fin_timeout() {
     let mut pair = Pair::new();
@@ -125,6 +129,7 @@ fn orphan_in_fin_wait_2_goes_after_tcp_fin_timeout() {
 }
 
 //= test REF C-11
+//= test RFC 9293 §3.6.1 (MAY-2)
 #[test]
 fn new_syn_reopens_a_connection_in_time_wait() {
     let mut pair = Pair::new();
@@ -169,6 +174,7 @@ fn a_late_reset_kills_time_wait_unless_rfc1337_protects_it() {
     }
 }
 
+//= test REF C-20
 #[test]
 fn all_orders_of_closing_end_idle() {
     for order in 0..8 {

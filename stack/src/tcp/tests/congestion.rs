@@ -33,6 +33,7 @@ fn cwnd(pair: &mut Pair, sock: SockId) -> u32 {
 
 //= test RFC 3168 §6.1.1
 //= test REF C-13
+//= test RFC 9293 §3.8.2 (SHLD-8)
 #[test]
 fn ecn_is_asked_for_and_granted() {
     let mut pair = asking();
@@ -66,6 +67,7 @@ fn a_repeated_syn_asks_no_more() {
 }
 
 //= test RFC 3168 §6.1.2, §6.1.3, §6.1.4
+//= test RFC 9293 §3.8.2 (SHLD-8)
 #[test]
 fn a_mark_is_echoed_until_the_sender_says_that_it_has_slowed_down_and_shrinks_the_window_once() {
     let mut pair = asking();
@@ -104,6 +106,7 @@ fn what_is_repeated_is_not_ect() {
 }
 
 //= test REF T-05
+//= test RFC 9293 §3.8.2 (MAY-18)
 #[test]
 fn the_algorithm_is_chosen_by_name_at_any_time_and_an_unknown_one_is_refused() {
     let mut pair = Pair::new();

@@ -154,6 +154,7 @@ fn a_closed_window_is_probed_and_opens_again() {
 }
 
 //= test REF T-03
+//= test RFC 9293 §3.8.6.3 (MUST-40)
 #[test]
 fn lone_data_is_acknowledged_late_once_quick_acks_are_used_up() {
     let mut pair = Pair::new();
@@ -192,7 +193,7 @@ fn every_second_full_segment_is_acknowledged() {
     assert!((1..=6).contains(&acks), "{acks}");
 }
 
-//= test RFC 9293 §3.7.4
+//= test RFC 9293 §3.7.4 (MUST-17, SHLD-7)
 #[test]
 fn nagle_joins_small_writes_and_nodelay_does_not() {
     let mut pair = Pair::new();
@@ -222,6 +223,7 @@ fn nagle_joins_small_writes_and_nodelay_does_not() {
     assert_eq!(pair.receive(false, server, 100).expect("data").len(), 20);
 }
 
+//= test REF T-03
 #[test]
 fn cork_holds_until_full_or_pulled() {
     let mut pair = Pair::new();
@@ -333,6 +335,7 @@ fn a_fin_after_data_waits_for_the_delayed_ack() {
     assert_eq!(acknowledged_after(&pair, true, from), Duration::from_millis(40));
 }
 
+//= test RFC 9293 §3.9.1.2 (MUST-60)
 #[test]
 fn what_msg_more_held_back_is_pushed_when_the_timer_sends_it() {
     let mut pair = Pair::new();

@@ -4,6 +4,7 @@ use super::*;
 use crate::socket::error::SocketFault;
 
 //= test REF C-13
+//= test RFC 9293 §3.7.1 (MUST-67)
 #[test]
 fn syn_carries_linux_options_and_an_unscaled_window() {
     let mut pair = Pair::new();
@@ -20,6 +21,7 @@ fn syn_carries_linux_options_and_an_unscaled_window() {
     assert!(syn.options.timestamps.is_some_and(|timestamps| timestamps.echo == 0));
 }
 
+//= test REF C-19
 #[test]
 fn three_segments_open_a_connection_and_the_counters_know() {
     let mut pair = Pair::new();
@@ -66,6 +68,7 @@ fn refused_connect_leaves_error_names_and_poll_as_linux() {
 }
 
 //= test REF C-14
+//= test RFC 9293 §3.8.3 (MUST-22)
 #[test]
 fn syn_is_repeated_after_1_2_4_seconds_and_given_up_after_six() {
     let mut pair = Pair::new();
@@ -93,6 +96,7 @@ fn repeated_syn_starts_data_with_one_segment() {
 }
 
 //= test REF C-05
+//= test RFC 9293 §3.9.2.2 (MUST-54)
 #[test]
 fn icmp_in_syn_sent_ends_the_attempt_with_the_mapped_error() {
     for (code, fault) in [
@@ -169,7 +173,7 @@ fn a_socket_can_connect_to_itself() {
     assert_eq!(host.tcp.queued_input(sock), 2);
 }
 
-//= test RFC 9293 §3.7.1 (MUST-15)
+//= test RFC 9293 §3.7.1 (MUST-15, MUST-16)
 #[test]
 fn silent_peer_gets_536_byte_segments() {
     let mut pair = Pair::new();

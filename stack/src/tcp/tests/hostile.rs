@@ -100,6 +100,7 @@ fn malformed_headers_are_counted_and_dropped() {
     assert!(pair.right.transmit(now).is_none());
 }
 
+//= test RFC 9293 §3.9.2.3 (MUST-57)
 #[test]
 fn reset_never_answers_a_reset_nor_a_broadcast() {
     let mut pair = Pair::new();

@@ -141,6 +141,8 @@ fn keepalive_finds_a_dead_peer() {
     assert_eq!(pair.left.tcp.take_error(client), Some(SocketFault::TimedOut));
 }
 
+//= test RFC 9293 §3.8.3 (MUST-21)
+//= test REF T-02
 #[test]
 fn user_timeout_shortens_the_wait() {
     let mut pair = Pair::new();

@@ -13,6 +13,7 @@ mod path_probe;
 mod recovery;
 mod remnant;
 mod repair;
+mod requirements;
 mod segmentation;
 mod signature;
 mod undo;

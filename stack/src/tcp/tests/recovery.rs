@@ -6,6 +6,7 @@ fn is_data(packet: &Packet) -> bool {
     !packet.payload().is_empty()
 }
 
+//= test REF T-02
 #[test]
 fn lost_last_segment_is_repeated_by_timer_with_back_off() {
     let mut pair = Pair::new();
@@ -28,6 +29,7 @@ fn lost_last_segment_is_repeated_by_timer_with_back_off() {
     }
 }
 
+//= test RFC 9293 §3.8.3 (SHLD-11)
 #[test]
 fn fifteen_retries_end_the_connection_after_the_modelled_time() {
     let mut pair = Pair::new();
@@ -45,6 +47,7 @@ fn fifteen_retries_end_the_connection_after_the_modelled_time() {
 }
 
 //= test RFC 5681 §3.2
+//= test REF T-04
 #[test]
 fn one_loss_of_many_is_repeated_without_waiting_for_the_timer() {
     for sack in [true, false] {
@@ -121,6 +124,7 @@ fn smaller_path_mtu_cuts_and_repeats() {
     assert_eq!(pair.left.counters.tcp_timeouts, 0);
 }
 
+//= test REF C-17
 #[test]
 fn a_full_device_is_local_congestion_and_loses_nothing() {
     let mut pair = Pair::new();
@@ -137,6 +141,7 @@ fn a_full_device_is_local_congestion_and_loses_nothing() {
 }
 
 //= test RFC 8985 §7.3
+//= test REF T-04
 #[test]
 fn a_lost_tail_is_probed_before_the_timer_fires() {
     let mut pair = Pair::with_settings(Settings::default(), 0);

@@ -40,6 +40,7 @@ fn shapes(pair: &Pair, from: usize) -> Vec<(usize, bool)> {
         .collect()
 }
 
+//= test RFC 9293 §3.9.1.2 (MUST-61)
 #[test]
 fn super_segments_are_pushed_and_single_ones_at_the_end_of_a_write() {
     let (mut pair, client, _, from) = whole();

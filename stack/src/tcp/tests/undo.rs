@@ -107,6 +107,7 @@ fn the_first_two_reports_send_new_data_and_leave_the_window() {
 }
 
 //= test RFC 6937 §3
+//= test REF T-04
 #[test]
 fn the_window_shrinks_evenly_while_losses_are_repeated() {
     let mut sender = Sender::new(Settings::default(), 20);
@@ -140,6 +141,7 @@ fn the_window_shrinks_evenly_while_losses_are_repeated() {
 }
 
 //= test RFC 4015 §3
+//= test REF T-04
 #[test]
 fn an_echo_of_the_first_copy_takes_the_reduction_back() {
     let mut sender = Sender::new(Settings::default(), 0);
@@ -199,6 +201,7 @@ fn d_sacks_of_what_was_never_repeated_are_not_believed() {
 }
 
 //= test RFC 5682 §3.1
+//= test REF T-04
 #[test]
 fn a_timeout_is_spurious_when_what_was_not_repeated_arrives() {
     let mut sender = Sender::without_timestamps(20);

@@ -32,6 +32,7 @@ fn abcde() -> (Pair, SockId, SockId) {
 }
 
 //= test REF T-08
+//= test RFC 9293 §3.8.5 (MUST-32, MUST-33)
 #[test]
 fn urgent_byte_is_apart_and_the_mark_stops_a_read() {
     let (mut pair, _, server) = abcde();
@@ -92,6 +93,7 @@ fn a_second_mark_replaces_the_first_whose_byte_is_passed_over() {
     assert_eq!(take(&mut pair, server, 100, ReceiveFlags::empty()), Ok(b"ab".to_vec()));
 }
 
+//= test RFC 9293 §3.8.5 (MUST-32)
 #[test]
 fn the_pointer_goes_ahead_of_data_that_the_window_holds_back() {
     let mut pair = Pair::new();
