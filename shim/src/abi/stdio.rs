@@ -20,6 +20,7 @@ struct CookieFunctions {
 
 unsafe extern "C" {
     fn fopencookie(cookie: *mut c_void, mode: *const c_char, functions: CookieFunctions) -> *mut libc::FILE;
+    #[cfg(target_arch = "x86_64")]
     fn vsnprintf(target: *mut c_char, size: usize, format: *const c_char, arguments: *mut c_void) -> i32;
 }
 

@@ -628,6 +628,7 @@ pub(crate) fn vmsplice(fd: i32, _list: User<libc::iovec>, _count: usize, _flags:
 }
 
 /// dprintf's bytes.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn write_bytes(fd: i32, bytes: &[u8]) -> Outcome<i32> {
     let Some((handle, runtime)) = socket_of(fd) else { return Outcome::fail(libc::EBADF) };
     let result = send_bytes(fd, handle, runtime, bytes, 0);
