@@ -47,8 +47,10 @@ impl Sock {
             //= RFC 5961 §5.2: snd_una - max_window <= ack, and nothing is acknowledged that was never sent.
             let reach = u64::from(self.max_window).min(self.bytes_acked);
             //= RFC 9293 §3.10.7.4 (MAY-12)
+            //= RFC 5961 §5.2 (MAY-2, MUST-9)
             if header.ack.before(self.snd_una - u32::try_from(reach).unwrap_or(u32::MAX)) {
                 if challenge {
+                    //= RFC 5961 §5.2 (MUST-10)
                     self.challenge_ack(shared, net);
                 }
                 return AckResult::Invalid;
@@ -76,6 +78,8 @@ impl Sock {
         if ack.advanced {
             self.free_acknowledged(incoming);
         }
+        //= RFC 6675 §5 (MUST-9)
+        //= RFC 6675 §5.1 (SHLD-8)
         if self.sack && !header.options.sack.is_empty() {
             self.take_reports(net, header.options.sack.as_slice(), header.ack, ack.prior_una, &mut delivery);
         }
@@ -177,6 +181,7 @@ impl Sock {
         let ack = incoming.header.ack;
         let end = self.data_end();
         let data = ack.earlier(end).distance_from(self.data_start());
+        //= RFC 6675 §4 (MUST-1)
         self.buffer.acknowledge(data as usize);
         if self.fin_queued && ack.after(end) {
             self.fin_acked = true;
@@ -224,6 +229,7 @@ impl Sock {
     ) -> Option<Duration> {
         let echo = incoming.header.options.timestamps.map(|timestamps| timestamps.echo).filter(|echo| *echo != 0);
         //= RFC 9293 §3.8.1 (MUST-18)
+        //= RFC 6298 §3 (MUST-6)
         let rtt = match (delivery.rtt, echo) {
             (Some(rtt), _) => Some(rtt),
             //= RFC 7323 §4.1 (RTTM): only an ACK that moves the left edge gives a sample.
@@ -234,6 +240,7 @@ impl Sock {
             _ => None,
         };
         if let Some(rtt) = rtt {
+            //= RFC 6298 §3 (MUST-7)
             self.rtt.sample(rtt, self.snd_una, self.snd_nxt);
             let latest = delivery.latest_rtt.unwrap_or(rtt);
             // An ACK that the receiver held back tells nothing of the path.
@@ -246,6 +253,7 @@ impl Sock {
 
     /// Starts the timer anew after progress, for a tail loss probe if possible (`tcp_set_xmit_timer`).
     //= RFC 6298 (5.3)
+    //= RFC 6298 §5 (MUST-9, SHLD-6)
     pub(super) fn restart_timer(&mut self, now: Instant, settings: &Settings) {
         if !self.schedule_probe(now, settings, true) {
             self.rearm_timer(now);
@@ -260,6 +268,7 @@ impl Sock {
     /// Starts the retransmission timer; after the timers of RACK and TLP it fires when it would have without them
     /// (`tcp_rearm_rto`).
     pub(super) fn rearm_timer(&mut self, now: Instant) {
+        //= RFC 6298 §5 (SHLD-5)
         self.retransmit_at = if self.board.packets_out == 0 {
             None
         } else if matches!(self.retransmit_at, Some((_, RetransmitTimer::Reorder | RetransmitTimer::Tail))) {

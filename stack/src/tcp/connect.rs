@@ -151,6 +151,7 @@ impl Sock {
         let header = incoming.header;
         if incoming.has(Flags::ACK) {
             //= RFC 9293 §3.10.7.3 "first, check the ACK bit"
+            //= RFC 5961 §3.2 (MUST-5)
             if !header.ack.after(self.snd_una) || header.ack.after(self.snd_nxt) {
                 return if incoming.has(Flags::RST) { Verdict::Done } else { Verdict::Reset };
             }

@@ -91,6 +91,8 @@ impl Sock {
     }
 
     /// The threshold after congestion, by the algorithm's rule.
+    //= RFC 5681 §3.1 (MUST-8)
+    //= RFC 5681 §3.2 (MUST-15)
     pub(super) fn lower_threshold(&mut self, now: Instant) {
         let facts = self.facts(now);
         self.window.ssthresh = self.algorithm.ssthresh(&mut self.window, &facts);
@@ -129,6 +131,7 @@ impl Sock {
             let disordered = self.board.reordering > net.settings.tcp_reordering && delivery.sacked > 0;
             if self.phase.is_reduction() {
                 self.reduce(acked_sacked, tells.losses, ack.advanced);
+            //= RFC 5681 §3.2 (MUST-12)
             } else if acked_sacked > 0 && (delivery.data_acked || disordered) {
                 self.algorithm.cong_avoid(&mut self.window, &facts, acked_sacked);
             }

@@ -59,6 +59,7 @@ fn write_address(bytes: &mut [u8; 36], at: usize, address: IpAddr) {
 //= RFC 9293 §3.4.1 (MUST-8)
 pub fn initial(random: &Random, now: Instant, tuple: &Tuple) -> Seq {
     //= RFC 9293 §3.4.1 (SHLD-1, MUST-9)
+    //= RFC 6528 §3 (SHLD-1, MUST-1)
     let hash = low(random.keyed(purpose::ISN, &bytes_of(tuple)));
     Seq(hash.wrapping_add(low(now.nanos() >> 6)))
 }
@@ -94,6 +95,7 @@ mod tests {
     }
 
     //= test RFC 9293 §3.4.1 (MUST-8, SHLD-1)
+    //= test RFC 6528 §3 (SHLD-1)
     #[test]
     fn numbers_of_one_connection_go_up_with_the_clock() {
         let random = Random::new([1; 32]);
@@ -108,6 +110,7 @@ mod tests {
 
     //= test RFC 9293 §3.4.1 (SHLD-1, MUST-9)
     //= test REF C-12
+    //= test RFC 6528 §3 (SHLD-1, MUST-1)
     #[test]
     fn neither_another_connection_nor_another_secret_tells_the_number() {
         let now = Instant::from_millis(5_000);

@@ -34,13 +34,16 @@ impl Sock {
             self.control_event(net.now, Event::Loss);
             self.begin_undo();
         }
+        //= RFC 5681 §3.1 (MUST-11)
         self.window.cwnd = self.board.in_flight().saturating_add(1);
         self.window.count = 0;
         // So many reports and no recovery: the network reorders less than was thought.
         if self.phase <= Phase::Disorder && sacked >= net.settings.tcp_reordering {
             self.board.reordering = self.board.reordering.min(net.settings.tcp_reordering);
         }
+        //= RFC 6675 §5.1 (MUST-19)
         self.change_phase(net.now, PhaseEvent::TimedOut);
+        //= RFC 6675 §5.1 (MUST-18)
         self.high_seq = self.snd_nxt;
         //= RFC 5682 §3.1 (1)
         self.recovery.frto = net.settings.tcp_frto > 0 && (first || self.retransmits > 0);
@@ -50,6 +53,7 @@ impl Sock {
 
     /// Segments are too long for the path and are repeated in smaller ones; the window stays, as its unit has shrunk
     /// (`tcp_simple_retransmit`).
+    //= RFC 5681 §3.1 (SHLD-1)
     pub(super) fn enter_oversized(&mut self, now: Instant) {
         if self.phase != Phase::Loss {
             self.high_seq = self.snd_nxt;

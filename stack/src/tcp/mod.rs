@@ -192,6 +192,7 @@ impl Shared {
     /// tcp_challenge_ack_limit: for all connections together, per second. How many are left is not to be guessed, or
     /// somebody who is not on the path could tell whether a connection exists (CVE-2016-5696).
     fn may_challenge(&mut self, net: &mut Net<'_>) -> bool {
+        //= RFC 5961 §7 (SHLD-4)
         let limit = net.settings.tcp_challenge_ack_limit;
         if limit == i32::MAX.unsigned_abs() {
             return true;

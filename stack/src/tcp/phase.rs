@@ -89,6 +89,7 @@ mod tests {
         PhaseEvent::Undone,
     ];
 
+    //= test RFC 6675 §5.1 (MUST-19)
     #[test]
     fn every_phase_and_event_is_in_the_table() {
         let mut table = String::new();

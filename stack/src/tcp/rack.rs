@@ -186,6 +186,7 @@ impl Sock {
 
     /// `tcp_newreno_mark_lost`.
     //= RFC 6582 §3.2
+    //= RFC 5681 §3.2 (MUST-16)
     fn find_loss_by_duplicates(&mut self, advanced: bool) {
         if (self.phase < Phase::Recovery && self.board.sacked_out >= self.board.reordering)
             || (self.phase == Phase::Recovery && advanced)

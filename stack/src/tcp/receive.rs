@@ -90,6 +90,7 @@ impl Sock {
             AckResult::Old => {}
             AckResult::Invalid => {
                 //= RFC 9293 §3.10.7.4: an ACK for what was not sent yet is answered, since Linux 6.18 in ESTABLISHED, too.
+                //= RFC 5961 §5.2 (MUST-10)
                 self.challenge_ack(shared, net);
                 return Verdict::Done;
             }
@@ -158,6 +159,7 @@ impl Sock {
         if incoming.end.before(self.rcv_wup) || header.seq.after(window_end) {
             if reset {
                 // `tcp_reset_check`: our FIN's answer may be one off.
+                //= RFC 5961 §3.2 (MUST-1)
                 if self.is_reset_after_fin(incoming) {
                     self.reset(shared, net);
                 }
@@ -173,9 +175,12 @@ impl Sock {
         //= RFC 5961 §3.2: only an exact match resets.
         if reset {
             //= RFC 9293 §3.5.3 (SHLD-2)
+            //= RFC 5961 §3.2 (SHLD-2)
             let exact = header.seq == self.rcv_nxt
                 || self.is_reset_after_fin(incoming)
                 || (self.sack && self.queue.highest() == Some(header.seq));
+            //= RFC 5961 §3.2 (MUST-2, MUST-3, MUST-4)
+            //= RFC 5961 §4.2 (MUST-8)
             if exact {
                 self.reset(shared, net);
             } else {
@@ -190,6 +195,7 @@ impl Sock {
                 && header.seq + 1 == incoming.end
                 && incoming.end == self.rcv_nxt
                 && header.ack == self.snd_nxt;
+            //= RFC 5961 §4.2 (SHLD-3, MUST-6, MUST-7)
             if !answers_ours {
                 self.answer_syn(shared, net);
                 return false;
@@ -222,6 +228,7 @@ impl Sock {
     }
 
     /// An ACK of its own for this segment, for peers that count duplicates.
+    //= RFC 5681 §4.2 (MUST-22)
     fn owe_ack(&mut self) {
         self.ack.now = true;
         // Bounded: more than a few say nothing more.
@@ -241,7 +248,7 @@ impl Sock {
         true
     }
 
-    //= RFC 5961 §7: the rate of challenge ACKs is limited.
+    //= RFC 5961 §7 (SHLD-4, SHLD-5): the rate of challenge ACKs is limited.
     //= REF T-01
     pub(super) fn challenge_ack(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
         let limit = Duration::from_millis(u64::from(net.settings.tcp_invalid_ratelimit));
@@ -412,6 +419,7 @@ impl Sock {
             self.note_data(net.now, segment.max(1));
             self.check_ecn(shared, net, info.tos);
         }
+        //= RFC 5681 §3.2 (SHLD-7)
         if had_hole {
             //= RFC 5681 §4.2: a segment that fills a hole is acknowledged at once.
             self.ack.now = true;
@@ -457,6 +465,7 @@ impl Sock {
         self.note_data(net.now, segment.max(1));
         //= RFC 5681 §4.2
         //= RFC 9293 §3.10.7.4 (MAY-13)
+        //= RFC 5681 §3.2 (SHLD-6)
         self.owe_ack();
     }
 
@@ -508,10 +517,13 @@ impl Sock {
         }
         if self.rtt.smoothed().is_none() && self.retransmits_of_syn() {
             //= RFC 6298 (5.7)
+            //= RFC 6298 §5 (MUST-11)
             self.rtt.fall_back();
             //= RFC 6928 §2: one segment after a lost SYN.
+            //= RFC 5681 §3.1 (MUST-7)
             self.window.cwnd = 1;
         }
+        //= RFC 5681 §3.1 (MUST-6)
         self.init_control(net.now);
         // The handshake has told a round-trip time: the first flight is cut by it already (`tcp_rcv_state_process`).
         if !self.algorithm.has_cong_control() {

@@ -136,6 +136,7 @@ impl Sock {
             self.retransmit_since = None;
             return false;
         }
+        //= RFC 6675 §5 (MUST-13)
         if self.snd_una.before(self.high_seq) {
             return false;
         }
@@ -145,6 +146,7 @@ impl Sock {
                 self.end_reduction(net.now);
                 self.change_phase(net.now, PhaseEvent::Recovered);
             }
+            //= RFC 6675 §5 (SHLD-4)
             Phase::Recovery => {
                 if !self.sack {
                     self.board.forget_duplicates();
@@ -195,6 +197,7 @@ impl Sock {
     }
 
     /// An ACK in recovery. Both ways out say whether the timer was set; `Break`: nothing is to be repeated.
+    //= RFC 6675 §5 (MUST-12, MUST-14)
     fn go_on_recovering(&mut self, net: &mut Net<'_>, ack: &Acknowledged, duplicate: bool) -> ControlFlow<bool, bool> {
         if !ack.advanced {
             self.count_duplicate(net, duplicate);
@@ -270,6 +273,7 @@ impl Sock {
     /// `tcp_enter_recovery`.
     //= RFC 5681 §3.2 (fast retransmit)
     //= REF T-04
+    //= RFC 5681 §3.2 (SHLD-8)
     pub(super) fn enter_recovery(&mut self, net: &mut Net<'_>, congestion_echo: bool) {
         if self.sack {
             net.counters.tcp_sack_recovery += 1;

@@ -37,6 +37,7 @@ impl Sock {
     /// `delivered` segments have left the network (`tcp_cwnd_reduction`).
     //= RFC 6937 §3
     //= REF T-04
+    //= RFC 5681 §3.2 (SHLD-10)
     pub(super) fn reduce(&mut self, delivered: u32, newly_lost: u32, advanced: bool) {
         let prior = self.window.prior_cwnd;
         if delivered == 0 || prior == 0 {
@@ -68,6 +69,7 @@ impl Sock {
         }
         let undone = self.phase != Phase::Reduced && self.board.undo.marker.is_none();
         if self.window.ssthresh < INFINITE && !undone {
+            //= RFC 5681 §3.2 (MUST-19)
             self.window.cwnd = self.window.ssthresh;
         }
         self.control_event(now, Event::CompleteCwr);

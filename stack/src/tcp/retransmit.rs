@@ -75,6 +75,7 @@ impl Sock {
         self.retransmits += 1;
         //= RFC 6298 (5.5)
         //= RFC 9293 §3.8.2 (MUST-19)
+        //= RFC 6298 §5 (MUST-10)
         self.rtt.back_off();
         if self.board.head().is_some_and(|head| head.mark.contains(Mark::SYN)) {
             self.syn_due = true;
@@ -85,6 +86,7 @@ impl Sock {
             self.head_due = true;
         }
         //= RFC 6298 (5.6)
+        //= RFC 6298 §5 (SHLD-8)
         self.retransmit_at = Some((net.now + self.timeout_within_user_timeout(net.now), RetransmitTimer::Repeat));
     }
 

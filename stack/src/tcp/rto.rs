@@ -37,6 +37,7 @@ pub struct RoundTrip {
 
 impl Default for RoundTrip {
     fn default() -> Self {
+        //= RFC 6298 §2 (SHLD-1)
         Self { srtt: 0, mdev: 0, mdev_max: 0, rttvar: 0, rtt_seq: Seq(0), base: INITIAL, backoff: 0, least: u32::MAX }
     }
 }
@@ -57,6 +58,7 @@ impl RoundTrip {
     /// The timeout now, back-off included.
     #[must_use]
     pub fn timeout(&self) -> Duration {
+        //= RFC 6298 §2 (MAY-2)
         self.base.saturating_mul(1_u32.checked_shl(self.backoff).unwrap_or(u32::MAX)).min(MOST)
     }
 
@@ -89,13 +91,16 @@ impl RoundTrip {
         let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, 100_000_000);
         let floor = u32::try_from(LEAST.as_micros()).unwrap_or(200_000);
         if self.srtt == 0 {
+            //= RFC 6298 §2 (MUST-2)
             self.srtt = sample << 3;
             self.mdev = sample << 1;
             self.rttvar = self.mdev.max(floor);
             self.mdev_max = self.rttvar;
             self.rtt_seq = snd_nxt;
         } else {
+            //= RFC 6298 §2 (MUST-3)
             let error = i64::from(sample) - i64::from(self.srtt >> 3);
+            //= RFC 6298 §2 (SHLD-2)
             self.srtt = clamp(i64::from(self.srtt) + error).max(1);
             let mut deviation = if error < 0 {
                 // A shorter time must not widen the deviation as a longer one does (Eifel, `tcp_rtt_estimator`).
@@ -115,9 +120,11 @@ impl RoundTrip {
                     self.rttvar -= (self.rttvar - self.mdev_max) >> 2;
                 }
                 self.rtt_seq = snd_nxt;
+                //= RFC 6298 §4 (MUST-8)
                 self.mdev_max = floor;
             }
         }
+        //= RFC 6298 §2 (MUST-5)
         let micros = u64::from(self.srtt >> 3) + u64::from(self.rttvar);
         self.base = Duration::from_micros(micros).clamp(LEAST, MOST);
         // RFC 6298 (5.7) and Karn: only a valid sample ends the back-off.
@@ -142,6 +149,7 @@ fn clamp(value: i64) -> u32 {
 mod tests {
     use super::*;
 
+    //= test RFC 6298 §2 (SHLD-1)
     #[test]
     fn timeout_is_at_least_200_ms_above_the_round_trip() {
         let mut rtt = RoundTrip::default();
@@ -150,6 +158,8 @@ mod tests {
         assert_eq!(rtt.timeout(), Duration::from_millis(201));
     }
 
+    //= test RFC 6298 §2 (MAY-2)
+    //= test RFC 6298 §5 (MUST-10)
     #[test]
     fn back_off_doubles_up_to_two_minutes_and_ends_with_a_sample() {
         let mut rtt = RoundTrip::default();
@@ -159,5 +169,28 @@ mod tests {
         }
         rtt.sample(Duration::from_millis(10), Seq(1), Seq(1));
         assert_eq!(rtt.timeout(), Duration::from_millis(210));
+    }
+
+    //= test RFC 6298 §2 (MUST-2, MUST-3, SHLD-2, MUST-5)
+    #[test]
+    fn samples_are_smoothed_by_eighths_and_the_deviation_by_quarters() {
+        let mut rtt = RoundTrip::default();
+        rtt.sample(Duration::from_millis(100), Seq(1), Seq(1));
+        assert_eq!(rtt.shown(), (100_000, 50_000));
+        assert_eq!(rtt.timeout(), Duration::from_millis(100 + 4 * 50));
+        rtt.sample(Duration::from_millis(180), Seq(2), Seq(2));
+        // 7/8 of 100 and 1/8 of 180; 3/4 of 50 and 1/4 of what 180 is away from 100, the value of before.
+        assert_eq!(rtt.shown(), (110_000, 57_500));
+        assert_eq!(rtt.timeout(), Duration::from_millis(110 + 4 * 57 + 2));
+    }
+
+    //= test RFC 6298 §4 (MUST-8)
+    #[test]
+    fn a_steady_round_trip_leaves_200_ms_of_deviation() {
+        let mut rtt = RoundTrip::default();
+        for n in 1..200 {
+            rtt.sample(Duration::from_secs(1), Seq(2 * n), Seq(2 * n + 1));
+        }
+        assert!((1_200_000..1_200_010).contains(&rtt.timeout().as_micros()), "{:?}", rtt.timeout());
     }
 }

@@ -176,6 +176,9 @@ impl Scoreboard {
 
     /// Segments in the network (RFC 6675's pipe).
     #[must_use]
+    //= RFC 5681 §3.2 (SHLD-9, MUST-13)
+    //= RFC 6675 §4 (SHLD-1, MUST-2)
+    //= RFC 6675 §5 (MAY-1)
     pub const fn in_flight(&self) -> u32 {
         self.packets_out.saturating_sub(self.sacked_out + self.lost_out) + self.repeated_out
     }
@@ -381,6 +384,7 @@ impl Scoreboard {
 
     /// Takes over a SACK block (`tcp_sacktag_walk`). `high`: where the current phase began.
     //= RFC 2018 §5
+    //= RFC 6675 §4 (SHLD-1)
     pub fn report(&mut self, block: SackBlock, una: Seq, high: Seq, now: Instant, delivery: &mut Delivery) {
         let mut index = self.index_of(block.start);
         while let Some(range) = self.ranges.get(index).copied() {
@@ -467,6 +471,7 @@ impl Scoreboard {
     }
 
     /// Takes for lost what lies below `reordering` reported segments (RFC 6675's IsLost). Says whether there was any.
+    //= RFC 6675 §4 (SHLD-1)
     pub fn mark_lost(&mut self) -> bool {
         let mut above = 0_u32;
         let mut any = false;
@@ -495,6 +500,7 @@ impl Scoreboard {
 
     /// Takes everything not reported for lost, but for what RACK says may still arrive (`tcp_timeout_mark_lost`). A peer
     /// that took its report back (the head is reported, yet not acknowledged) loses all credit.
+    //= RFC 6675 §5.1 (SHLD-7)
     pub fn mark_all_lost(&mut self, now: Instant, rack: bool) -> AllLost {
         let reneged = self.ranges.front().is_some_and(|head| head.mark.contains(Mark::SACKED));
         let mut repetitions = 0;
@@ -567,6 +573,8 @@ impl Scoreboard {
     }
 
     /// The next lost range to repeat, cut to `most` bytes.
+    //= RFC 6675 §4 (SHLD-1, MUST-4)
+    //= RFC 6675 §5.1 (SHLD-9)
     pub fn next_lost(&mut self, most: u32, mss: u16) -> Option<Range> {
         if self.lost_out <= self.repeated_out && self.repeated_out > 0 && self.search_from.is_some() {
             return None;
@@ -579,6 +587,7 @@ impl Scoreboard {
             }
             index += 1;
         }
+        //= RFC 6675 §4 (MUST-8)
         self.search_from = self.ranges.back().map(|last| last.end);
         None
     }
@@ -614,6 +623,7 @@ impl Scoreboard {
     }
 
     /// The range that begins at `start` was sent again; `probe`: to make the peer answer, which stands for no loss.
+    //= RFC 6675 §5 (MUST-16)
     pub fn repeated(&mut self, start: Seq, now: Instant, probe: bool) {
         let index = self.index_of(start);
         let stamp = self.rate.sent(now, false);
@@ -681,6 +691,7 @@ mod tests {
         assert_eq!((board.packets_out, board.sacked_out, board.in_flight()), (10, 3, 7));
     }
 
+    //= test RFC 6675 §4 (SHLD-1, MUST-2)
     #[test]
     fn three_reported_segments_above_make_a_loss() {
         let mut board = board(10);

@@ -141,6 +141,7 @@ impl Sock {
             match self.next_path_probe(net) {
                 NextProbe::Now(plan) => return Some(plan),
                 NextProbe::Later => {}
+                //= RFC 6675 §4 (MUST-5)
                 NextProbe::None => {
                     if let Some(plan) = self.plan_data(net) {
                         return Some(plan);
@@ -239,8 +240,11 @@ impl Sock {
         length
     }
 
+    //= RFC 6675 §4 (MUST-3)
+    //= RFC 6675 §5 (MUST-15)
     fn plan_repetition(&mut self, net: &mut Net<'_>) -> Option<Plan> {
         let mss = self.current_mss(net.settings);
+        //= RFC 6675 §5 (SHLD-5)
         let quota = self.window.cwnd.saturating_sub(self.board.in_flight());
         self.last_mss = mss;
         if core::mem::take(&mut self.tail_due)
@@ -262,6 +266,7 @@ impl Sock {
         let most = most.saturating_mul(u32::from(mss));
         let range = match self.board.next_lost(most, mss) {
             Some(range) => range,
+            //= RFC 6298 §5 (SHLD-7)
             None if forced => self.board.head_segment(mss)?,
             None => return None,
         };
@@ -363,6 +368,7 @@ impl Sock {
         let quota = self.window_quota(self.board.in_flight());
         // `tcp_cwnd_test` is not strict about the last segment with its FIN.
         let last = self.fin_queued && unsent <= mss;
+        //= RFC 5681 §2 (MUST-1)
         if quota == 0 && !forced && !last {
             self.note_window_use(net, true);
             return None;
@@ -372,6 +378,7 @@ impl Sock {
         let room = (self.snd_una + self.snd_wnd).distance_from(self.snd_nxt);
         //= RFC 9293 §3.8.6 (SHLD-15)
         //= RFC 9293 §3.8.6.2.1 (MUST-38)
+        //= RFC 5681 §2 (MUST-1)
         if unsent.min(mss) > room && !forced {
             return None;
         }
@@ -428,6 +435,7 @@ impl Sock {
             self.retransmit_since = None;
         }
         // `tcp_event_new_data_sent`; a probe does not bring another one.
+        //= RFC 6298 §5 (SHLD-4)
         if first || !matches!(self.retransmit_at, Some((_, RetransmitTimer::Repeat | RetransmitTimer::Reorder))) {
             self.rearm_timer(net.now);
         }

@@ -384,6 +384,7 @@ pub(super) fn once<R>(body: impl FnOnce(Option<&'static Runtime>) -> R) -> R {
 
 fn make(config: &Config, instead: bool) -> Result<&'static Runtime, StartError> {
     let mut secret: Secret = [0; 32];
+    //= RFC 6528 §4 (MUST-2)
     call::random_bytes(&mut secret).map_err(StartError::NoRandomness)?;
     let mut identity = [0u8; 8];
     call::random_bytes(&mut identity).map_err(StartError::NoRandomness)?;

@@ -52,6 +52,7 @@ impl Default for Window {
     fn default() -> Self {
         Self {
             cwnd: INITIAL_WINDOW,
+            //= RFC 5681 §3.1 (SHLD-2)
             ssthresh: INFINITE,
             count: 0,
             prior_cwnd: 0,
@@ -81,6 +82,7 @@ impl Window {
     }
 
     /// Grows by one for every `per` segments acknowledged (`tcp_cong_avoid_ai`).
+    //= RFC 5681 §3.1 (MAY-1, SHLD-3, MUST-9, SHLD-4)
     pub fn grow_per(&mut self, per: u32, acked: u32) {
         let per = per.max(1);
         if self.count >= per {

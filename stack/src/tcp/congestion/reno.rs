@@ -8,6 +8,7 @@ pub struct Reno;
 
 /// `tcp_reno_cong_avoid`, which other algorithms use too.
 //= RFC 9293 §3.8.2 (MUST-19)
+//= RFC 5681 §3.1 (MUST-3)
 pub(super) fn cong_avoid(window: &mut Window, facts: &Facts, acked: u32) {
     if !facts.is_cwnd_limited {
         return;
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
     use crate::time::Instant;
 
-    //= test RFC 5681 §3.1
+    //= test RFC 5681 §3.1 (MUST-3, MUST-9, SHLD-3, SHLD-4, MAY-1)
     //= test RFC 9293 §3.8.2 (MUST-19)
     #[test]
     fn one_segment_more_per_window_acknowledged() {

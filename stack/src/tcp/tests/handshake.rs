@@ -264,6 +264,7 @@ fn where_ports_may_grow_a_connect_asks_for_more_before_it_has_tried_all() {
     assert_eq!(opened, 256);
 }
 
+//= test RFC 5961 §3.2 (MUST-5)
 #[test]
 fn acceptable_ack_alone_does_not_open_and_wrong_ack_is_reset() {
     let mut pair = Pair::new();

@@ -22,7 +22,7 @@ fn towards_client(pair: &mut Pair) -> Header {
     }
 }
 
-//= test RFC 5961 §3.2
+//= test RFC 5961 §3.2 (SHLD-2)
 #[test]
 fn reset_inside_the_window_is_challenged_and_exact_one_is_obeyed() {
     let mut pair = Pair::new();
@@ -298,7 +298,7 @@ proptest! {
     }
 }
 
-//= test RFC 5961 §7
+//= test RFC 5961 §7 (SHLD-4, SHLD-5)
 #[test]
 fn challenges_of_all_connections_together_are_limited_and_not_to_be_counted_out() {
     let settings = Settings { tcp_challenge_ack_limit: 20, tcp_invalid_ratelimit: 0, ..Settings::default() };

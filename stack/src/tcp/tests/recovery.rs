@@ -46,7 +46,7 @@ fn fifteen_retries_end_the_connection_after_the_modelled_time() {
     assert_eq!(pair.receive(true, client, 1), Err(ReceiveError::Fault(crate::socket::error::SocketFault::TimedOut)));
 }
 
-//= test RFC 5681 §3.2
+//= test RFC 5681 §3.2 (SHLD-8)
 //= test REF T-04
 #[test]
 fn one_loss_of_many_is_repeated_without_waiting_for_the_timer() {

@@ -147,6 +147,7 @@ fn the_differentiated_services_field_is_the_programs_and_may_change() {
 }
 
 //= test RFC 9293 §3.10.7.4 (MUST-58, MUST-59)
+//= test RFC 5681 §4.2 (MUST-22)
 #[test]
 fn segments_that_arrive_together_share_an_acknowledgment() {
     let mut pair = Pair::with_settings(Settings::default(), 0);
@@ -362,4 +363,26 @@ fn a_connection_that_ends_for_want_of_answers_names_the_error_that_was_reported_
     pair.run(Duration::from_secs(10));
     assert_eq!(pair.state(true, client), State::Closed);
     assert_eq!(pair.left.tcp.take_error(client), Some(SocketFault::HostUnreachable));
+}
+
+//= test RFC 6298 §3 (MUST-7)
+#[test]
+fn every_round_trip_gives_a_sample_with_and_without_timestamps() {
+    for timestamps in [0, 1] {
+        // Probes of the tail would be repetitions, which give none.
+        let settings = Settings { tcp_timestamps: timestamps, tcp_early_retrans: 0, ..Settings::default() };
+        let mut pair = Pair::with_settings(settings, 0);
+        let (client, _) = pair.established();
+        let srtt = |pair: &Pair| pair.left.tcp.sock(client.index).expect("a sock").rtt.shown().0;
+        pair.latency = Duration::from_millis(50);
+        let mut last = srtt(&pair);
+        for _ in 0..5 {
+            // More than one segment, so that no ACK is held back.
+            pair.send(true, client, &pattern(1_448 * 4)).expect("room");
+            pair.run(Duration::from_millis(250));
+            let new = srtt(&pair);
+            assert!(new > last && new < 150_000, "{last} {new}");
+            last = new;
+        }
+    }
 }

@@ -95,6 +95,7 @@ impl Sender {
 }
 
 //= test RFC 3042 §2
+//= test RFC 5681 §3.2 (SHLD-9, MUST-12)
 #[test]
 fn the_first_two_reports_send_new_data_and_leave_the_window() {
     let mut sender = Sender::new(Settings::default(), 20);
@@ -108,6 +109,9 @@ fn the_first_two_reports_send_new_data_and_leave_the_window() {
 
 //= test RFC 6937 §3
 //= test REF T-04
+//= test RFC 5681 §3.2 (MUST-15, SHLD-10)
+//= test RFC 6675 §4 (MUST-2, MUST-5)
+//= test RFC 6675 §5 (MUST-12, MUST-13, MUST-14, SHLD-5)
 #[test]
 fn the_window_shrinks_evenly_while_losses_are_repeated() {
     let mut sender = Sender::new(Settings::default(), 20);
@@ -142,6 +146,7 @@ fn the_window_shrinks_evenly_while_losses_are_repeated() {
 
 //= test RFC 4015 §3
 //= test REF T-04
+//= test RFC 6675 §4 (MUST-8)
 #[test]
 fn an_echo_of_the_first_copy_takes_the_reduction_back() {
     let mut sender = Sender::new(Settings::default(), 0);
@@ -202,6 +207,7 @@ fn d_sacks_of_what_was_never_repeated_are_not_believed() {
 
 //= test RFC 5682 §3.1
 //= test REF T-04
+//= test RFC 5681 §3.1 (MUST-11)
 #[test]
 fn a_timeout_is_spurious_when_what_was_not_repeated_arrives() {
     let mut sender = Sender::without_timestamps(20);
@@ -296,7 +302,7 @@ fn tcp_early_retrans_off_means_no_probes() {
     assert_eq!(sender.sent(), [0]);
 }
 
-//= test RFC 6298 §5
+//= test RFC 6298 §5 (MUST-9, SHLD-6)
 #[test]
 fn an_ack_of_new_data_starts_the_timer_anew() {
     let settings = Settings { tcp_early_retrans: 0, ..Settings::default() };
@@ -311,6 +317,7 @@ fn an_ack_of_new_data_starts_the_timer_anew() {
 }
 
 //= test RFC 2018 §8
+//= test RFC 6675 §4 (MUST-1)
 #[test]
 fn a_peer_that_takes_its_report_back_gets_everything_again() {
     let mut sender = Sender::new(Settings::default(), 0);
@@ -375,6 +382,7 @@ fn a_broken_path_takes_one_back_off_back() {
     assert!(sender.sock().rtt.backoff <= 1);
 }
 
+//= test RFC 5681 §3.1 (SHLD-1)
 #[test]
 fn a_smaller_path_mtu_leaves_the_window() {
     let mut sender = Sender::new(Settings::default(), 0);
@@ -415,4 +423,46 @@ fn a_window_that_is_not_used_shrinks_to_what_is() {
     }
     assert!(sender.sock().window.cwnd < full, "{} of {full}", sender.sock().window.cwnd);
     assert!(sender.sock().window.cwnd >= 10);
+}
+
+//= test RFC 6675 §5 (SHLD-4)
+#[test]
+fn reports_beyond_the_recovery_point_outlive_the_recovery() {
+    let mut sender = Sender::new(Settings::default(), 20);
+    sender.pass(10);
+    sender.ack(0, &[(1, 4)]);
+    let mut sent = sender.sent();
+    assert_eq!((sender.sock().phase, sent.first()), (Phase::Recovery, Some(&0)));
+    for end in 5..=10 {
+        sender.ack(0, &[(1, end)]);
+        sent.extend(sender.sent());
+    }
+    assert!(sent.contains(&11), "{sent:?}");
+    // All up to the recovery point is there, segment 10 is not, 11 is.
+    sender.pass(10);
+    sender.ack(10, &[(11, 12)]);
+    assert_ne!(sender.sock().phase, Phase::Recovery);
+    assert_eq!(sender.sock().board.sacked_out, 1);
+}
+
+//= test RFC 6675 §5.1 (SHLD-7, MUST-18, SHLD-8, SHLD-9)
+#[test]
+fn after_a_timeout_what_is_reported_is_not_repeated() {
+    let mut sender = Sender::without_timestamps(0);
+    sender.pass(10);
+    sender.ack(0, &[(4, 6)]);
+    sender.pass(1_000);
+    assert_eq!(sender.sock().phase, Phase::Loss);
+    assert_eq!(sender.sock().high_seq, sender.sock().snd_nxt);
+    sender.sent();
+    // What is reported now counts as well as what was reported before.
+    sender.ack(1, &[(7, 8), (4, 6)]);
+    let mut sent = sender.sent();
+    for next in [2, 3, 4] {
+        sender.pass(10);
+        sender.ack(next, &[(7, 8), (4, 6)]);
+        sent.extend(sender.sent());
+    }
+    assert!([4, 5, 7].iter().all(|segment| !sent.contains(segment)), "{sent:?}");
+    assert!([1, 2, 3, 6].iter().all(|segment| sent.contains(segment)), "{sent:?}");
 }

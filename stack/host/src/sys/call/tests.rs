@@ -121,6 +121,7 @@ fn own_memory_is_read_and_bad_memory_is_an_error() {
     assert_eq!(read_process_memory(getpid(), 8, &mut target), Err(Errno(libc::EFAULT)));
 }
 
+//= test RFC 6528 §4 (MUST-2)
 #[test]
 fn time_randomness_and_signals() {
     let before = now();
