@@ -91,6 +91,8 @@ run_program() {
         # A program whose name says so runs without a gateway.
         case $name in
         *_noroute) set -- -u REMORA_GATEWAY ;;
+        # One whose calls no hook sees.
+        deep_*) set -- REMORA_DEEP=1 ;;
         *) set -- ;;
         esac
         ip netns exec "$LAB_OURS" timeout "$limit" env "$@" LD_PRELOAD="$REMORA_LIB" "$OUT/$name"
@@ -204,7 +206,9 @@ if [ "$mode" = compare ]; then
     compare
     exit
 fi
-make -s -C "$here" OUT="$OUT" || fail "the programs do not build"
+# Only what is to run is built.
+mapfile -t targets < <(names | sed "s|^|$OUT/|")
+make -s -C "$here" OUT="$OUT" "$OUT/peer" "${targets[@]}" || fail "the programs do not build"
 if [ "$mode" = self ]; then
     make_laboratory
     mode=kernel

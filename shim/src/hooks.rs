@@ -4,6 +4,7 @@
 //! and take their optional word as a fixed argument, which is the same on x86_64 (System V) and arm64 (AAPCS64 Linux);
 //! `interfaces` rows show the stack's too, `resolver` rows run with the name servers that `abi::resolver` says;
 //! `fork` and `vfork` rows tell the runtime; `image` rows start another image and are written out in `abi::exec`;
+//! `deep` rows keep the program's own system calls caught, and do nothing else;
 //! `epoll` rows can be sent back from the kernel to wait again;
 //! `redhook` rows are the cold calls of fixed arity that never block, by way of the redhook crate.
 //!
@@ -111,6 +112,12 @@ macro_rules! entry {
         #[cfg_attr(not(test), unsafe(no_mangle))]
         pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
             abi::exec::$call($($argument),*)
+        }
+    };
+    (deep $name:ident $call:ident ($($argument:ident : $kind:ty),*) -> $result:ty) => {
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        pub unsafe extern "C-unwind" fn $name($($argument: $kind),*) -> $result {
+            abi::deep::$call($($argument),*)
         }
     };
     (resolver $name:ident $call:ident ($($argument:ident : $kind:ty),*) -> $result:ty) => {
@@ -317,6 +324,16 @@ hooks! {
         fn posix_spawn_file_actions_adddup2(actions: *mut c_void, fd: c_int, target: c_int) -> c_int;
         fn system(command: *const c_char) -> c_int;
         fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE | _IO_popen;
+    }
+    deep {
+        fn sigprocmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int;
+        fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int;
+        fn sigblock(mask: c_int) -> c_int;
+        fn sigsetmask(mask: c_int) -> c_int;
+        fn pthread_create(thread: *mut usize, attributes: *const c_void,
+            routine: unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void, argument: *mut c_void) -> c_int;
+        fn thrd_create(thread: *mut usize, routine: unsafe extern "C-unwind" fn(*mut c_void) -> c_int,
+            argument: *mut c_void) -> c_int;
     }
     interfaces {
         fn getifaddrs(list: *mut *mut ifaddrs) -> c_int;

@@ -30,9 +30,11 @@ Environment (the flags of `remora run` set the same names; with LD_PRELOAD they 
   REMORA_EXPLAIN   1: a line for each decision between kernel and stack
   REMORA_SUMMARY   1: a line at exit: how many sockets went to the kernel, and why
   REMORA_COUNTERS  1: at exit, a line for each counter that is not zero
+  REMORA_DEEP      1: system calls that the program makes itself, past libc (Go, assembler), are
+                   caught too
   REMORA_CONFIG    TOML file with keys iface, addr, gateway, mac, mtu, device, loopback, dns,
-                   interfaces, log, log_file, pcap, strict, rules, explain, summary, counters and a table
-                   [sysctl]; a variable wins over it
+                   interfaces, log, log_file, pcap, strict, rules, explain, summary, counters, deep and a
+                   table [sysctl]; a variable wins over it
   REMORA_LIB       libremora.so, when it is not beside `remora` or in ../lib";
 
 const EXAMPLES: &str = "\
@@ -154,6 +156,9 @@ pub struct Network {
     /// Print each counter that is not zero at exit (REMORA_COUNTERS=1)
     #[arg(long)]
     pub counters: bool,
+    /// Catch system calls that the program makes itself, past libc, as Go and assembler do (REMORA_DEEP=1)
+    #[arg(long)]
+    pub deep: bool,
     /// Sockets fail when there is no stack, instead of being the kernel's (REMORA_STRICT=1)
     #[arg(long)]
     pub strict: bool,

@@ -35,6 +35,7 @@ impl Overlay {
             explain,
             summary,
             counters,
+            deep,
         } = flags;
         let mut overlay = Self::default();
         for (name, value) in [
@@ -59,6 +60,7 @@ impl Overlay {
             ("REMORA_EXPLAIN", explain),
             ("REMORA_SUMMARY", summary),
             ("REMORA_COUNTERS", counters),
+            ("REMORA_DEEP", deep),
         ] {
             if *flag {
                 overlay.set.push((name, "1".into()));

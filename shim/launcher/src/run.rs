@@ -27,6 +27,11 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode, Failure> {
              REMORA_ADDR and REMORA_IFACE; `remora demo` needs neither",
         ));
     }
+    if config.deep.value && call::end_dispatch().is_err() {
+        return Err(Failure::refused(
+            "--deep: this kernel cannot hand a program's own system calls over (Syscall User Dispatch: Linux 5.11, x86-64)",
+        ));
+    }
     let library = find_library()?;
     check_network(&mut config)?;
     for (file, name) in [(&config.log_file, "REMORA_LOG_FILE"), (&config.pcap, "REMORA_PCAP")] {

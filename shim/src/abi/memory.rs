@@ -49,6 +49,7 @@ plain!(
     libc::epoll_event,
     libc::fd_set,
     libc::linger,
+    libc::stack_t,
 );
 
 /// A pointer that the program passed: null, or as good as the program knows. An address only; every access checks.

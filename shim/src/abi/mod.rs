@@ -1,9 +1,14 @@
 //! The edge to C: how a hook is entered and left (errno, re-entry, panics), and how raw arguments become Rust values.
 //! User memory is in `memory`, addresses in `address`, iovec and msghdr in `message`, signals in `signal`, processes in
-//! `process`, stdio in `stdio`. Nothing here knows what a call means.
+//! `process`, stdio in `stdio`, calls past libc in `deep`. Nothing here knows what a call means.
 
 pub(crate) mod address;
 pub(crate) mod control;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod deep;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "deep/absent.rs"]
+pub(crate) mod deep;
 pub(crate) mod exec;
 pub(crate) mod interfaces;
 pub(crate) mod memory;

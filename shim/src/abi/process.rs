@@ -101,6 +101,7 @@ extern "C" fn start(
     crate::hooks::resolve_all();
     register_fork_handlers();
     super::aside(crate::calls::adopt::scan);
+    super::aside(super::deep::start);
 }
 
 extern "C" fn end() {

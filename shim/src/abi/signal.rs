@@ -99,9 +99,38 @@ fn trampoline_address() -> usize {
     trampoline as Information as usize
 }
 
+/// Whether this signal is ours alone: the program's handler for it is kept in the table, and the kernel not told.
+fn is_kept(signal: i32) -> bool {
+    signal == libc::SIGSYS && super::deep::is_on()
+}
+
+/// Whether the program ignores a signal that is ours.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    slot(signal).is_some_and(|slot| slot.handler.load(Ordering::Acquire) == libc::SIG_IGN)
+}
+
+/// Runs the program's handler for a signal that is ours; says whether it has one.
+///
+/// # Safety
+/// The arguments must be those of the running handler.
+pub(crate) unsafe fn run_program_handler(
+    signal: i32,
+    information: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) -> bool {
+    let handler = slot(signal).map_or(libc::SIG_DFL, |slot| slot.handler.load(Ordering::Acquire));
+    if matches!(handler, libc::SIG_DFL | libc::SIG_IGN) {
+        return false;
+    }
+    // SAFETY: as of this function.
+    unsafe { trampoline(signal, information, context) };
+    true
+}
+
 /// Signals that tell of the very instruction they interrupt (or end the process): never put off.
 const fn is_synchronous(signal: i32) -> bool {
-    matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP | libc::SIGABRT)
+    use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+    matches!(signal, SIGSEGV | SIGBUS | SIGFPE | SIGILL | SIGTRAP | SIGABRT | SIGSYS)
 }
 
 unsafe extern "C-unwind" fn trampoline(signal: i32, information: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -125,6 +154,9 @@ unsafe extern "C-unwind" fn trampoline(signal: i32, information: *mut libc::sigi
         counted.without_restart = counted.without_restart.wrapping_add(1);
     }
     HANDLED.set(counted);
+    super::deep::before_handler();
+    // SAFETY: the context of this handler.
+    let over = unsafe { super::deep::interrupts(context) };
     let inside = super::step_outside();
     if flags & libc::SA_SIGINFO == 0 {
         // SAFETY: the program gave this address as its handler, of this type.
@@ -140,6 +172,7 @@ unsafe extern "C-unwind" fn trampoline(signal: i32, information: *mut libc::sigi
         unsafe { handler(signal, information, context) };
     }
     super::step_back(inside);
+    super::deep::handler_is_done(over);
 }
 
 /// A signal for an event of a socket of ours: the code that the kernel would have given stands in the place of errno,
@@ -163,6 +196,12 @@ unsafe fn tell_code(information: *mut libc::siginfo_t) {
 
 /// SA_RESETHAND: the kernel does not see it, since a signal that is put off is delivered twice.
 fn reset(signal: i32) {
+    if is_kept(signal) {
+        if let Some(slot) = slot(signal) {
+            slot.handler.store(libc::SIG_DFL, Ordering::Release);
+        }
+        return;
+    }
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: all zero is SIG_DFL without flags and with an empty mask.
     let action = unsafe { action.assume_init_mut() };
@@ -208,11 +247,9 @@ fn deliver_put_off() {
     let pointer = information.as_mut_ptr();
     // SAFETY: it was written by the kernel.
     let signal = unsafe { (*pointer).si_signo };
-    let before = super::errno();
+    let words = [call::getpid() as usize, call::gettid() as usize, signal as usize, pointer as usize, 0, 0];
     // SAFETY: the kernel copies the siginfo; a process may send itself any.
-    let _ =
-        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, call::getpid(), call::gettid() as i32, signal, pointer) };
-    super::set_errno(before);
+    let _ = unsafe { call::native(libc::SYS_rt_tgsigqueueinfo, words) };
     let _ = call::signal_mask(libc::SIG_SETMASK, mask);
 }
 
@@ -226,6 +263,18 @@ pub(crate) fn set_action(signal: i32, action: User<libc::sigaction>, old: User<l
         wanted = Some(read);
     }
     let before = (slot.handler.load(Ordering::Acquire), slot.flags.load(Ordering::Acquire));
+    if is_kept(signal) {
+        if let Some(action) = wanted {
+            slot.handler.store(action.sa_sigaction, Ordering::Release);
+            slot.flags.store(action.sa_flags, Ordering::Release);
+        }
+        let mut previous = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zero is a valid sigaction.
+        let previous_action = unsafe { previous.assume_init_mut() };
+        (previous_action.sa_sigaction, previous_action.sa_flags) = before;
+        let told = if old.is_null() { Ok(()) } else { old.write(*previous_action) };
+        return Outcome::Ours(told.map(|()| 0));
+    }
     if let Some(action) = wanted.as_mut().filter(|action| !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN))
     {
         if action.sa_sigaction != trampoline_address() {
@@ -268,6 +317,13 @@ pub(crate) fn set_handler(
     let Some(slot) = slot(signal) else { return Outcome::PassThrough };
     let before = slot.handler.load(Ordering::Acquire);
     let is_handler = !matches!(handler, libc::SIG_DFL | libc::SIG_IGN | SIG_HOLD | libc::SIG_ERR);
+    if is_kept(signal) {
+        if handler != SIG_HOLD {
+            slot.handler.store(handler, Ordering::Release);
+            slot.flags.store(libc::SA_RESTART, Ordering::Release);
+        }
+        return Outcome::Ours(Ok(before));
+    }
     if is_handler {
         slot.handler.store(handler, Ordering::Release);
         // Without SA_SIGINFO until the flags are read back: both types of handler get the number first.

@@ -95,6 +95,29 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
         #[cfg(target_arch = "x86_64")]
         libc::SYS_poll => widen(calls::poll(cast!(a as ptr), b, c as i32)),
         libc::SYS_ppoll => widen(calls::ppoll(cast!(a as ptr), b, cast!(c as ptr), cast!(d as ptr))),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_select => {
+            let [read, write, except] = [cast!(b as ptr), cast!(c as ptr), cast!(d as ptr)];
+            widen(calls::select(fd, read, write, except, cast!(e as ptr)))
+        }
+        libc::SYS_pselect6 => {
+            // The sixth word points to the mask's address and size.
+            // SAFETY: the program passed it for this.
+            let mask = if f == 0 { Ok(0) } else { unsafe { User::<usize>::new(f) }.read() };
+            let Ok(mask) = mask else { return Outcome::fail(libc::EFAULT) };
+            let [read, write, except] = [cast!(b as ptr), cast!(c as ptr), cast!(d as ptr)];
+            widen(calls::pselect(fd, read, write, except, cast!(e as ptr), cast!(mask as ptr)))
+        }
+        libc::SYS_getrlimit => widen(calls::getrlimit(fd, cast!(b as ptr))),
+        libc::SYS_setrlimit => widen(calls::setrlimit(fd, cast!(b as ptr))),
+        libc::SYS_prlimit64 => widen(calls::prlimit(fd, b as i32, cast!(c as ptr), cast!(d as ptr))),
+        libc::SYS_setuid => widen(calls::setuid(a as u32)),
+        libc::SYS_setreuid => widen(calls::setreuid(a as u32, b as u32)),
+        libc::SYS_setresuid => widen(calls::setresuid(a as u32, b as u32, c as u32)),
+        libc::SYS_tee => size(calls::tee(fd, b as i32, c, d as u32)),
+        libc::SYS_copy_file_range => {
+            size(calls::copy_file_range(fd, cast!(b as ptr), c as i32, cast!(d as ptr), e, f as u32))
+        }
         libc::SYS_sendmsg => size(calls::sendmsg(fd, cast!(b as ptr), c as i32)),
         _ if !on_descriptor() => Outcome::PassThrough,
         libc::SYS_dup => widen(calls::dup(fd)),
@@ -114,6 +137,9 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
         libc::SYS_readv => size(calls::readv(fd, cast!(b as ptr), c as i32)),
         libc::SYS_write => size(calls::write(fd, cast!(b as ptr), c)),
         libc::SYS_writev => size(calls::writev(fd, cast!(b as ptr), c as i32)),
+        libc::SYS_preadv2 => size(calls::preadv2(fd, cast!(b as ptr), c as i32, d as i64, f as i32)),
+        libc::SYS_pwritev2 => size(calls::pwritev2(fd, cast!(b as ptr), c as i32, d as i64, f as i32)),
+        libc::SYS_vmsplice => size(calls::vmsplice(fd, cast!(b as ptr), c, d as u32)),
         libc::SYS_sendto => size(calls::sendto(fd, cast!(b as ptr), c, d as i32, cast!(e as ptr), f as u32)),
         libc::SYS_sendmmsg => widen(calls::sendmmsg(fd, cast!(b as ptr), c as u32, d as i32)),
         libc::SYS_recvfrom => size(calls::recvfrom(fd, cast!(b as ptr), c, d as i32, cast!(e as ptr), cast!(f as ptr))),

@@ -50,7 +50,7 @@ pub(crate) use options::*;
 pub(crate) use process::{_exit, pthread_cancel, quick_exit, seteuid, setresuid, setreuid, setuid};
 pub(crate) use ready::*;
 pub(crate) use socket::*;
-pub(crate) use strangers::{before_seccomp, prctl};
+pub(crate) use strangers::{before_seccomp, is_locked_in, prctl};
 pub(crate) use transfer::*;
 
 use crate::abi::User;

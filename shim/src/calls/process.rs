@@ -60,6 +60,7 @@ fn finish_parent(child: Option<i32>) {
 }
 
 fn finish_child() {
+    crate::abi::deep::enable_thread();
     super::epoll::go_on_making();
     super::epoll::forget_sleepers();
     if let (Some(runtime), Some(ticket)) = (runtime::current(), TICKET.take()) {

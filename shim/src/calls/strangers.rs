@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::policy::{Registration, registrations};
 use crate::abi::message::{Header, send_raw};
-use crate::abi::{Outcome, User, seccomp};
+use crate::abi::{Outcome, User, deep, seccomp};
 use crate::fdtable::{self, Entry, Handle};
 
 /// This process has entered a filter under which the library cannot work: every call is libc's from then on.
@@ -105,7 +105,9 @@ pub(crate) fn before_seccomp(operation: usize, program: usize) {
 /// Before this process enters a filter. Where that forbids what the library needs, all sockets become handles now, while
 /// they still can, and the library takes its hands off: it is as if it were not there.
 fn before_filter(strict: bool, program: usize) {
-    if is_locked_in() || (!strict && seccomp::allows_all(program, NEEDED)) {
+    // Caught calls need the way back from a handler too.
+    let needed = if deep::is_on() { [NEEDED, &[libc::SYS_rt_sigreturn]] } else { [NEEDED, &[]] };
+    if is_locked_in() || (!strict && needed.iter().all(|numbers| seccomp::allows_all(program, numbers))) {
         return;
     }
     LOCKED_IN.store(true, Ordering::Release);

@@ -128,6 +128,8 @@ pub struct Config {
     pub summary: Value<bool>,
     /// At exit every counter that is not zero is said in a line.
     pub counters: Value<bool>,
+    /// System calls that the program makes itself, past libc, are caught too.
+    pub deep: Value<bool>,
     /// Overrides of single settings, in the order in which they apply.
     pub overrides: Vec<Override>,
     /// The stack's settings; the defaults until resolved.
@@ -160,6 +162,7 @@ impl Default for Config {
             explain: Value::new(false, Source::Default),
             summary: Value::new(false, Source::Default),
             counters: Value::new(false, Source::Default),
+            deep: Value::new(false, Source::Default),
             overrides: Vec::new(),
             settings: Settings::default(),
             setting_sources: Vec::new(),
@@ -197,6 +200,7 @@ const VARIABLES: &[Variable] = &[
     Variable { name: "REMORA_EXPLAIN", key: "explain", take: take_explain },
     Variable { name: "REMORA_SUMMARY", key: "summary", take: take_summary },
     Variable { name: "REMORA_COUNTERS", key: "counters", take: take_counters },
+    Variable { name: "REMORA_DEEP", key: "deep", take: take_deep },
 ];
 
 /// Names of all variables that remora reads.
@@ -435,6 +439,11 @@ fn take_explain(config: &mut Config, text: &str, source: Source) -> Result<(), S
 
 fn take_counters(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
     config.counters = Value::new(value::flag(text)?, source);
+    Ok(())
+}
+
+fn take_deep(config: &mut Config, text: &str, source: Source) -> Result<(), String> {
+    config.deep = Value::new(value::flag(text)?, source);
     Ok(())
 }
 

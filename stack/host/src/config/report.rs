@@ -47,6 +47,7 @@ impl Config {
             row("REMORA_EXPLAIN", Some(&self.explain), |explain| u8::from(*explain).to_string()),
             row("REMORA_SUMMARY", Some(&self.summary), |summary| u8::from(*summary).to_string()),
             row("REMORA_COUNTERS", Some(&self.counters), |counters| u8::from(*counters).to_string()),
+            row("REMORA_DEEP", Some(&self.deep), |deep| u8::from(*deep).to_string()),
         ];
         rows.extend(self.settings.each().map(|(name, value)| {
             let source = self.setting_sources.iter().find(|(known, _)| *known == name);

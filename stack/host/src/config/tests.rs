@@ -252,7 +252,7 @@ fn faults_of_the_file_name_the_file_and_the_key() {
     assert_eq!(
         line("interfce = 'x'"),
         "/etc/remora.toml: interfce: no such key: allowed are iface, addr, gateway, mac, mtu, device, loopback, \
-         dns, interfaces, log, log_file, pcap, strict, rules, explain, summary, counters, sysctl"
+         dns, interfaces, log, log_file, pcap, strict, rules, explain, summary, counters, deep, sysctl"
     );
     assert!(line("mtu = 1.5").contains("mtu = 1.5: allowed is a string"));
     assert!(line("sysctl = 3").contains("allowed is a table"));

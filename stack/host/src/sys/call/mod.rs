@@ -3,6 +3,7 @@
 //! comes back as a value. Alloc-free and async-signal-safe.
 
 mod attribute;
+mod dispatch;
 mod file;
 mod interface;
 mod map;
@@ -12,6 +13,7 @@ mod socket;
 mod task;
 
 pub use attribute::*;
+pub use dispatch::*;
 pub use file::*;
 pub use interface::*;
 pub use map::*;
