@@ -17,6 +17,8 @@ mod family;
 mod handle;
 mod keeper;
 mod member;
+#[cfg(test)]
+mod models;
 mod owner;
 mod pump;
 mod registry;
