@@ -401,6 +401,7 @@ hooks! {
 
         fn prctl(option: c_int, b: usize, c: usize, d: usize, e: usize) -> c_int;
         fn pthread_cancel(thread: usize) -> c_int;
+        fn pthread_setcanceltype(kind: c_int, before: *mut c_int) -> c_int;
         fn _exit(status: c_int) -> () | _Exit;
         fn quick_exit(status: c_int) -> ();
         fn getrlimit(resource: c_int, limit: *mut u64) -> c_int | getrlimit64;

@@ -121,12 +121,25 @@ pub(crate) fn step_back(before: Standing) {
 }
 
 /// Runs a call of ours, or libc's when it is not ours. The original runs outside of `catch_unwind`: thread
-/// cancellation unwinds through it and must not meet Rust's catch.
+/// cancellation unwinds through it and must not meet Rust's catch. A thread with asynchronous cancellation may be
+/// unwound at any instruction of this function, which for that reason has nothing to clean up.
 pub(crate) fn enter<T: CReturn>(ours: impl Fn() -> Outcome<T>, real: impl FnOnce() -> T) -> T {
-    let mut standing = STANDING.get();
-    if standing == Standing::Inside {
+    if STANDING.get() == Standing::Inside {
         return real();
     }
+    let cancel_type = process::defer_cancel();
+    let done = inside(ours);
+    process::restore_cancel(cancel_type);
+    match done {
+        Some(value) => value,
+        None => real(),
+    }
+}
+
+/// The part of [`enter`] that is ours; `None` when the call is libc's. errno is as it is to be.
+#[inline(never)]
+fn inside<T: CReturn>(ours: impl Fn() -> Outcome<T>) -> Option<T> {
+    let mut standing = STANDING.get();
     let before = errno();
     let outcome = loop {
         STANDING.set(Standing::Inside);
@@ -146,20 +159,20 @@ pub(crate) fn enter<T: CReturn>(ours: impl Fn() -> Outcome<T>, real: impl FnOnce
     match outcome {
         Ok(Outcome::PassThrough) => {
             set_errno(before);
-            real()
+            None
         }
         Ok(Outcome::Ours(Ok(value))) => {
             set_errno(before);
-            value
+            Some(value)
         }
         Ok(Outcome::Ours(Err(Errno(errno)))) => {
             set_errno(errno);
-            T::FAILED
+            Some(T::FAILED)
         }
         Err(_panic) => {
             log::error!(target: "remora::shim", "a call failed inside the library; the program sees EIO");
             set_errno(libc::EIO);
-            T::FAILED
+            Some(T::FAILED)
         }
     }
 }
@@ -171,6 +184,14 @@ pub(crate) fn aside<R>(body: impl FnOnce() -> R) -> Option<R> {
     if standing == Standing::Inside {
         return None;
     }
+    let cancel_type = process::defer_cancel();
+    let result = aside_now(standing, body);
+    process::restore_cancel(cancel_type);
+    result
+}
+
+#[inline(never)]
+fn aside_now<R>(standing: Standing, body: impl FnOnce() -> R) -> Option<R> {
     let before = errno();
     STANDING.set(Standing::Inside);
     if standing == Standing::Interrupted {

@@ -1,5 +1,6 @@
 //! Processes: fork handlers, the end of the program, and signals raised by a call.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use remora_host::runtime;
@@ -7,10 +8,18 @@ use remora_host::runtime;
 use crate::calls::process as ours;
 use crate::hooks::real;
 
-/// Threads that were cancelled and have not heard of it in a call of ours; 0 is nobody.
-static CANCELLED: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
-/// How many there are.
+/// Threads that were cancelled and have not heard of it in a call of ours; 0 is nobody. More than can sleep in one.
+static CANCELLED: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
+/// How many have been put there; the next one's place. Threads that end elsewhere leave theirs to later ones.
 static CANCELS: AtomicUsize = AtomicUsize::new(0);
+
+const ASYNCHRONOUS: i32 = 1;
+const DEFERRED: i32 = 0;
+
+thread_local! {
+    /// The thread has chosen to be cancelled at any instruction.
+    static ASYNCHRONOUSLY: Cell<bool> = const { Cell::new(false) };
+}
 
 unsafe extern "C-unwind" {
     /// Ends the thread by unwinding, if it is cancelled; declared here for that.
@@ -23,13 +32,41 @@ pub(crate) fn cancel(thread: usize) -> i32 {
     // SAFETY: the original, with the program's argument.
     let result = unsafe { (real::pthread_cancel.get())(thread) };
     let Some(runtime) = runtime::current().filter(|_| result == 0) else { return result };
-    let free =
-        CANCELLED.iter().find(|place| place.compare_exchange(0, thread, Ordering::AcqRel, Ordering::Relaxed).is_ok());
-    if free.is_some() {
-        CANCELS.fetch_add(1, Ordering::AcqRel);
-        runtime.wake_sleepers();
+    let place = CANCELS.fetch_add(1, Ordering::AcqRel) % CANCELLED.len();
+    if let Some(place) = CANCELLED.get(place) {
+        place.store(thread, Ordering::Release);
     }
+    runtime.wake_sleepers();
     result
+}
+
+/// The program chooses when its thread may be cancelled.
+pub(crate) fn note_cancel_type(kind: i32) {
+    if matches!(kind, ASYNCHRONOUS | DEFERRED) {
+        ASYNCHRONOUSLY.set(kind == ASYNCHRONOUS);
+    }
+}
+
+/// A thread that may be cancelled at any instruction may not within a call of ours, which has to give back what it took
+/// first. The result is for [`restore_cancel`].
+#[inline]
+pub(crate) fn defer_cancel() -> i32 {
+    if ASYNCHRONOUSLY.get() { set_cancel_type(DEFERRED) } else { DEFERRED }
+}
+
+/// After the call: a thread that was cancelled meanwhile ends here, where nothing of ours is left to be given back.
+#[inline]
+pub(crate) fn restore_cancel(before: i32) {
+    if before == ASYNCHRONOUS {
+        set_cancel_type(ASYNCHRONOUS);
+    }
+}
+
+fn set_cancel_type(kind: i32) -> i32 {
+    let mut before = DEFERRED;
+    // SAFETY: the original, with a place of ours.
+    let _ = unsafe { (real::pthread_setcanceltype.get())(kind, &raw mut before) };
+    before
 }
 
 fn own_cancel() -> Option<&'static AtomicUsize> {
@@ -50,7 +87,6 @@ pub(crate) fn is_cancelled() -> bool {
 pub(crate) fn take_cancel() -> bool {
     let Some(place) = own_cancel() else { return false };
     place.store(0, Ordering::Release);
-    CANCELS.fetch_sub(1, Ordering::AcqRel);
     true
 }
 

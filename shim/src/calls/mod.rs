@@ -47,7 +47,9 @@ pub(crate) use limits::*;
 pub(crate) use message::*;
 pub(crate) use names::*;
 pub(crate) use options::*;
-pub(crate) use process::{_exit, pthread_cancel, quick_exit, seteuid, setresuid, setreuid, setuid};
+pub(crate) use process::{
+    _exit, pthread_cancel, pthread_setcanceltype, quick_exit, seteuid, setresuid, setreuid, setuid,
+};
 pub(crate) use ready::*;
 pub(crate) use socket::*;
 pub(crate) use strangers::{before_seccomp, is_locked_in, prctl};

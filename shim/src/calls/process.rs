@@ -7,8 +7,8 @@ use std::cell::Cell;
 use remora_host::runtime::{self, DescriptionId, ForkTicket, Runtime};
 use remora_host::sys::call;
 
-use crate::abi::Outcome;
-use crate::abi::process::cancel;
+use crate::abi::process::{cancel, note_cancel_type};
+use crate::abi::{Outcome, User};
 use crate::config;
 use crate::fdtable::{self, Entry};
 
@@ -144,6 +144,12 @@ pub(crate) fn leave() {
 pub(crate) fn pthread_cancel(thread: usize) -> Outcome<i32> {
     // The result is the error itself; errno is left alone.
     Outcome::Ours(Ok(cancel(thread)))
+}
+
+/// pthread_setcanceltype(): libc's own is outside of everything of ours, as it may end the thread.
+pub(crate) fn pthread_setcanceltype(kind: i32, _before: User<i32>) -> Outcome<i32> {
+    note_cancel_type(kind);
+    Outcome::PassThrough
 }
 
 pub(crate) fn _exit(_status: i32) -> Outcome<()> {

@@ -164,6 +164,9 @@ pub(super) struct HandleRecord {
     pub(super) awaited: bool,
     /// Who has it is not the process that made it: of one that tells nobody of its end, it is looked at now and then.
     pub(super) wanders: bool,
+    /// The member that takes it back and has not yet put back what was unread in it: until then nothing goes into it,
+    /// whoever claims it, or what is put back would come before what the stack lends.
+    pub(super) returns_to: SlotId,
 }
 
 impl HandleRecord {
@@ -320,6 +323,7 @@ impl Core {
             due: false,
             draining: false,
             wanders: false,
+            returns_to: SlotId::NONE,
             awaited: false,
         });
         Some(Plan { id: handle, kind, nonblocking, backlog: i32::try_from(backlog).unwrap_or(i32::MAX) })
@@ -375,7 +379,10 @@ impl Core {
     /// The image that made parked handles is gone: replaced, or dead. Who has them now is served.
     pub(super) fn start_handles_of(&mut self, slot: SlotId, now: Instant) {
         for handle in self.handles.names() {
-            let Some(record) = self.handles.table.find(handle) else { continue };
+            let Some(record) = self.handles.table.find_mut(handle) else { continue };
+            if record.returns_to == slot {
+                record.returns_to = SlotId::NONE;
+            }
             if let HandleState::Parked { owner, armed } = record.state
                 && owner == slot
             {
@@ -510,6 +517,7 @@ impl Runtime {
                 let record = core.handles.table.find_mut(handle)?;
                 record.claimed = false;
                 record.draining = true;
+                record.returns_to = slot;
                 let (id, kind) = (record.description, record.kind);
                 core.descriptions.find_mut(id)?.holders.add(slot, 1);
                 core.pump_handle(handle);
@@ -524,6 +532,7 @@ impl Runtime {
                 if let Some(record) = core.handles.table.find_mut(handle) {
                     record.claimed = true;
                     record.draining = false;
+                    record.returns_to = SlotId::NONE;
                 }
                 core.release(now, slot, id);
                 core.handle_is_due(handle);
@@ -533,6 +542,12 @@ impl Runtime {
         if kind == HandleKind::Stream {
             self.put_back(id, near);
         }
+        let _ = self.enter(|core, _| {
+            if let Some(record) = core.handles.table.find_mut(handle) {
+                record.returns_to = SlotId::NONE;
+            }
+            core.handle_is_due(handle);
+        });
         Some(id)
     }
 

@@ -415,7 +415,7 @@ impl Core {
     /// Whether a handle may take what arrives: nobody else could, or it is meant to.
     fn may_take_input(&self, handle: HandleId, id: DescriptionId) -> bool {
         let Some(record) = self.handles.table.find(handle) else { return false };
-        record.claimed || !self.is_held_directly(id)
+        record.returns_to == SlotId::NONE && (record.claimed || !self.is_held_directly(id))
     }
 
     /// Whether members have the socket too.
@@ -465,6 +465,7 @@ impl Core {
             claimed: true,
             known: true,
             wanders: true,
+            returns_to: SlotId::NONE,
             awaited: false,
             due: false,
             draining: false,

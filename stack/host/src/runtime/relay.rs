@@ -198,6 +198,7 @@ impl Core {
             due: false,
             draining: false,
             wanders: false,
+            returns_to: SlotId::NONE,
             awaited: false,
         });
         if let Some(description) = self.descriptions.find_mut(id) {

@@ -3,3 +3,4 @@
 //! find faults that are planted in it. The model of the robust lock is in `sys::lock`.
 
 mod hand_over;
+mod pump_switch;
