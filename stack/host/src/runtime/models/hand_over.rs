@@ -137,7 +137,7 @@ impl Family {
     fn sleep(&self, place: usize, packet: bool) {
         let mut kernel = guard(&self.kernel);
         kernel.asleep[place] = true;
-        while kernel.bells[place] == 0 && !(packet && !kernel.frames.is_empty()) {
+        while kernel.bells[place] == 0 && (!packet || kernel.frames.is_empty()) {
             kernel = self.changed.wait(kernel).expect("nobody panics inside");
         }
         kernel.asleep[place] = false;
