@@ -105,6 +105,9 @@ pub(crate) fn before_seccomp(operation: usize, program: usize) {
 /// Before this process enters a filter. Where that forbids what the library needs, all sockets become handles now, while
 /// they still can, and the library takes its hands off: it is as if it were not there.
 fn before_filter(strict: bool, program: usize) {
+    if !strict && !seccomp::allows_all(program, &[libc::SYS_recvmmsg]) {
+        call::receive_one_at_a_time();
+    }
     // Caught calls need the way back from a handler too.
     let needed = if deep::is_on() { [NEEDED, &[libc::SYS_rt_sigreturn]] } else { [NEEDED, &[]] };
     if is_locked_in() || (!strict && needed.iter().all(|numbers| seccomp::allows_all(program, numbers))) {

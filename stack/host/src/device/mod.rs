@@ -193,6 +193,11 @@ pub trait Device: fmt::Debug {
         false
     }
 
+    /// Whether the last look has shown that nothing more waited then, so that another at once is for nothing.
+    fn is_drained(&self) -> bool {
+        false
+    }
+
     /// The counts so far.
     fn statistics(&mut self) -> DeviceStatistics;
 
@@ -231,6 +236,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn has_frames(&self) -> bool {
         (**self).has_frames()
+    }
+
+    fn is_drained(&self) -> bool {
+        (**self).is_drained()
     }
 
     fn statistics(&mut self) -> DeviceStatistics {

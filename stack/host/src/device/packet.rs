@@ -51,7 +51,36 @@ pub struct PacketDevice {
     capabilities: DeviceCapabilities,
     mtu_wanted: Option<u16>,
     statistics: DeviceStatistics,
+    arrived: Arrived,
 }
+
+/// Frames that one system call has brought. Killed in the middle of a change, a process leaves frames lost, as the
+/// network may lose them, and nothing worse.
+#[derive(Debug)]
+struct Arrived {
+    batch: call::Batch<VNET_HEADER, CONTROL_ROOM>,
+    /// The next to be handed out.
+    next: usize,
+    filled: usize,
+    /// How many to ask for: one more than there were, so that the answer says whether more wait.
+    wanted: usize,
+    /// No more waited.
+    drained: bool,
+}
+
+impl Arrived {
+    /// Takes its memory at once: where frames are received, none may be asked for.
+    fn new() -> Self {
+        let batch = call::Batch::new(MOST_WANTED, MAX_FRAME);
+        Self { batch, next: 0, filled: 0, wanted: LEAST_WANTED, drained: false }
+    }
+}
+
+/// One frame, and one look for a second.
+const LEAST_WANTED: usize = 2;
+
+/// From here on a call costs little beside its frames.
+const MOST_WANTED: usize = 8;
 
 /// Bare IP of cellular modems (linux/if_arp.h).
 const ARPHRD_RAWIP: u16 = 519;
@@ -175,7 +204,25 @@ impl PacketDevice {
             capabilities,
             mtu_wanted: spec.mtu,
             statistics: DeviceStatistics::default(),
+            arrived: Arrived::new(),
         })
+    }
+
+    /// Asks the kernel for frames; says whether there are any.
+    fn look(&mut self) -> Result<bool, DeviceError> {
+        let arrived = &mut self.arrived;
+        (arrived.filled, arrived.next) = (0, 0);
+        let received = arrived.batch.receive(self.fd, arrived.wanted, self.vnet, libc::MSG_DONTWAIT);
+        let (filled, drained) = match received {
+            Ok(received) => received,
+            Err(errno) if errno.is_transient() => (0, true),
+            Err(errno) => return Err(DeviceError::from_errno(errno)),
+        };
+        arrived.drained = drained;
+        arrived.wanted = if filled < arrived.wanted { filled + 1 } else { arrived.wanted * 2 };
+        arrived.wanted = arrived.wanted.clamp(LEAST_WANTED, MOST_WANTED);
+        arrived.filled = filled;
+        Ok(filled > 0)
     }
 
     /// The virtio_net_hdr of a frame to send.
@@ -270,22 +317,19 @@ impl Device for PacketDevice {
 
     fn receive(&mut self, buffer: &mut Vec<u8>) -> Result<Option<RxMeta>, DeviceError> {
         for _ in 0..MAX_DISCARDS {
-            let mut header = [0u8; VNET_HEADER];
-            let mut control = [0u8; CONTROL_ROOM];
-            let prefix = if self.vnet { &mut header[..] } else { &mut [] };
-            let flags = libc::MSG_DONTWAIT;
-            let received = match call::receive_into(self.fd, prefix, buffer, MAX_FRAME, &mut control, flags) {
-                Ok(received) => received,
-                Err(errno) if errno.is_transient() => return Ok(None),
-                Err(errno) => return Err(DeviceError::from_errno(errno)),
-            };
-            if received.flags & libc::MSG_TRUNC != 0 {
+            if self.arrived.next >= self.arrived.filled && !self.look()? {
+                break;
+            }
+            let Some(slot) = self.arrived.batch.slot(self.arrived.next) else { break };
+            self.arrived.next += 1;
+            if slot.received.flags & libc::MSG_TRUNC != 0 {
                 self.statistics.rx_truncated += 1;
                 continue;
             }
+            std::mem::swap(buffer, &mut slot.buffer);
             self.statistics.count_receive(buffer.len());
-            let told = control.get(..received.control).unwrap_or(&[]);
-            return Ok(Some(meta_of(self.vnet.then_some(header), told)));
+            let told = slot.control.get(..slot.received.control).unwrap_or(&[]);
+            return Ok(Some(meta_of(self.vnet.then_some(slot.prefix), told)));
         }
         buffer.clear();
         Ok(None)
@@ -299,6 +343,14 @@ impl Device for PacketDevice {
 
     fn fd(&self) -> Fd {
         self.fd
+    }
+
+    fn has_frames(&self) -> bool {
+        self.arrived.next < self.arrived.filled
+    }
+
+    fn is_drained(&self) -> bool {
+        self.arrived.drained && !self.has_frames()
     }
 
     fn statistics(&mut self) -> DeviceStatistics {

@@ -202,6 +202,10 @@ impl<D: Device> Device for PcapTee<D> {
         self.inner.has_frames()
     }
 
+    fn is_drained(&self) -> bool {
+        self.inner.is_drained()
+    }
+
     fn statistics(&mut self) -> DeviceStatistics {
         self.inner.statistics()
     }

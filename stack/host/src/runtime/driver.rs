@@ -57,6 +57,8 @@ impl Core {
     pub(super) fn glance(&mut self, open: &Open, now: Instant) {
         let lately = self.received_at.is_some_and(|received| now.since(received) < GLANCE);
         if self.here && !lately && self.roster.driver().is_none() {
+            // A caller who looks often enough needs no keeper beside it, which would be in its way.
+            self.roster.note_pass();
             self.statistics.frames_by_callers += self.receive_batch(open, now) as u64;
         }
     }
@@ -97,7 +99,12 @@ impl Core {
     fn receive_batch(&mut self, open: &Open, now: Instant) -> usize {
         self.received_at = Some(now);
         let Some(device) = self.device.as_mut() else { return 0 };
+        // What an earlier call left says nothing about now.
+        let fresh = !device.has_frames();
         for count in 0..BATCH {
+            if fresh && count > 0 && device.is_drained() {
+                return count;
+            }
             // The stack may have kept the former buffer. Room is made here, where dying would be noticed.
             self.buffer.clear();
             self.buffer.reserve(MAX_FRAME);

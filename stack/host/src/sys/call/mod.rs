@@ -3,6 +3,7 @@
 //! comes back as a value. Alloc-free and async-signal-safe.
 
 mod attribute;
+mod batch;
 mod dispatch;
 mod file;
 mod interface;
@@ -13,6 +14,7 @@ mod socket;
 mod task;
 
 pub use attribute::*;
+pub use batch::*;
 pub use dispatch::*;
 pub use file::*;
 pub use interface::*;

@@ -214,7 +214,12 @@ pub struct Received {
     pub flags: i32,
 }
 
-fn message(parts: *mut libc::iovec, count: usize, control: *mut u8, control_length: usize) -> libc::msghdr {
+pub(super) const fn message(
+    parts: *mut libc::iovec,
+    count: usize,
+    control: *mut u8,
+    control_length: usize,
+) -> libc::msghdr {
     // SAFETY: all zero is a valid msghdr: null pointers and zero lengths.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = parts;
