@@ -386,10 +386,18 @@ impl Wait<'_> {
             if !events.is_empty() {
                 return Ok(events);
             }
-            if deadline.is_none_or(|deadline| call::now() < deadline) {
-                super::sweep();
+            if deadline.is_some_and(|deadline| call::now() >= deadline) {
+                return Ok(events);
             }
-            let spec = WaitSpec { descriptions: &[], sets: &sets, deadline, sigmask: mask, interrupted: &interrupted };
+            super::sweep();
+            let spec = WaitSpec {
+                descriptions: &[],
+                sets: &sets,
+                deadline,
+                fills_in: false,
+                sigmask: mask,
+                interrupted: &interrupted,
+            };
             let end = self.runtime.wait(&spec, &mut kernel, &mut |view| view.set_is_ready(self.own));
             match end {
                 Ok(()) if deadline.is_none_or(|deadline| call::now() < deadline) => {}

@@ -64,9 +64,9 @@ pub(crate) fn until<R>(
 ) -> Result<R, Stop> {
     let Patience::Until(deadline) = patience else {
         return match runtime.attempt(id, attempt) {
-            Some(result) => Ok(result),
-            None if runtime.exists(id) => Err(Stop::WouldBlock),
-            None => Err(Stop::Broken),
+            Ok(Some(result)) => Ok(result),
+            Ok(None) => Err(Stop::WouldBlock),
+            Err(_) => Err(Stop::Broken),
         };
     };
     // As the kernel keeps the file of a call under way: a close by another thread does not end it.

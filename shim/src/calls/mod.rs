@@ -31,10 +31,11 @@ mod strangers;
 mod transfer;
 
 use std::fmt;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use remora_host::runtime::{self, DescriptionId, Runtime};
-use remora_host::sys::Errno;
+use remora_host::sys::{Errno, call};
 
 use crate::abi::Outcome;
 pub(crate) use crate::abi::signal::{set_action as sigaction, set_interrupt as siginterrupt, set_once as sysv_signal};
@@ -83,6 +84,14 @@ fn check_fresh(fd: i32) -> Result<(), Errno> {
 fn sweep() {
     /// A look costs a system call.
     const AT_A_TIME: usize = 4;
+    /// When to look again, so that short sleeps pay little for it.
+    const AGAIN: u64 = Duration::from_millis(1).as_nanos() as u64;
+    static LOOKED: AtomicU64 = AtomicU64::new(0);
+    let now = call::now().nanos();
+    if now.saturating_sub(LOOKED.load(Ordering::Relaxed)) < AGAIN {
+        return;
+    }
+    LOOKED.store(now, Ordering::Relaxed);
     static NEXT: AtomicI32 = AtomicI32::new(0);
     let start = NEXT.load(Ordering::Relaxed);
     let mut looked = 0;

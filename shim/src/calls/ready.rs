@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use remora_host::runtime::{self, DescriptionId, Runtime, SetId, WaitEnd, WaitSpec};
+use remora_host::runtime::{self, DescriptionId, Runtime, SetId, View, WaitEnd, WaitSpec};
 use remora_host::sys::{Errno, call};
 use remora_stack::socket::protocol::Readiness;
 use remora_stack::time::Instant;
@@ -85,6 +85,13 @@ impl Sorted {
 
     /// Fills in what is ready now; returns how many entries are.
     fn fill(&self, runtime: &Runtime, entries: &mut [libc::pollfd]) -> usize {
+        runtime
+            .view(|view| self.fill_under_lock(Some(view), entries))
+            .unwrap_or_else(|| self.fill_under_lock(None, entries))
+    }
+
+    /// The same; without a view the family is broken.
+    fn fill_under_lock(&self, mut view: Option<&mut View<'_>>, entries: &mut [libc::pollfd]) -> usize {
         let kernel = |index: usize| self.kernel.get(index).map_or(0, |entry| entry.revents);
         let mut count = 0;
         for (entry, place) in entries.iter_mut().zip(&self.places) {
@@ -92,19 +99,17 @@ impl Sorted {
                 Place::Ignored => 0,
                 Place::Kernel(index) => kernel(index),
                 Place::Set(index, set) => {
-                    let ours =
-                        if runtime.set_is_ready(set) { entry.events & (libc::POLLIN | libc::POLLRDNORM) } else { 0 };
-                    kernel(index) | ours
+                    let ready = view.as_mut().is_some_and(|view| view.set_is_ready(set));
+                    kernel(index) | if ready { entry.events & (libc::POLLIN | libc::POLLRDNORM) } else { 0 }
                 }
-                Place::Ours(id, wanted, start, count) => {
-                    if runtime.exists(id) {
+                Place::Ours(id, wanted, start, count) => match view.as_ref().filter(|view| view.exists(id)) {
+                    Some(view) => {
                         let companions = (start..start + count).fold(0, |all, index| all | kernel(index));
-                        (runtime.readiness(id).bits() & wanted) as i16 | companions & !libc::POLLNVAL
-                    } else {
-                        // The family has broken: as after a reset.
-                        (wanted & (Readiness::IN | Readiness::OUT | Readiness::ERR | Readiness::HUP).bits()) as i16
+                        (view.readiness(id).bits() & wanted) as i16 | companions & !libc::POLLNVAL
                     }
-                }
+                    // The family has broken: as after a reset.
+                    None => (wanted & (Readiness::IN | Readiness::OUT | Readiness::ERR | Readiness::HUP).bits()) as i16,
+                },
             };
             count += usize::from(entry.revents != 0);
         }
@@ -114,9 +119,8 @@ impl Sorted {
 
 /// Whether one of ours is known to be ready, without a look at the device.
 fn is_ready(runtime: &Runtime, sorted: &Sorted) -> bool {
-    sorted.descriptions.iter().any(|(id, wanted)| {
-        runtime.with_socket(*id, |stack, socket, _| stack.readiness(socket)).is_none_or(|now| now.intersects(*wanted))
-    })
+    let ready = |view: &View<'_>, (id, wanted): &(DescriptionId, Readiness)| view.readiness(*id).intersects(*wanted);
+    runtime.view(|view| sorted.descriptions.iter().any(|one| ready(view, one))).unwrap_or(true)
 }
 
 /// Before a sleep: whether some of the numbers were closed unseen. Of a large set only the first few are looked at, and
@@ -159,8 +163,14 @@ fn wait(
         }
         let descriptions = std::mem::take(&mut sorted.descriptions);
         let sets = std::mem::take(&mut sorted.sets);
-        let spec =
-            WaitSpec { descriptions: &descriptions, sets: &sets, deadline, sigmask: mask, interrupted: &interrupted };
+        let spec = WaitSpec {
+            descriptions: &descriptions,
+            sets: &sets,
+            deadline,
+            fills_in: true,
+            sigmask: mask,
+            interrupted: &interrupted,
+        };
         let end = runtime.wait(&spec, &mut sorted.kernel, &mut |view| {
             descriptions.iter().any(|(id, wanted)| view.readiness(*id).intersects(*wanted))
                 || sets.iter().any(|set| view.set_is_ready(*set))

@@ -366,6 +366,7 @@ fn wait_for_either(
         descriptions: &[(handle.id, wanted)],
         sets: &[],
         deadline,
+        fills_in: true,
         sigmask: None,
         interrupted: &|| handled.any_since(),
     };

@@ -162,6 +162,7 @@ fn from_pipe(from: i32, to: i32, handle: Handle, runtime: &Runtime, count: usize
                     descriptions: &[(handle.id, Readiness::OUT)],
                     sets: &[],
                     deadline: None,
+                    fills_in: true,
                     sigmask: None,
                     interrupted: &|| false,
                 };

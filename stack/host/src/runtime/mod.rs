@@ -453,22 +453,29 @@ impl Runtime {
     }
 
     /// Runs `body`; where it gives `None`, feeds in the frames that wait and runs it once more. `None` means that it
-    /// would block (or the description is gone: see `exists`). What it returns must not own memory.
+    /// would block. What it returns must not own memory.
+    ///
+    /// # Errors
+    /// The description is gone, or the family broken.
     pub fn attempt<R>(
         &self,
         id: DescriptionId,
         mut body: impl FnMut(&mut Stack, SocketId, Instant) -> Option<R>,
-    ) -> Option<R> {
+    ) -> Result<Option<R>, Broken> {
         self.enter(|core, now| {
-            let socket = core.socket_of(id)?;
+            let socket = core.socket_of(id).ok_or(Broken)?;
             let first = body(&mut core.stack, socket, now);
             if first.is_some() || !core.pump(self.family.open(), now) {
-                return first;
+                return Ok(first);
             }
-            body(&mut core.stack, socket, now)
+            Ok(body(&mut core.stack, socket, now))
         })
-        .ok()
         .flatten()
+    }
+
+    /// Runs `body` on the core as a waiter sees it, under the lock. `None` when the family is broken.
+    pub fn view<R>(&self, body: impl FnOnce(&mut View<'_>) -> R) -> Option<R> {
+        self.enter(|core, _| body(&mut View::of(core))).ok()
     }
 
     /// The poll mask, after feeding in waiting frames when nothing is ready. A closed description is ERR and HUP.
@@ -556,10 +563,15 @@ impl Runtime {
         self.enter(|core, _| core.set_delete(set, fd, id)).unwrap_or(Err(SetError::NotFound))
     }
 
-    /// Fills `out` with ready entries and returns how many; level-triggered ones stay queued, edge-triggered ones are
-    /// reported once per event, one-shot ones are disarmed.
+    /// Fills `out` with ready entries and returns how many, after feeding in waiting frames when there would be none;
+    /// level-triggered ones stay queued, edge-triggered ones are reported once per event, one-shot ones are disarmed.
     pub fn set_collect(&self, set: SetId, out: &mut [ReadyEvent]) -> usize {
-        self.enter(|core, _| core.set_collect(set, out)).unwrap_or(0)
+        self.look_for_device();
+        self.enter(|core, now| match core.set_collect(set, out) {
+            0 if core.pump(self.family.open(), now) => core.set_collect(set, out),
+            count => count,
+        })
+        .unwrap_or(0)
     }
 
     /// Whether a collect would give something, after feeding in waiting frames when it would not.

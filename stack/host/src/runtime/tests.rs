@@ -214,6 +214,7 @@ fn kernel_descriptors_and_sockets_are_waited_for_together() {
                 descriptions: &descriptions,
                 sets: &[],
                 deadline,
+                fills_in: true,
                 sigmask: None,
                 interrupted: &quiet,
             };

@@ -44,6 +44,8 @@ pub struct WaitSpec<'a> {
     pub sets: &'a [SetId],
     /// When to give up; `None`: never.
     pub deadline: Option<Instant>,
+    /// Whether the events of the program's descriptors are to be filled in; else the caller asks for them afterwards.
+    pub fills_in: bool,
     /// The signal mask while waiting, as ppoll's.
     pub sigmask: Option<&'a libc::sigset_t>,
     /// Whether a signal handler has run in this thread since the call began.
@@ -57,6 +59,7 @@ impl std::fmt::Debug for WaitSpec<'_> {
             .field("descriptions", &self.descriptions)
             .field("sets", &self.sets)
             .field("deadline", &self.deadline)
+            .field("fills_in", &self.fills_in)
             .finish_non_exhaustive()
     }
 }
@@ -67,7 +70,17 @@ pub struct View<'a> {
     core: &'a mut Core,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    pub(super) const fn of(core: &'a mut Core) -> Self {
+        Self { core }
+    }
+
+    /// Whether the description is still there.
+    #[must_use]
+    pub fn exists(&self, id: DescriptionId) -> bool {
+        self.core.descriptions.find(id).is_some()
+    }
+
     /// The poll mask of a description.
     #[must_use]
     pub fn readiness(&self, id: DescriptionId) -> Readiness {
@@ -208,6 +221,7 @@ struct Waiting<'a> {
     sets: &'a [SetId],
     deadline: Option<Instant>,
     mask: Option<u64>,
+    fills_in: bool,
     interrupted: &'a dyn Fn() -> bool,
     bell: Option<u32>,
     spin_until: Option<Instant>,
@@ -229,24 +243,27 @@ impl Waiting<'_> {
         let mut kernel_ready = false;
         loop {
             self.runtime.look_for_device();
-            let step = self.look(kernel_ready, !kernel.is_empty(), look);
+            let step = self.look(kernel_ready, look);
             match step {
                 Err(Broken) => {
                     BELLS_HELD.set(BELLS_HELD.get() & !self.own());
                     return Err(WaitEnd::Broken);
                 }
                 Ok(Step::Ready) => {
-                    poll_now(kernel);
+                    if self.fills_in {
+                        poll_now(kernel);
+                    }
                     return Ok(());
                 }
                 Ok(Step::TimedOut) => {
                     // A deadline of now still looks once at the program's descriptors.
-                    return if poll_now(kernel) { Ok(()) } else { Err(WaitEnd::TimedOut) };
+                    return if self.fills_in && poll_now(kernel) { Ok(()) } else { Err(WaitEnd::TimedOut) };
                 }
                 Ok(Step::Spin) => {
                     if (self.interrupted)() {
                         return self.leave(WaitEnd::Interrupted);
                     }
+                    kernel_ready = poll_now(kernel);
                     std::hint::spin_loop();
                 }
                 Ok(Step::Sleep { packet, until }) => match self.sleep(packet, until, kernel) {
@@ -283,12 +300,7 @@ impl Waiting<'_> {
         Err(end)
     }
 
-    fn look(
-        &mut self,
-        kernel_ready: bool,
-        with_kernel: bool,
-        look: &mut dyn FnMut(&mut Core, Instant) -> bool,
-    ) -> Result<Step, Broken> {
+    fn look(&mut self, kernel_ready: bool, look: &mut dyn FnMut(&mut Core, Instant) -> bool) -> Result<Step, Broken> {
         let runtime = self.runtime;
         runtime.enter_as(self.own(), |core, now| {
             self.check_bell();
@@ -320,12 +332,12 @@ impl Waiting<'_> {
                     None => core.statistics.without_bell += 1,
                 }
             }
-            self.decide(core, now, with_kernel)
+            self.decide(core, now)
         })
     }
 
     /// Spin, drive or wait for the doorbell.
-    fn decide(&mut self, core: &mut Core, now: Instant, with_kernel: bool) -> Step {
+    fn decide(&mut self, core: &mut Core, now: Instant) -> Step {
         let until = |other: Option<Instant>| match (self.deadline, other) {
             (Some(deadline), Some(other)) => Some(deadline.min(other)),
             (deadline, other) => deadline.or(other),
@@ -343,7 +355,7 @@ impl Waiting<'_> {
                 return Step::Sleep { packet: None, until: until(Some(now + LOOK_AFTER_DRIVER)) };
             }
         }
-        if core.may_spin && core.spin.pays() && !with_kernel && core.device_fd().is_some() {
+        if core.may_spin && core.spin.pays() && core.device_fd().is_some() {
             match self.spin_until {
                 None => {
                     self.spin_until = Some(now + SPIN);
@@ -472,6 +484,7 @@ impl Runtime {
             sets,
             deadline,
             mask: None,
+            fills_in: true,
             interrupted,
             bell: None,
             spin_until: None,
@@ -518,9 +531,10 @@ impl Runtime {
         kernel: &mut [libc::pollfd],
         ready: &mut dyn FnMut(&mut View<'_>) -> bool,
     ) -> Result<(), WaitEnd> {
-        let mut look = |core: &mut Core, _: Instant| ready(&mut View { core });
+        let mut look = |core: &mut Core, _: Instant| ready(&mut View::of(core));
         let mut waiting = self.waiting(spec.descriptions, spec.sets, spec.deadline, spec.interrupted);
         waiting.mask = spec.sigmask.map(kernel_mask);
+        waiting.fills_in = spec.fills_in;
         waiting.run(kernel, &mut look)
     }
 }
