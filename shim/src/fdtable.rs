@@ -11,6 +11,8 @@ use remora_host::runtime::{DescriptionId, SetId};
 use remora_host::sys::{Fd, call};
 use remora_stack::socket::protocol::{AddressFamily, SocketType};
 
+use crate::placeholder;
+
 /// Numbers from here on are never ours: a socket that gets one is the kernel's.
 pub(crate) const LIMIT: usize = 1 << 18;
 
@@ -162,7 +164,7 @@ pub(crate) const fn fits(fd: i32) -> bool {
 /// Enters a number and returns what it stood for before (a stale entry, whose holder is to be released).
 pub(crate) fn insert(fd: i32, entry: Entry) -> Option<Entry> {
     let place = kind_of(fd)?;
-    let stale = remove(fd);
+    let stale = take(fd);
     let (kind, value) = encode(entry);
     if let Some(slot) = VALUES.get(fd as usize) {
         slot.store(value, Ordering::Release);
@@ -175,8 +177,15 @@ pub(crate) fn insert(fd: i32, entry: Entry) -> Option<Entry> {
     stale
 }
 
-/// Makes a number foreign. Of several who try at once, one gets the entry.
+/// Makes a number foreign whose file is not its placeholder any more. Of several who try at once, one gets the entry.
 pub(crate) fn remove(fd: i32) -> Option<Entry> {
+    let entry = take(fd)?;
+    placeholder::forget(fd);
+    Some(entry)
+}
+
+/// Makes a number foreign that is about to be closed, or to be another's.
+pub(crate) fn take(fd: i32) -> Option<Entry> {
     let place = kind_of(fd)?;
     if place.load(Ordering::Acquire) == FOREIGN {
         return None;
@@ -201,6 +210,7 @@ pub(crate) fn is_fresh(fd: i32) -> bool {
 
 /// The placeholder under a number of ours has been replaced by another one.
 pub(crate) fn renew(fd: i32) {
+    placeholder::forget(fd);
     if let Some(slot) = INODES.get(fd as usize) {
         slot.store(inode(fd).unwrap_or(0), Ordering::Relaxed);
     }

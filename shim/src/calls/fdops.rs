@@ -13,6 +13,7 @@ use super::interfaces;
 use super::{companion, gone, socket_of, traced};
 use crate::abi::{Outcome, User, control, signal, stdio};
 use crate::fdtable::{self, Entry, Epoll};
+use crate::placeholder;
 
 /// Gives up what an entry held.
 pub(super) fn release_entry(entry: Entry) {
@@ -30,7 +31,9 @@ pub(super) fn release_entry(entry: Entry) {
 /// Whether a number is the library's own, which the program never opened.
 pub(super) fn is_private(fd: i32) -> bool {
     !super::strangers::is_locked_in()
-        && (companion::is_companion(fd) || runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd)))
+        && (companion::is_companion(fd)
+            || placeholder::is_kept(fd)
+            || runtime::current().is_some_and(|runtime| runtime.is_private_fd(fd)))
 }
 
 /// Makes `number`, a new copy of `fd` with this entry, stand for the same. Where another thread has closed `fd` or put
@@ -62,15 +65,20 @@ fn copy_entry(fd: i32, entry: Entry, number: i32) -> Result<i32, Errno> {
     if let Some(stale) = fdtable::insert(number, entry) {
         release_entry(stale);
     }
+    placeholder::copied(fd, number);
     Ok(number)
 }
 
 pub(crate) fn close(fd: i32) -> Outcome<i32> {
-    let Some(entry) = fdtable::remove(fd) else {
+    let Some(entry) = fdtable::take(fd) else {
         return if is_private(fd) { Outcome::fail(libc::EBADF) } else { Outcome::PassThrough };
     };
     // The number is free at once, however long the rest takes.
-    let result = call::close(Fd(fd)).map(|()| 0);
+    let result = match entry {
+        Entry::Socket(_) => placeholder::close(fd),
+        _ => call::close(Fd(fd)),
+    };
+    let result = result.map(|()| 0);
     linger(entry);
     release_entry(entry);
     if matches!(entry, Entry::Socket(_)) { traced(format_args!("close({fd})"), result) } else { Outcome::Ours(result) }
@@ -256,6 +264,7 @@ pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Outcome<i32> {
             let result = call::fcntl(Fd(fd), command, argument as i32);
             if result.is_ok() {
                 if (before ^ argument as i32) & libc::O_ASYNC != 0 {
+                    placeholder::spoil(fd);
                     follow_owner(fd, handle, runtime, true);
                 }
                 runtime.set_nonblocking(handle.id, argument as i32 & libc::O_NONBLOCK != 0);
@@ -266,17 +275,23 @@ pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Outcome<i32> {
         F_SETOWN | F_SETSIG | F_SETOWN_EX => {
             let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
             let result = control::fcntl(fd, command, argument);
+            placeholder::spoil(fd);
             if result.is_ok() {
                 follow_owner(fd, handle, runtime, false);
             }
             traced(format_args!("fcntl({fd}, {command}, {argument:#x})"), result)
         }
-        // F_GETFL, F_GETFD, F_SETFD, F_GETOWN, F_GETSIG, leases and locks: the placeholder answers as a socket does.
-        _ => Outcome::PassThrough,
+        libc::F_GETFL | libc::F_GETFD | libc::F_SETFD | F_GETOWN | F_GETSIG => Outcome::PassThrough,
+        // Leases and locks: the placeholder answers as a socket does.
+        _ => {
+            placeholder::spoil(fd);
+            Outcome::PassThrough
+        }
     }
 }
 
 const F_SETOWN: i32 = 8;
+const F_GETOWN: i32 = 9;
 const F_SETSIG: i32 = 10;
 const F_GETSIG: i32 = 11;
 const F_SETOWN_EX: i32 = 15;
@@ -346,6 +361,7 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
             Ok(0)
         }),
         FIOASYNC | FIOSETOWN | SIOCSPGRP => control::ioctl(fd, request, argument).inspect(|_| {
+            placeholder::spoil(fd);
             follow_owner(fd, handle, runtime, request == FIOASYNC);
         }),
         // What the stack does not know of its interface, the kernel does: any socket of the family may ask.

@@ -18,7 +18,7 @@ use super::{companion, gone, socket_of, traced};
 use crate::abi::address::{self, RawName};
 use crate::abi::{Outcome, User, signal, stdio};
 use crate::fdtable::{self, Entry, Handle};
-use crate::{config, errno};
+use crate::{config, errno, placeholder};
 
 /// The type bits of socket()'s second argument.
 const TYPE_MASK: i32 = 0xf;
@@ -136,12 +136,7 @@ fn create(
 
 /// Makes the placeholder of a description and enters its number. ERANGE when the number does not fit the table.
 fn place(handle: Handle, flags: i32) -> Result<i32, Errno> {
-    let kind = if handle.is_stream() { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
-    let fd = call::socket(libc::AF_UNIX, kind | flags, 0)?.raw();
-    if !fdtable::fits(fd) {
-        let _ = call::close(Fd(fd));
-        return Err(Errno(libc::ERANGE));
-    }
+    let fd = placeholder::make(handle.kind, flags)?;
     stdio::take_standard(fd);
     if let Some(stale) = fdtable::insert(fd, Entry::Socket(handle)) {
         super::release_entry(stale);
@@ -234,13 +229,15 @@ fn begin(fd: i32, handle: Handle, runtime: &'static runtime::Runtime, name: Sock
             .with_socket(handle.id, |stack, socket, now| stack.connect(now, socket, name))
             .ok_or_else(|| gone(fd, handle.id))
     };
-    let bound = runtime
-        .with_socket(handle.id, |stack, socket, _| stack.local_name(socket).is_ok_and(|name| name.port() != 0))
-        .unwrap_or(false);
+    let bound = || {
+        runtime
+            .with_socket(handle.id, |stack, socket, _| stack.local_name(socket).is_ok_and(|name| name.port() != 0))
+            .unwrap_or(false)
+    };
     let mut first = attempt()?;
     // The ports that this family holds are used up, or nearly: more may be had. One whose own port is taken towards this
     // destination gains nothing by them.
-    while first == Err(ConnectError::NoPort) && !bound && runtime.more_ports() {
+    while first == Err(ConnectError::NoPort) && !bound() && runtime.more_ports() {
         first = attempt()?;
     }
     let waiting = match first {
@@ -399,26 +396,22 @@ fn take(
     peer: &mut SocketAddr,
 ) -> Result<i32, Errno> {
     // The number comes first, as in the kernel: without one the connection stays in the queue.
-    let kind = if handle.is_stream() { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
-    let number = call::socket(libc::AF_UNIX, kind | flags, 0)?;
-    if !fdtable::fits(number.raw()) {
-        let _ = call::close(number);
-        return Err(Errno(libc::EMFILE));
-    }
+    let beyond = |errno: Errno| if errno.0 == libc::ERANGE { Errno(libc::EMFILE) } else { errno };
+    let number = placeholder::make(handle.kind, flags).map_err(beyond)?;
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
     let result = next_connection(fd, handle, runtime, patience, nonblocking);
     match result {
         Ok((id, name)) => {
             *peer = name;
             let accepted = Entry::Socket(Handle { id, family: handle.family, kind: handle.kind });
-            stdio::take_standard(number.raw());
-            if let Some(stale) = fdtable::insert(number.raw(), accepted) {
+            stdio::take_standard(number);
+            if let Some(stale) = fdtable::insert(number, accepted) {
                 super::release_entry(stale);
             }
-            Ok(number.raw())
+            Ok(number)
         }
         Err(errno) => {
-            let _ = call::close(number);
+            let _ = placeholder::close(number);
             Err(errno)
         }
     }
