@@ -18,6 +18,11 @@ BENCH_LAST_CONNECT_PORT=$((BENCH_PORT + 15))
 BENCH_CONNECTIONS=20000
 BENCH_IDLE_CONNECTIONS=1000
 BENCH_STARTS=50
+# What the peer thinks before it answers, in the rows in which nobody spins: longer than any
+# stack looks for frames before it sleeps.
+BENCH_THINK_MICROSECONDS=300
+BENCH_WEB_CLIENTS=50
+BENCH_REDIS_CLIENTS=50
 # What a run may take beside the seconds it measures.
 BENCH_SLACK_SECONDS=25
 # Length of the first, unrecorded run of each side.
@@ -26,6 +31,7 @@ BENCH_WARM_UP_SECONDS=0.2
 bench_pairs=5
 bench_seconds=2
 bench_json=
+bench_svg=
 bench_wanted=
 bench_against=remora
 bench_cpus=
@@ -34,7 +40,7 @@ bench_dir=
 usage() {
     cat <<'TEXT'
 usage: scripts/bench.sh [--rows NAME,...] [--runs N] [--seconds S] [--cpus P,Q] [--aa]
-                        [--json FILE] [--list] [--help]
+                        [--json FILE] [--svg FILE] [--list] [--help]
 
 Runs each measurement in turn on the kernel's stack and under libremora.so, over a veth pair
 between two network namespaces, and prints one row per figure: both medians, and the ratio
@@ -47,6 +53,7 @@ min..max. It measures and never judges: the status is 1 only when a row could no
   --cpus P,Q       the program's CPU and the peer's (the first two that are allowed)
   --aa             the kernel against itself: what the machine's noise alone looks like
   --json FILE      every figure of every run as well, as JSON
+  --svg FILE       the ratios with their intervals, drawn by remora-plot (needs cargo)
   --list           the rows, one a line
   --help           this text
 
@@ -86,7 +93,7 @@ bench_arguments() {
             shift
             continue
             ;;
-        --rows | --runs | --seconds | --cpus | --json)
+        --rows | --runs | --seconds | --cpus | --json | --svg)
             [ "$#" -ge 2 ] || bench_refuse "$1 needs a value; see --help"
             ;;
         *) bench_refuse "unknown argument $1; see --help" ;;
@@ -97,6 +104,7 @@ bench_arguments() {
         --seconds) bench_seconds="$2" ;;
         --cpus) bench_cpus="$2" ;;
         --json) bench_json="$2" ;;
+        --svg) bench_svg="$2" ;;
         esac
         shift 2
     done
@@ -215,9 +223,13 @@ bench_settle() {
 
 # bench_case NAME SECONDS: how a case of rows.tsv is run. case_kind: `client` (our program
 # calls the peer, prints the figures), `server` (the peer calls and prints), `command` (a
-# command's life on our side, the peer serving it), `start` (the same without a peer).
+# command's life on our side, the peer serving it), `start` (the same without a peer), `tool`
+# (a program of others on our side calls one on the peer's, and its output is read by
+# bench/figures.py), `service` (the other way round: ours serves, the peer's output is read).
 bench_case() {
     case_kind=client
+    case_tool=
+    case_our_cpus="$bench_our_cpu"
     case_offloads=default
     case_peer_cpu="$bench_peer_cpu"
     case_wait=(tcp "$BENCH_PORT")
@@ -244,6 +256,58 @@ bench_case() {
     roundtrip-1k)
         case_ours=(roundtrip -t "$2" -z 1024)
         case_peer=(echo -z 1024)
+        ;;
+    roundtrip-sleep)
+        case_ours=(roundtrip -t "$2" -z 1 -w "$BENCH_THINK_MICROSECONDS")
+        case_peer=(echo -z 1 -w "$BENCH_THINK_MICROSECONDS")
+        ;;
+    roundtrip-1k-onecpu)
+        case_ours=(roundtrip -t "$2" -z 1024)
+        case_peer=(echo -z 1024)
+        case_peer_cpu="$bench_our_cpu"
+        ;;
+    busy-*)
+        case_ours=(busy -t "$2" -z 512 -n "${1#busy-}")
+        case_peer=(echo-many -n "${1#busy-}")
+        ;;
+    iperf3-send | iperf3-receive)
+        case_kind=tool
+        case_tool=iperf3
+        case_peer=(iperf3 -s -1 -p "$BENCH_PORT")
+        # Whole seconds are all it takes.
+        case_ours=(iperf3 -c "$T_PEER" -p "$BENCH_PORT" -J -t "$(awk -v s="$2" 'BEGIN { print (s < 1) ? 1 : int(s + 0.5) }')")
+        if [ "$1" = iperf3-receive ]; then
+            case_ours+=(-R)
+        fi
+        ;;
+    redis-*)
+        case_kind=service
+        case_tool=redis
+        case_ours=(redis-server --port "$BENCH_PORT" --bind 0.0.0.0 --protected-mode no --save '' --appendonly no --logfile '')
+        case_peer=(redis-benchmark -h "$T_LOCAL" -p "$BENCH_PORT" -c "$BENCH_REDIS_CLIENTS" --csv)
+        case "$1" in
+        redis-get | redis-set) case_peer+=(-t "${1#redis-}" -n "$(bench_amount "$2" 60000)") ;;
+        redis-get-16) case_peer+=(-t get -P 16 -n "$(bench_amount "$2" 400000)") ;;
+        redis-set-16) case_peer+=(-t set -P 16 -n "$(bench_amount "$2" 400000)") ;;
+        redis-get-one) case_peer=(redis-benchmark -h "$T_LOCAL" -p "$BENCH_PORT" -c 1 --csv -t get -n "$(bench_amount "$2" 10000)") ;;
+        esac
+        ;;
+    nginx-*)
+        case_kind=service
+        case_tool=wrk
+        local workers=1 clients="$BENCH_WEB_CLIENTS"
+        if [[ "$1" = *-2 ]]; then
+            workers=2
+            case_our_cpus="$bench_our_cpu,$bench_peer_cpu"
+        fi
+        bench_nginx_configuration "$workers"
+        case_ours=(nginx -p "$bench_dir/nginx" -c "$bench_dir/nginx/nginx.conf")
+        # wrk takes whole seconds.
+        case_peer=(wrk -t 1 -c "$clients" -d "$(awk -v s="$2" 'BEGIN { print (s < 1) ? 1 : int(s + 0.5) }')s" --latency)
+        if [[ "$1" = nginx-close* ]]; then
+            case_peer+=(-H 'Connection: close')
+        fi
+        case_peer+=("http://$T_LOCAL:$BENCH_PORT/")
         ;;
     connect)
         case_ours=(connect -t "$2" -n "$BENCH_CONNECTIONS")
@@ -294,8 +358,40 @@ bench_case() {
     esac
 }
 
+# bench_amount SECONDS PER_SECOND: an amount of work for about so long.
+bench_amount() {
+    awk -v s="$1" -v n="$2" 'BEGIN { printf "%d\n", s * n }'
+}
+
+# A small file of 1,000 bytes, as many workers as $1.
+bench_nginx_configuration() {
+    mkdir -p "$bench_dir/nginx/html" "$bench_dir/nginx/logs"
+    chmod 755 "$bench_dir" "$bench_dir/nginx" "$bench_dir/nginx/html"
+    head -c 1000 /dev/zero | tr '\0' x >"$bench_dir/nginx/html/index.html"
+    cat >"$bench_dir/nginx/nginx.conf" <<TEXT
+daemon off;
+worker_processes $1;
+error_log stderr crit;
+pid nginx.pid;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000000;
+    server { listen $BENCH_PORT; root html; }
+}
+TEXT
+    if [ "$(id -u)" -eq 0 ]; then
+        printf 'user root;\n' >>"$bench_dir/nginx/nginx.conf"
+    fi
+}
+
 bench_start_peer() {
     local mode="$1" address=0.0.0.0
+    if [ "$case_kind" = tool ] || [ "$case_kind" = service ]; then
+        lab_start peer taskset -c "$case_peer_cpu" "$@" >"$bench_dir/peer.out" 2>"$bench_dir/peer.err"
+        return
+    fi
     shift
     if [ "$case_kind" = server ]; then
         address="$T_LOCAL"
@@ -306,6 +402,10 @@ bench_start_peer() {
 
 bench_start_ours() {
     local mode="$1" address="$T_PEER" library=- times
+    if [ "$case_kind" = tool ] || [ "$case_kind" = service ]; then
+        lab_start ours taskset -c "$case_our_cpus" "$@" >"$bench_dir/ours.out" 2>"$bench_dir/ours.err"
+        return
+    fi
     shift
     case "$case_kind" in
     client | server)
@@ -338,6 +438,14 @@ bench_run() {
         bench_start_ours "${case_ours[@]}"
         measured=peer
         bench_start_peer "${case_peer[@]}"
+    elif [ "$case_kind" = service ]; then
+        bench_start_ours "${case_ours[@]}"
+        measured=peer
+        if ! lab_peer "$bench_dir/peer" await -a "$T_LOCAL" -p "$BENCH_PORT" 2>"$bench_dir/peer.err"; then
+            bench_problem="our side does not serve: $(cat "$bench_dir/ours.err" "$bench_dir/peer.err" | tail -n 1)"
+            return 1
+        fi
+        bench_start_peer "${case_peer[@]}"
     else
         if [ "${#case_peer[@]}" -gt 0 ]; then
             bench_start_peer "${case_peer[@]}"
@@ -359,7 +467,13 @@ bench_run() {
         bench_problem="status $status: $(cat "$bench_dir/ours.err" "$bench_dir/peer.err" | tail -n 3 | tr '\n\t' '; ')"
         return 1
     fi
-    cp "$bench_dir/$measured.out" "$bench_dir/figures"
+    if [ -z "$case_tool" ]; then
+        cp "$bench_dir/$measured.out" "$bench_dir/figures"
+    elif ! /usr/bin/python3 "$BENCH_PARTS/figures.py" "$case_tool" "$bench_dir/$measured.out" \
+        >"$bench_dir/figures" 2>"$bench_dir/figures.err"; then
+        bench_problem="what $case_tool says is not understood: $(tail -n 1 "$bench_dir/figures.err")"
+        return 1
+    fi
 }
 
 # bench_record CASE PAIR SIDE: a and b are the sides; the raw file's columns are case, pair,
@@ -459,8 +573,17 @@ bench_main() {
     if [ -n "$bench_json" ]; then
         json=(--json "$bench_json")
     fi
+    if [ -n "$bench_svg" ]; then
+        json+=(--points "$bench_dir/points")
+    fi
+    local status=0
     /usr/bin/python3 "$BENCH_PARTS/report.py" "${json[@]}" "$BENCH_ROWS" "$bench_dir/raw" \
-        "$bench_dir/circumstances" "${bench_chosen[@]}"
+        "$bench_dir/circumstances" "${bench_chosen[@]}" || status=$?
+    if [ -n "$bench_svg" ]; then
+        cargo run --quiet --manifest-path "$LAB_ROOT/Cargo.toml" -p remora-plot -- \
+            --bench "$bench_dir/points" --out "$bench_svg" || status=$?
+    fi
+    return "$status"
 }
 
 for word in "$@"; do

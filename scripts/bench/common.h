@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -41,6 +42,7 @@ struct options {
     double seconds;
     size_t size;
     size_t count;
+    uint64_t pause;
     const char *control;
 };
 
@@ -92,14 +94,14 @@ static inline int parse(int argc, char **argv, struct options *options)
 {
     *options = (struct options){.cpu = -1, .life_seconds = 60, .seconds = 1, .size = 1, .count = 1};
     if (argc < 2) {
-        fprintf(stderr, "usage: %s MODE [-a address] [-p port] [-c cpu] [-t seconds] [-l life] [-z size] [-n count] [-C control]\n",
+        fprintf(stderr, "usage: %s MODE [-a address] [-p port] [-c cpu] [-t seconds] [-l life] [-z size] [-n count] [-w microseconds] [-C control]\n",
                 argv[0]);
         exit(2);
     }
     options->mode = argv[1];
     int option;
     optind = 2;
-    while ((option = getopt(argc, argv, "+a:p:c:t:l:z:n:C:")) != -1) {
+    while ((option = getopt(argc, argv, "+a:p:c:t:l:z:n:w:C:")) != -1) {
         switch (option) {
         case 'a':
             if (inet_pton(AF_INET, optarg, &options->address) != 1)
@@ -111,6 +113,7 @@ static inline int parse(int argc, char **argv, struct options *options)
         case 'l': options->life_seconds = (unsigned)number(optarg); break;
         case 'z': options->size = (size_t)number(optarg); break;
         case 'n': options->count = (size_t)number(optarg); break;
+        case 'w': options->pause = (uint64_t)(number(optarg) * 1e3); break;
         case 'C': options->control = optarg; break;
         default: exit(2);
         }

@@ -46,9 +46,42 @@ static void echo(const struct options *options)
     for (;;) {
         int fd = accepted(listener);
         no_delay(fd);
-        while (receive_all(fd, bulk, options->size))
+        while (receive_all(fd, bulk, options->size)) {
+            /* -w: a server that thinks for so long, on its processor. */
+            for (uint64_t end = now() + options->pause; options->pause > 0 && now() < end;)
+                continue;
             send_all(fd, bulk, options->size);
+        }
         close(fd);
+    }
+}
+
+/* Any number of connections at a time. */
+static void echo_many(const struct options *options)
+{
+    int listener = bound(options, SOCK_STREAM, 0), set = epoll_create1(EPOLL_CLOEXEC);
+    raise_file_limit(options->count + 64);
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[256];
+    if (set < 0 || epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) != 0)
+        die("epoll");
+    for (;;) {
+        int ready = epoll_wait(set, events, 256, -1);
+        for (int i = 0; i < ready; i++) {
+            int fd = events[i].data.fd;
+            if (fd == listener) {
+                fd = accepted(listener);
+                no_delay(fd);
+                event.data.fd = fd;
+                if (epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) != 0)
+                    die("epoll_ctl");
+                continue;
+            }
+            ssize_t got = recv(fd, bulk, sizeof bulk, 0);
+            if (got > 0)
+                send_all(fd, bulk, (size_t)got);
+            else
+                close(fd);
+        }
     }
 }
 
@@ -122,6 +155,22 @@ static void wait_for_server(const struct options *options)
             close(fd);
             return;
         }
+        if (now() > end)
+            die("the server does not listen");
+        close(fd);
+        usleep(10000);
+    }
+}
+
+/* Until a server on our side takes connections, whatever it speaks. */
+static void await_server(const struct options *options)
+{
+    struct sockaddr_in to = endpoint(options, 0);
+    uint64_t end = now() + SERVER_PATIENCE_SECONDS * NANOSECONDS;
+    for (;;) {
+        int fd = open_socket(options, SOCK_STREAM);
+        if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0)
+            return;
         if (now() > end)
             die("the server does not listen");
         close(fd);
@@ -235,7 +284,7 @@ int main(int argc, char **argv)
         {"sink", sink},         {"source", source},         {"echo", echo},
         {"http", http},         {"hold", hold},             {"client", client},
         {"accept", accept_many}, {"udp-echo", udp_echo},    {"udp-sink", udp_sink},
-        {"udp-source", udp_source},
+        {"udp-source", udp_source}, {"echo-many", echo_many}, {"await", await_server},
     };
     struct options options;
     parse(argc, argv, &options);

@@ -2,12 +2,14 @@
 # Turns the raw figures of bench.sh into its table and its JSON; standard library only. A row's
 # ratio is the median of the ratios of its pairs of runs. It reports and never judges: what a
 # ratio should be is left to the reader.
-"""report.py [--json FILE] ROWS RAW CIRCUMSTANCES [ROW...]
+"""report.py [--json FILE] [--points FILE] ROWS RAW CIRCUMSTANCES [ROW...]
 
 ROWS           bench/rows.tsv
 RAW            case, pair, side (a or b), name, value: one figure a line, tabs between
 CIRCUMSTANCES  name, a space, value
 ROW            rows to show (all)
+--points FILE  for remora-plot: row, which way is better, ratio, its interval, its least and
+               most, a row a line, tabs between
 
 The status is 1 when a row has no pair of runs that both succeeded.
 
@@ -202,6 +204,15 @@ def report(results, circumstances, errors):
         print(f"failed: {case}, {'kernel' if side == 'a' else other}: {text}")
 
 
+def points(results):
+    for result in results:
+        if "ratio" in result:
+            ratio = result["ratio"]
+            low, high = ratio["interval"] or (ratio["min"], ratio["max"])
+            numbers = (ratio["median"], low, high, ratio["min"], ratio["max"])
+            yield "\t".join([result["row"], result["better"], *map(repr, numbers)]) + "\n"
+
+
 def self_test():
     raw = []
     for pair, (a, b) in enumerate([(10, 5), (20, 12), (10, 8), (10, 6), (10, 6)], 1):
@@ -215,6 +226,7 @@ def self_test():
     assert result["ratio"]["median"] == 0.6, result
     assert (result["ratio"]["min"], result["ratio"]["max"]) == (0.5, 0.8), result
     low, high = result["ratio"]["interval"]
+    assert list(points([result])) == [f"r\tlower\t0.6\t{low}\t{high}\t0.5\t0.8\n"]
     assert 0.5 <= low <= 0.6 <= high <= 0.8, result
     assert errors[0]["error"] == "status 1: no\tanswer", errors
     assert measure(dict(row, case="none"), runs)["pairs"] == 0
@@ -232,6 +244,7 @@ def main():
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json")
+    parser.add_argument("--points")
     parser.add_argument("rows")
     parser.add_argument("raw")
     parser.add_argument("circumstances")
@@ -253,6 +266,9 @@ def main():
                 {"circumstances": circumstances, "rows": results, "errors": errors}, file, indent=1
             )
             file.write("\n")
+    if arguments.points:
+        with open(arguments.points, "w", encoding="utf-8") as file:
+            file.writelines(points(results))
     if any(result["pairs"] == 0 for result in results):
         sys.exit(1)
 

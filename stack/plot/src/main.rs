@@ -1,5 +1,7 @@
 //! `remora-plot`: runs one connection over a virtual link in virtual time and draws congestion window, slow start
-//! threshold, segments in flight and smoothed round-trip time over time as an SVG file.
+//! threshold, segments in flight and smoothed round-trip time over time as an SVG file; or draws what `bench.sh` measured.
+
+mod bench;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -43,6 +45,9 @@ struct Arguments {
     /// Seed of the losses.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Draw what `bench.sh --svg` has written to this file, and no connection.
+    #[arg(long)]
+    bench: Option<PathBuf>,
     /// The file to write.
     #[arg(long, default_value = "connection.svg")]
     out: PathBuf,
@@ -173,6 +178,9 @@ fn draw(arguments: &Arguments, looks: &[Look], out: &Path) -> Result<(), Failure
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
+    if let Some(points) = &arguments.bench {
+        return bench::draw(points, &arguments.out);
+    }
     let looks = run(&arguments)?;
     draw(&arguments, &looks, &arguments.out)
 }
