@@ -139,3 +139,26 @@ fn time_randomness_and_signals() {
     assert_eq!(ppoll(&mut set, Some(std::time::Duration::ZERO), None), Ok(0));
     close(pidfd).unwrap();
 }
+
+#[test]
+fn batch_brings_what_waits_and_says_whether_that_was_all() {
+    let (one, other) = socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC).unwrap();
+    for text in [b"ab1".as_slice(), b"cd", b"ef4567890", b"g"] {
+        send(one, text, 0).unwrap();
+    }
+    let mut batch = Batch::<2, 16>::new(3, 4);
+    assert_eq!(batch.receive(other, 2, true, libc::MSG_DONTWAIT), Ok((2, false)));
+    let seen = |batch: &mut Batch<2, 16>, index| {
+        let slot = batch.slot(index).unwrap();
+        (slot.prefix, slot.buffer.clone(), slot.received.length, slot.received.flags & libc::MSG_TRUNC != 0)
+    };
+    assert_eq!(seen(&mut batch, 0), (*b"ab", b"1".to_vec(), 3, false));
+    assert_eq!(seen(&mut batch, 1), (*b"cd", Vec::new(), 2, false));
+    assert_eq!(batch.receive(other, 9, false, libc::MSG_DONTWAIT), Ok((2, true)), "three slots, two messages");
+    let slot = batch.slot(0).unwrap();
+    assert_eq!((slot.buffer.as_slice(), slot.received.flags & libc::MSG_TRUNC), (b"ef45".as_slice(), libc::MSG_TRUNC));
+    assert_eq!(batch.slot(1).unwrap().buffer, b"g");
+    assert_eq!(batch.receive(other, 3, true, libc::MSG_DONTWAIT), Err(Errno(libc::EAGAIN)));
+    close(one).unwrap();
+    close(other).unwrap();
+}
