@@ -194,7 +194,9 @@ impl Sock {
 
     //= RFC 9293 §3.1 (REC-1)
     fn window_of(&self, incoming: &Incoming<'_>) -> u32 {
+        //= RFC 7323 §2.2 (MUST-3)
         let shift = if incoming.has(Flags::SYN) { 0 } else { self.snd_wscale };
+        //= RFC 7323 §2.3 (MUST-6)
         u32::from(incoming.header.window) << shift
     }
 
@@ -233,6 +235,7 @@ impl Sock {
         let rtt = match (delivery.rtt, echo) {
             (Some(rtt), _) => Some(rtt),
             //= RFC 7323 §4.1 (RTTM): only an ACK that moves the left edge gives a sample.
+            //= RFC 7323 §4.1 (MAY-9)
             (None, Some(echo)) if self.timestamps && advanced && delivery.ambiguous => {
                 let millis = self.timestamp(net.now).wrapping_sub(echo);
                 (millis < 0x1000_0000).then(|| Duration::from_millis(u64::from(millis.max(1))))

@@ -101,6 +101,7 @@ impl Sock {
             return;
         }
         self.iss = isn::initial(net.random, net.now, &self.tuple);
+        //= RFC 7323 §3.2 (SHLD-5)
         self.ts_recent = 0;
         if let Some((iss, ts_recent, at)) = reused {
             self.iss = iss;
@@ -114,6 +115,7 @@ impl Sock {
         self.snd_wnd = 0;
         self.max_window = 0;
         // They would leave no room for SACK beside a signature (`tcp_syn_options`).
+        //= RFC 7323 §3.2 (MAY-6)
         self.timestamps = net.settings.tcp_timestamps != 0 && !self.is_signed();
         self.timestamp_offset = isn::timestamp_offset(net.random, net.settings, &self.tuple);
         self.sack = net.settings.tcp_sack;
@@ -149,6 +151,7 @@ impl Sock {
         incoming: Incoming<'_>,
     ) -> Verdict {
         let header = incoming.header;
+        //= RFC 7323 §3.2 (MUST-14)
         if incoming.has(Flags::ACK) {
             //= RFC 9293 §3.10.7.3 "first, check the ACK bit"
             //= RFC 5961 §3.2 (MUST-5)
@@ -185,6 +188,7 @@ impl Sock {
     fn take_syn_options(&mut self, now: Instant, incoming: &Incoming<'_>) {
         let options = &incoming.header.options;
         //= RFC 7323 §2.2, §3.2: only if both sides offer it.
+        //= RFC 7323 §3.2 (SHLD-7)
         self.timestamps &= options.timestamps.is_some();
         if let Some(timestamps) = options.timestamps.filter(|_| self.timestamps) {
             self.ts_recent = timestamps.value;
@@ -192,8 +196,10 @@ impl Sock {
         }
         self.sack &= options.sack_permitted;
         self.take_ecn_of_syn(incoming);
+        //= RFC 7323 §2.2 (MUST-1)
         self.window_scaling &= options.window_scale.is_some();
         if self.window_scaling {
+            //= RFC 7323 §2.3 (MUST-5)
             self.snd_wscale = options.window_scale.unwrap_or(0);
         } else {
             self.snd_wscale = 0;

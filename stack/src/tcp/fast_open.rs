@@ -91,6 +91,7 @@ impl Keys {
     }
 
     /// The cookie for a client (`__tcp_fastopen_cookie_gen_cipher`).
+    //= RFC 7413 §4.1.2 (SHLD-1)
     fn cookie(key: &[u8; 16], tuple: &Tuple) -> Cookie {
         let mut hasher = SipHasher24::new_with_key(key);
         let mut bytes = Vec::new();
@@ -146,6 +147,7 @@ impl FastOpenShared {
     fn has_room(&mut self, now: Instant, counters: &mut Counters, listener: SockId, most: u32) -> bool {
         self.pending.retain(|(_, until)| until.is_none_or(|until| until > now));
         let count = self.pending.iter().filter(|(held, _)| *held == listener).count();
+        //= RFC 7413 §4.2 (MUST-8)
         let room = count < most as usize;
         if !room && most > 0 {
             counters.tcp_fast_open_listen_overflow += 1;
@@ -200,8 +202,11 @@ impl Tcp {
         }
         let Self { socks, shared, .. } = self;
         let Some(sock) = socks.get(index as usize) else { return Served::Ordinary(None) };
+        //= RFC 7413 §2 (MUST-1)
+        //= RFC 7413 §4.2 (MUST-6)
         let most = sock.tcp.fast_open.unsigned_abs();
         let wanted = setting & SERVER != 0 && (incoming.length > 0 || cookie.is_some());
+        //= RFC 7413 §4.2 (MUST-7)
         if !wanted || !shared.fast_open.has_room(net.now, net.counters, sock.id(), most) {
             return Served::Ordinary(None);
         }
@@ -227,6 +232,7 @@ impl Tcp {
             Some(_) => {
                 net.counters.tcp_fast_open_passive_alt_key += 1;
                 net.counters.tcp_fast_open_passive += 1;
+                //= RFC 7413 §4.2.2 (MAY-3)
                 Served::AtOnce(answer)
             }
             None => {
@@ -356,7 +362,9 @@ impl Tcp {
             sock.fast_open.cookie = None;
             return true;
         }
+        //= RFC 7413 §4.2.1 (MUST-9)
         sock.fast_open.cookie = Some(known.cookie.unwrap_or_default());
+        //= RFC 7413 §4.2.2 (MUST-10)
         known.cookie.is_some()
     }
 }
@@ -375,15 +383,17 @@ impl Sock {
             cache.clear();
         }
         let known = cache.entry(self.tuple.remote).or_default();
+        //= RFC 7413 §4.2.2 (SHLD-5)
         known.mss = self.peer_mss;
         if offered.is_some() {
+            //= RFC 7413 §4.1.3 (MUST-4)
             known.cookie = offered;
         } else if dropped {
             // Data in the SYN was lost with it, twice as far as one can tell: ask anew before it is tried again.
             known.cookie = None;
         }
         if unacked {
-            //= RFC 7413 §4.2.2: what the server did not take is sent again at once.
+            //= RFC 7413 §4.2.2 (SHLD-6): what the server did not take is sent again at once.
             net.counters.tcp_fast_open_active_fail += 1;
             self.board.mark_all_lost(net.now, false);
         } else if self.fast_open.sent_data {

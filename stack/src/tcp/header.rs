@@ -136,6 +136,7 @@ impl Cookie {
 
     /// `tcp_parse_fastopen_option`: even lengths from 4 to 16, or none.
     fn parse(bytes: &[u8], experimental: bool) -> Option<Self> {
+        //= RFC 7413 §4.1.1 (MUST-2)
         let fits = bytes.is_empty() || (bytes.len().is_multiple_of(2) && (4..=MOST_COOKIE).contains(&bytes.len()));
         fits.then(|| Self::new(bytes, experimental))
     }
@@ -288,6 +289,7 @@ impl Header {
             if cookie.experimental {
                 out.push(&[254, 4 + length, 0xf9, 0x89]);
             } else {
+                //= RFC 7413 §9 (SHLD-8, SHLD-9)
                 out.push(&[34, 2 + length]);
             }
             out.push(cookie.as_slice());
@@ -326,8 +328,11 @@ fn parse_options(mut rest: &[u8], syn: bool) -> (Options, bool) {
         //= RFC 9293 §3.1 (MUST-6)
         match (kind, length) {
             (2, 4) if syn => options.mss = word16(option, 2).filter(|mss| *mss != 0),
+            //= RFC 7323 §2.2 (MUST-2)
+            //= RFC 7323 §2.3 (MUST-9)
             (3, 3) if syn => options.window_scale = option.get(2).map(|shift| (*shift).min(LARGEST_SHIFT)),
             (4, 2) if syn => options.sack_permitted = true,
+            //= RFC 7413 §4.1.1 (MUST-3)
             (34, _) if syn => options.fast_open = option.get(2..).and_then(|bytes| Cookie::parse(bytes, false)),
             (254, 4..) if syn && option.get(2..4) == Some(&[0xf9, 0x89]) => {
                 options.fast_open = option.get(4..).and_then(|bytes| Cookie::parse(bytes, true));
@@ -448,5 +453,27 @@ mod tests {
         bytes[12] = 0xf0;
         assert_eq!(Header::parse(&bytes), Err(Malformed::Offset));
         assert_eq!(Header::parse(&bytes[..19]), Err(Malformed::Short));
+    }
+
+    //= test RFC 7413 §4.1.1 (MUST-2, MUST-3)
+    #[test]
+    fn cookies_of_odd_or_impossible_length_and_outside_of_a_syn_are_passed_over() {
+        let read = |flags: Flags, cookie: &[u8]| {
+            let mut bytes = Header { flags, ..Header::default() }.emit().as_slice().to_vec();
+            bytes.extend_from_slice(&[34, u8::try_from(2 + cookie.len()).unwrap_or(2)]);
+            bytes.extend_from_slice(cookie);
+            while !bytes.len().is_multiple_of(4) {
+                bytes.push(1);
+            }
+            bytes[12] = u8::try_from(bytes.len() / 4).unwrap_or(5) << 4;
+            Header::parse(&bytes).expect("well-formed").header.options.fast_open
+        };
+        for length in [0, 4, 6, 8, 16] {
+            assert_eq!(read(Flags::SYN, &[7; 16][..length]), Some(Cookie::new(&[7; 16][..length], false)));
+            assert_eq!(read(Flags::ACK, &[7; 16][..length]), None);
+        }
+        for length in [1, 2, 3, 5, 7, 15, 17, 18] {
+            assert_eq!(read(Flags::SYN, &[7; 18][..length]), None, "{length} bytes");
+        }
     }
 }

@@ -65,6 +65,7 @@ pub fn initial(random: &Random, now: Instant, tuple: &Tuple) -> Seq {
 }
 
 /// What is added to the millisecond clock in timestamps to and from this pair of addresses.
+//= RFC 7323 §7 (SHLD-17)
 pub fn timestamp_offset(random: &Random, settings: &Settings, tuple: &Tuple) -> u32 {
     if settings.tcp_timestamps != 1 {
         return 0;
@@ -74,6 +75,8 @@ pub fn timestamp_offset(random: &Random, settings: &Settings, tuple: &Tuple) -> 
 }
 
 /// The clock of timestamps: one tick a millisecond (RFC 7323 §5.4).
+//= RFC 7323 §4.1 (MUST-18)
+//= RFC 7323 §5.4 (MUST-26, SHLD-16, MUST-27)
 pub fn timestamp_clock(now: Instant) -> u32 {
     low(now.millis())
 }
@@ -125,6 +128,9 @@ mod tests {
     }
 
     //= test REF C-12
+    //= test RFC 7323 §4.1 (MUST-18)
+    //= test RFC 7323 §5.4 (MUST-26, SHLD-16, MUST-27)
+    //= test RFC 7323 §7 (SHLD-17)
     #[test]
     fn timestamps_begin_elsewhere_for_each_pair_of_hosts_and_secret() {
         let settings = Settings::default();

@@ -125,8 +125,11 @@ impl Request {
         }
         //= RFC 9293 §3.7.1 (SHLD-5)
         header.options.mss = Some(self.advertised_mss);
+        //= RFC 7323 §3.2 (MAY-7)
         header.options.timestamps = self.timestamps.then_some(stamp);
         header.options.sack_permitted = self.sack;
+        //= RFC 7323 §2.2 (MAY-4)
+        //= RFC 7323 §2.3 (MUST-4)
         header.options.window_scale = self.shift.map(|_| self.window.shift);
         header.options.fast_open = self.fast_open;
         self.reply(header)
@@ -615,6 +618,7 @@ impl Tcp {
         child.sack = request.sack;
         child.ecn.ok = request.ecn;
         child.window_scaling = request.shift.is_some();
+        //= RFC 7323 §2.3 (MUST-5)
         child.snd_wscale = request.shift.unwrap_or(0);
         child.peer_mss = request.peer_mss;
         child.advertised_mss = request.advertised_mss;
@@ -766,6 +770,7 @@ fn offer_of(net: &mut Net<'_>, sock: &Sock, tuple: &Tuple, incoming: &Incoming<'
         isn: isn.unwrap_or_else(|| isn::initial(net.random, net.now, tuple)),
         irs: incoming.header.seq,
         peer_mss,
+        //= RFC 7323 §2.3 (SHLD-2)
         shift: options.window_scale.filter(|_| net.settings.tcp_window_scaling),
         sack: net.settings.tcp_sack && options.sack_permitted,
         ecn: ecn::is_granted(net.settings, incoming, sock.algorithm.needs_ecn()),

@@ -73,6 +73,7 @@ impl Sock {
         if ack.advanced && self.undo_loss(net, ack, false) {
             return;
         }
+        //= RFC 9438 §4.9.1 (MAY-1)
         if self.recovery.frto {
             //= RFC 5682 §3.1 (3b): what was never repeated has arrived: not all was lost.
             if delivery.original && self.undo_loss(net, ack, true) {

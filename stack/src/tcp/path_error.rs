@@ -104,6 +104,7 @@ impl Sock {
 
     /// `tcp_v4_mtu_reduced`.
     //= REF T-07
+    //= RFC 7323 §5.7 (MUST-28)
     fn take_smaller_mtu(&mut self, net: &mut Net<'_>, mtu: u16) {
         // IP_PMTUDISC_DONT: the program does not want to know.
         if self.options.mtu_discover == 0 || mtu == 0 {

@@ -88,6 +88,7 @@ impl Rack {
         if Seq(prior_delivered).before(Seq(self.last_delivered)) {
             self.duplicate_seen = false;
         }
+        //= RFC 8985 §3.3.2 (SHLD-4)
         if self.duplicate_seen {
             self.window_steps = self.window_steps.saturating_add(1);
             self.duplicate_seen = false;
@@ -157,6 +158,7 @@ impl Scoreboard {
 
 impl Sock {
     /// Looks for losses (`tcp_identify_packet_loss`).
+    //= RFC 8985 §1 (SHLD-1)
     pub(super) fn find_losses(&mut self, net: &mut Net<'_>, advanced: bool) -> Found {
         let mut found = Found::default();
         if self.board.packets_out == 0 {
@@ -198,6 +200,7 @@ impl Sock {
     /// `tcp_rack_reo_wnd`.
     fn reordering_window(&self, mode: u8) -> Duration {
         let rack = &self.board.rack;
+        //= RFC 8985 §3.3.2 (SHLD-2)
         if rack.reordering_seen == 0 {
             if self.phase >= Phase::Recovery {
                 return Duration::ZERO;
@@ -208,6 +211,7 @@ impl Sock {
         }
         // The least round trip, that of this ACK included (`tcp_min_rtt`).
         let least = Duration::from_micros(u64::from(self.rtt.least));
+        //= RFC 8985 §3.3.2 (SHLD-3, MUST-1, SHLD-5)
         (least / 4 * u32::from(rack.window_steps)).min(self.rtt.smoothed().unwrap_or_default())
     }
 
@@ -220,6 +224,7 @@ impl Sock {
     }
 
     /// The time for reordering is over (`tcp_rack_reo_timeout`).
+    //= RFC 8985 §6.2 (SHLD-8)
     pub(super) fn reordering_due(&mut self, net: &mut Net<'_>) {
         let (lost, in_flight) = (self.board.rate.lost, self.board.in_flight());
         self.take_late(net);
@@ -258,6 +263,7 @@ mod tests {
         board.report(block, Seq(0), Seq(0), now, &mut Delivery::default());
     }
 
+    //= test RFC 8985 §4 (MUST-3)
     #[test]
     fn what_was_sent_before_something_that_arrived_is_late_after_the_window() {
         let mut board = Scoreboard::default();
@@ -274,6 +280,7 @@ mod tests {
         assert_eq!(board.lost_out, 1);
     }
 
+    //= test RFC 8985 §4 (MUST-4)
     #[test]
     fn a_lost_repetition_is_noticed_when_something_sent_after_it_arrives() {
         let mut board = Scoreboard::default();
@@ -293,6 +300,7 @@ mod tests {
     }
 
     //= test RFC 8985 §6.2
+    //= test RFC 8985 §3.3.2 (SHLD-4)
     #[test]
     fn the_window_widens_once_in_a_round_trip_and_lasts_sixteen_recoveries() {
         let mut rack = Rack { reordering_seen: 1, ..Rack::default() };

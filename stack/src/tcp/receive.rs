@@ -139,12 +139,15 @@ impl Sock {
         let header = incoming.header;
         let reset = incoming.has(Flags::RST);
         // A RST need not pass PAWS (RFC 7323 §5.2).
+        //= RFC 7323 §5.2 (MUST-21)
+        //= RFC 7323 §5.3 (MUST-24, MUST-25)
         if self.is_too_old(net.now, incoming) && !reset {
             if incoming.has(Flags::SYN) {
                 self.answer_syn(shared, net);
                 return false;
             }
             //= RFC 7323 §5.3 (R1)
+            //= RFC 7323 §5.3 (MUST-23)
             net.counters.paws_estab += 1;
             if self.may_answer_invalid(net, incoming) {
                 self.duplicate_ack(incoming);
@@ -181,6 +184,7 @@ impl Sock {
                 || (self.sack && self.queue.highest() == Some(header.seq));
             //= RFC 5961 §3.2 (MUST-2, MUST-3, MUST-4)
             //= RFC 5961 §4.2 (MUST-8)
+            //= RFC 7323 §5.2 (MUST-22)
             if exact {
                 self.reset(shared, net);
             } else {
@@ -266,8 +270,10 @@ impl Sock {
 
     /// Whether the timestamp is older than the last one heard (RFC 7323 §5.3, `tcp_paws_discard`).
     fn is_too_old(&self, now: Instant, incoming: &Incoming<'_>) -> bool {
+        //= RFC 7323 §3.2 (MUST-16, MUST-17)
         let Some(timestamps) = incoming.header.options.timestamps.filter(|_| self.timestamps) else { return false };
         let age = Seq(self.ts_recent).offset_from(Seq(timestamps.value));
+        //= RFC 7323 §5.5 (MAY-11)
         if age <= 1 || self.ts_recent == 0 || now.since(self.ts_recent_at) >= TIMESTAMP_LIFETIME {
             return false;
         }
@@ -292,7 +298,9 @@ impl Sock {
     pub(super) fn update_ts_recent(&mut self, now: Instant, incoming: &Incoming<'_>) {
         if let Some(timestamps) = incoming.header.options.timestamps
             && self.timestamps
+            //= RFC 7323 §4.3 (SHLD-10, SHLD-11, MUST-19)
             && !incoming.header.seq.after(self.rcv_wup)
+            //= RFC 7323 §5.2 (MUST-20)
             && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) <= 0
         {
             self.ts_recent = timestamps.value;

@@ -185,6 +185,7 @@ impl Sock {
                 ControlFlow::Break(timer_set) => return !timer_set,
             },
         };
+        //= RFC 8985 §9.2 (MUST-10)
         if self.sack && net.settings.tcp_recovery & RACK_LOSS_DETECTION == 0 {
             //= RFC 6675 §5 (4.1)
             self.board.mark_lost();

@@ -38,6 +38,7 @@ impl Sock {
     //= RFC 6937 §3
     //= REF T-04
     //= RFC 5681 §3.2 (SHLD-10)
+    //= RFC 8985 §9.3 (SHLD-16)
     pub(super) fn reduce(&mut self, delivered: u32, newly_lost: u32, advanced: bool) {
         let prior = self.window.prior_cwnd;
         if delivered == 0 || prior == 0 {

@@ -115,6 +115,7 @@ impl RoundTrip {
                 self.mdev_max = self.mdev;
                 self.rttvar = self.rttvar.max(self.mdev_max);
             }
+            //= RFC 7323 §4.2 (SHLD-9)
             if snd_una.after(self.rtt_seq) {
                 if self.mdev_max < self.rttvar {
                     self.rttvar -= (self.rttvar - self.mdev_max) >> 2;
@@ -192,5 +193,15 @@ mod tests {
             rtt.sample(Duration::from_secs(1), Seq(2 * n), Seq(2 * n + 1));
         }
         assert!((1_200_000..1_200_010).contains(&rtt.timeout().as_micros()), "{:?}", rtt.timeout());
+    }
+
+    //= test RFC 7323 §4.2 (SHLD-9)
+    #[test]
+    fn many_samples_in_one_round_trip_do_not_shrink_the_timeout_faster() {
+        let mut rtt = RoundTrip::default();
+        for _ in 0..20 {
+            rtt.sample(Duration::from_millis(100), Seq(1), Seq(100));
+        }
+        assert_eq!(rtt.timeout(), Duration::from_millis(300));
     }
 }

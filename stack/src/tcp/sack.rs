@@ -170,6 +170,7 @@ impl Default for Scoreboard {
 impl Scoreboard {
     /// An empty one; `reordering`: how many segments late one may be at first.
     #[must_use]
+    //= RFC 8985 §4 (MUST-3)
     pub fn new(reordering: u32) -> Self {
         Self { reordering, ..Self::default() }
     }
@@ -630,6 +631,7 @@ impl Scoreboard {
         let mark = if probe { Mark::AMBIGUOUS } else { Mark::REPEATED | Mark::AMBIGUOUS };
         self.remark(index, |range| {
             range.mark |= mark;
+            //= RFC 8985 §4 (MUST-4)
             range.sent_at = now;
             range.stamp = stamp;
         });

@@ -179,7 +179,9 @@ impl Sock {
             header.options.timestamps = Some(Timestamps { value: self.timestamp(net.now), echo: self.ts_recent });
         }
         header.options.sack_permitted = self.sack;
+        //= RFC 7323 §2.2 (MAY-1, SHLD-1)
         header.options.window_scale = self.window_scaling.then_some(self.rcv_wscale);
+        //= RFC 7413 §4.2.2 (SHLD-4)
         header.options.fast_open = self.fast_open.cookie.take().filter(|_| self.tries_fast_open(answering));
         let repeated =
             self.board.head().is_some_and(|head| head.mark.contains(Mark::AMBIGUOUS)) || self.retransmits > 0;
@@ -213,6 +215,7 @@ impl Sock {
 
     /// Fast Open is for the first SYN; a repeated one does without (`tcp_send_syn_data`).
     const fn tries_fast_open(&self, answering: bool) -> bool {
+        //= RFC 7413 §4.2.2 (SHLD-3)
         answering || (self.fast_open.tried && self.retransmits == 0)
     }
 
@@ -245,6 +248,7 @@ impl Sock {
     fn plan_repetition(&mut self, net: &mut Net<'_>) -> Option<Plan> {
         let mss = self.current_mss(net.settings);
         //= RFC 6675 §5 (SHLD-5)
+        //= RFC 8985 §9.3 (MUST-11)
         let quota = self.window.cwnd.saturating_sub(self.board.in_flight());
         self.last_mss = mss;
         if core::mem::take(&mut self.tail_due)
@@ -276,6 +280,7 @@ impl Sock {
         // Of what lies beyond a window that has shrunk the first segment alone goes out, as a probe (`tcp_retransmit_skb`).
         let window = (self.snd_una + self.snd_wnd).distance_from(range.start);
         //= RFC 9293 §3.8.6 (MAY-7)
+        //= RFC 7323 §2.4 (MAY-5)
         if window == 0 && range.start != self.snd_una {
             return None;
         }
@@ -314,6 +319,7 @@ impl Sock {
         self.path_probe.give_up();
         self.board.cut_at(range.start, range.end);
         let packets = range.packets();
+        //= RFC 8985 §7.3 (MUST-7)
         self.board.repeated(range.start, net.now, probe);
         net.counters.tcp_retrans_segs += u64::from(packets);
         self.total_retransmits += packets;
@@ -365,6 +371,7 @@ impl Sock {
         let mss = u32::from(mss);
         let forced = core::mem::take(&mut self.forced);
         let probing = forced && self.board.packets_out == 0;
+        //= RFC 7413 §4.2.2 (MUST-11)
         let quota = self.window_quota(self.board.in_flight());
         // `tcp_cwnd_test` is not strict about the last segment with its FIN.
         let last = self.fin_queued && unsent <= mss;
@@ -379,6 +386,7 @@ impl Sock {
         //= RFC 9293 §3.8.6 (SHLD-15)
         //= RFC 9293 §3.8.6.2.1 (MUST-38)
         //= RFC 5681 §2 (MUST-1)
+        //= RFC 7323 §2.4 (MUST-12)
         if unsent.min(mss) > room && !forced {
             return None;
         }

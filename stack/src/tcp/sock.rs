@@ -200,6 +200,7 @@ pub struct Sock {
 
     pub ack: DelayedAck,
     pub last_challenge: Option<Instant>,
+    //= RFC 8985 §8 (SHLD-15)
     pub retransmit_at: Option<(Instant, RetransmitTimer)>,
     /// A tail loss probe is on its way: what ends it, and whether it repeats.
     pub tail_probe: Option<(Seq, bool)>,
@@ -516,6 +517,7 @@ impl Sock {
     pub fn common_options(&mut self, now: Instant, with_sack: bool) -> Options {
         let mut options = Options::default();
         if self.timestamps {
+            //= RFC 7323 §3.2 (MUST-13, MUST-15)
             options.timestamps = Some(Timestamps { value: self.timestamp(now), echo: self.ts_recent });
         }
         if with_sack && self.sack && self.queue.block_count() > 0 {
@@ -551,6 +553,7 @@ impl Sock {
             header.flags = Flags::RST;
         }
         header.window = self.update_window(net.settings, net.counters);
+        //= RFC 7323 §3.2 (SHLD-6)
         header.options = self.common_options(net.now, false);
         net.counters.tcp_out_rsts += 1;
         shared.reply(

@@ -119,6 +119,7 @@ impl Protocol for Tcp {
     ) -> Result<usize, SendError> {
         let Some(index) = self.place(sock) else { return Err(SendError::BrokenPipe) };
         let Some(sock) = self.sock(index) else { return Err(SendError::BrokenPipe) };
+        //= RFC 7413 §2 (MUST-1)
         let opening = arguments.flags.contains(SendFlags::FASTOPEN) && sock.state == State::Closed;
         if (opening || sock.fast_open.deferred) && sock.repair.is_none() {
             let result = self.send_opening(net, index, source, arguments);

@@ -63,6 +63,7 @@ impl Sock {
 
     /// What was acknowledged was sent before the first repetition (`tcp_packet_delayed`).
     //= RFC 3522 §3.2 (4)
+    //= RFC 9438 §4.9.2 (MAY-3)
     fn was_only_late(&self, ack: &Acknowledged) -> bool {
         match (self.retransmit_since, ack.echo) {
             (Some(since), Some(echo)) => echo.is_before(since),
@@ -130,6 +131,7 @@ impl Sock {
 
     /// D-SACKs have called all repetitions needless (`tcp_try_undo_dsack`).
     //= RFC 3708 §3
+    //= RFC 9438 §4.9.2 (MAY-3)
     pub(super) fn undo_by_duplicates(&mut self, net: &mut Net<'_>) -> bool {
         if self.board.undo.marker.is_none() || self.board.undo.repeated != Some(0) {
             return false;
@@ -142,6 +144,7 @@ impl Sock {
     }
 
     /// `tcp_try_undo_loss`; `frto`: F-RTO found the timeout spurious.
+    //= RFC 9438 §4.9.1 (MAY-2)
     pub(super) fn undo_loss(&mut self, net: &mut Net<'_>, ack: &Acknowledged, frto: bool) -> bool {
         if !frto && !self.may_undo(ack) {
             return false;

@@ -35,12 +35,15 @@ pub fn initial(settings: &Settings, buffer: u32, locked: bool, clamp: u32, mss: 
         space -= space % mss;
     }
     //= REF C-13: the window of a SYN is never scaled.
+    //= RFC 7323 §2.2 (MUST-3)
     let window = space.min(u32::from(u16::MAX));
     let mut shift = 0;
     if scaling {
         let [_, _, most] = settings.tcp_rmem;
         let reach = if locked { space } else { space.max(most).max(settings.rmem_max) }.min(clamp);
         let bits = u8::try_from(31_u32.saturating_sub(reach.max(1).leading_zeros())).unwrap_or(0);
+        //= RFC 7323 §2.2 (MAY-2)
+        //= RFC 7323 §2.3 (MUST-8)
         shift = bits.saturating_sub(15).min(LARGEST_SHIFT);
     }
     Initial { window, clamp: clamp.min(u32::from(u16::MAX) << shift), shift }
@@ -54,6 +57,7 @@ impl Sock {
         let mut new = self.select_window(settings);
         //= RFC 9293 §3.8.6 (SHLD-14): the right edge does not move to the left.
         //= RFC 9293 §3.8.6 (SHLD-14)
+        //= RFC 7323 §2.4 (MUST-11)
         if new < left {
             if new == 0 {
                 counters.tcp_want_zero_window_adv += 1;
@@ -69,6 +73,7 @@ impl Sock {
         } else if new != 0 && old == 0 {
             counters.tcp_from_zero_window_adv += 1;
         }
+        //= RFC 7323 §2.3 (MUST-7)
         u16::try_from(new >> self.rcv_wscale).unwrap_or(u16::MAX)
     }
 
@@ -208,5 +213,12 @@ mod tests {
         assert_eq!((first.window, first.shift), (64_240, 7));
         let small = initial(&settings, 4_096, true, 0, 1_460, true);
         assert_eq!((small.window, small.shift), (1_460, 0));
+    }
+
+    //= test RFC 7323 §2.3 (MUST-8)
+    #[test]
+    fn no_scale_is_larger_than_14() {
+        let settings = Settings { tcp_rmem: [4_096, 131_072, u32::MAX], rmem_max: u32::MAX, ..Settings::default() };
+        assert_eq!(initial(&settings, 131_072, false, 0, 1_460, true).shift, LARGEST_SHIFT);
     }
 }

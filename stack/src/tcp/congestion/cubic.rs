@@ -10,8 +10,10 @@ use super::{AckSample, CongestionControl, Event, Facts, Window};
 use crate::time::Instant;
 
 /// The window after a loss, in 1024ths (RFC 9438 §4.6: 0.7).
+//= RFC 9438 §4.6 (SHLD-3)
 const BETA: u64 = 717;
 /// RFC 9438 §5.1: C = 0.4 segments per cubic second, in 1024ths (`bic_scale * 10`).
+//= RFC 9438 §5.1 (SHLD-10)
 const SCALE: u64 = 410;
 /// Bits that the cube of a time, and SCALE, are too large by.
 const CUBE_BITS: u32 = 40;
@@ -69,6 +71,7 @@ impl Cubic {
     fn begin_epoch(&mut self, now: Instant, cwnd: u32, acked: u32) {
         self.epoch = Some(now);
         self.friendly_acked = u64::from(acked);
+        //= RFC 9438 §4.8 (SHLD-6)
         self.w_est = cwnd;
         if self.w_max > cwnd {
             self.k = cubic_root(u64::from(self.w_max - cwnd).saturating_mul((1 << CUBE_BITS) / SCALE));
@@ -106,6 +109,8 @@ impl Cubic {
             // Where the window should be a round trip from now.
             let since = now.since(epoch) + self.least_rtt.unwrap_or_default();
             let target = self.target(in_1024ths(since));
+            //= RFC 9438 §4.4 (MUST-2)
+            //= RFC 9438 §4.5 (MUST-3)
             self.per = if target > cwnd { cwnd / (target - cwnd) } else { cwnd.saturating_mul(100) };
             if self.w_max == 0 {
                 // Before the first loss there is no plateau; grow by 5 % a round trip at least.
@@ -117,7 +122,7 @@ impl Cubic {
         self.per = self.per.max(2);
     }
 
-    //= RFC 9438 §4.3
+    //= RFC 9438 §4.3 (SHLD-1)
     fn be_friendly(&mut self, cwnd: u32) {
         let step = ((u64::from(cwnd) * FRIENDLY) >> 3).max(1);
         if self.friendly_acked > step {
@@ -143,14 +148,18 @@ impl CongestionControl for Cubic {
     fn ssthresh(&mut self, window: &mut Window, _facts: &Facts) -> u32 {
         self.epoch = None;
         //= RFC 9438 §4.7 (fast convergence)
+        //= RFC 9438 §4.7 (SHLD-4)
         self.w_max = if window.cwnd < self.w_max { shrink(window.cwnd, 1_024 + BETA, 2_048) } else { window.cwnd };
+        //= RFC 9438 §4.6 (MUST-4)
         shrink(window.cwnd, BETA, 1_024).max(2)
     }
 
     fn cong_avoid(&mut self, window: &mut Window, facts: &Facts, acked: u32) {
+        //= RFC 9438 §4.6 (MUST-5)
         if !facts.is_cwnd_limited {
             return;
         }
+        //= RFC 9438 §4.10 (MUST-9)
         let left = if window.is_slow_start() { window.slow_start(acked) } else { acked };
         if left > 0 {
             self.update(facts.now, window.cwnd, left);
@@ -181,6 +190,7 @@ impl CongestionControl for Cubic {
 
     fn cwnd_event(&mut self, _window: &mut Window, facts: &Facts, event: Event) {
         //= RFC 9438 §5.8: idle time does not count.
+        //= RFC 9438 §4.2 (MUST-1)
         if event == Event::TxStart
             && let Some(epoch) = &mut self.epoch
         {
@@ -203,6 +213,10 @@ mod tests {
     }
 
     //= test RFC 9438 §4.2
+    //= test RFC 9438 §4.4 (MUST-2)
+    //= test RFC 9438 §4.5 (MUST-3)
+    //= test RFC 9438 §4.6 (SHLD-3)
+    //= test RFC 9438 §5.1 (SHLD-10)
     #[test]
     fn window_comes_back_to_where_the_loss_was_and_then_probes() {
         let mut cubic = Cubic::default();
@@ -228,7 +242,8 @@ mod tests {
         assert!(window.cwnd > 130, "{}", window.cwnd);
     }
 
-    //= test RFC 9438 §4.3
+    //= test RFC 9438 §4.3 (SHLD-1)
+    //= test RFC 9438 §4.8 (SHLD-6)
     #[test]
     fn a_large_window_grows_at_least_as_fast_as_reno_would() {
         let mut cubic = Cubic::default();
@@ -247,7 +262,7 @@ mod tests {
         assert!(window.cwnd >= 700 + 45, "{}", window.cwnd);
     }
 
-    //= test RFC 9438 §4.7
+    //= test RFC 9438 §4.7 (SHLD-4)
     #[test]
     fn a_second_loss_below_the_first_one_leaves_room_for_others() {
         let mut cubic = Cubic::default();
@@ -260,6 +275,7 @@ mod tests {
     }
 
     //= test RFC 9438 §5.8
+    //= test RFC 9438 §4.2 (MUST-1)
     #[test]
     fn idle_time_does_not_move_the_window_up_the_curve() {
         let mut cubic = Cubic { epoch: Some(Instant::from_millis(1_000)), ..Cubic::default() };

@@ -143,6 +143,7 @@ mod tests {
         assert_eq!(window.orders.found, Some(Found::Train));
     }
 
+    //= test RFC 9438 §4.10 (MAY-6)
     #[test]
     fn small_windows_grow_on() {
         let mut window = Window { cwnd: 15, ..Window::default() };

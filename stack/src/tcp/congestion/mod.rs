@@ -74,6 +74,7 @@ impl Window {
 
     /// Slow start for `acked` segments; returns those left when the threshold is reached (`tcp_slow_start`).
     //= RFC 9293 §3.8.2 (MUST-19)
+    //= RFC 9438 §4.10 (MAY-6)
     pub fn slow_start(&mut self, acked: u32) -> u32 {
         let grown = self.cwnd.saturating_add(acked).min(self.ssthresh);
         let left = acked - grown.saturating_sub(self.cwnd).min(acked);
@@ -237,6 +238,7 @@ pub trait CongestionControl {
     fn cong_avoid(&mut self, window: &mut Window, facts: &Facts, acked: u32);
     /// The congestion was none: the window from now on.
     fn undo_cwnd(&mut self, window: &mut Window, _facts: &Facts) -> u32 {
+        //= RFC 9438 §4.9.2 (SHLD-7)
         window.cwnd.max(window.prior_cwnd)
     }
     /// [`CongestionControl::cong_control`] sets window and pacing rate, in recovery too.

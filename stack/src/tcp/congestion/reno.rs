@@ -54,4 +54,14 @@ mod tests {
         Reno.cong_avoid(&mut window, &facts, 100);
         assert_eq!(window.cwnd, 11, "a window that was not used does not grow");
     }
+
+    //= test RFC 9438 §4.9.2 (SHLD-7)
+    #[test]
+    fn taking_a_reduction_back_never_makes_the_window_smaller() {
+        let facts = facts(Instant::ZERO);
+        let mut window = Window { cwnd: 7, prior_cwnd: 10, ..Window::default() };
+        assert_eq!(Reno.undo_cwnd(&mut window, &facts), 10);
+        window.cwnd = 12;
+        assert_eq!(Reno.undo_cwnd(&mut window, &facts), 12);
+    }
 }

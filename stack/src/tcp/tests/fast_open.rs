@@ -44,6 +44,9 @@ fn acquainted() -> (Pair, SockId) {
 
 //= test REF C-15
 //= test REF L-04
+//= test RFC 7413 §4.1.3 (MUST-4)
+//= test RFC 7413 §4.2.1 (MUST-9)
+//= test RFC 7413 §4.2.2 (MUST-10, SHLD-5)
 #[test]
 fn a_cookie_is_asked_for_and_then_data_goes_with_the_syn_and_is_read_before_the_ack() {
     let (mut pair, listener) = acquainted();
@@ -80,6 +83,8 @@ fn a_cookie_is_asked_for_and_then_data_goes_with_the_syn_and_is_read_before_the_
     assert_eq!(pair.left.counters.tcp_retrans_segs + pair.right.counters.tcp_retrans_segs, 0);
 }
 
+//= test RFC 7413 §4.2 (MUST-6)
+//= test RFC 7413 §4.2.2 (SHLD-6)
 #[test]
 fn data_that_the_server_did_not_take_is_sent_again_at_once() {
     let (mut pair, listener) = acquainted();
@@ -96,6 +101,7 @@ fn data_that_the_server_did_not_take_is_sent_again_at_once() {
     assert_eq!(pair.receive(false, server, 100), Ok(b"hello".to_vec()));
 }
 
+//= test RFC 7413 §4.2.2 (SHLD-3)
 #[test]
 fn a_syn_whose_data_gets_lost_is_repeated_without_it() {
     let (mut pair, listener) = acquainted();
@@ -115,6 +121,8 @@ fn a_syn_whose_data_gets_lost_is_repeated_without_it() {
     assert!(pair.sent(true, from)[0].1.header().options.fast_open.is_some_and(|cookie| cookie.is_empty()));
 }
 
+//= test RFC 7413 §4.1.2 (SHLD-1)
+//= test RFC 7413 §4.2.2 (MAY-3)
 #[test]
 fn the_old_key_is_still_taken_and_answered_with_a_new_cookie() {
     let (mut pair, listener) = acquainted();
@@ -166,6 +174,7 @@ fn without_cookies_where_both_sides_say_so() {
     assert!(pair.log.iter().all(|(_, packet)| packet.header().options.fast_open.is_none()));
 }
 
+//= test RFC 7413 §4.2 (MUST-8)
 #[test]
 fn the_queue_of_early_connections_is_bounded_and_resets_count_on() {
     let (mut pair, listener) = acquainted();
@@ -248,4 +257,45 @@ fn tcp_info_tells_of_data_in_the_syn_on_both_sides() {
         // TCPI_OPT_SYN_DATA
         assert_eq!(info[5] & 32, 32, "left: {left}");
     }
+}
+
+//= test RFC 7413 §4.2.2 (MUST-11)
+#[test]
+fn a_server_answers_early_with_a_first_window() {
+    let (mut pair, listener) = acquainted();
+    pair.filter = Some(|packet, _| packet.source == LEFT);
+    let (_, result) = open(&mut pair, b"GET /");
+    assert_eq!(result, Ok(5));
+    pair.run(Duration::from_millis(6));
+    let server = pair.accept(false, listener).expect("at once");
+    let from = pair.log.len();
+    pair.cut = false;
+    assert!(pair.send(false, server, &pattern(30_000)).is_ok());
+    pair.flush();
+    assert_eq!(pair.state(false, server), State::SynReceived);
+    let sent: usize = pair.sent(false, from).iter().map(|(_, packet)| packet.payload().len()).sum();
+    // The SYN-ACK is the tenth segment of the window.
+    assert_eq!(sent.div_ceil(1_448), 9, "{sent}");
+}
+
+//= test RFC 7413 §4.2.2 (SHLD-4)
+#[test]
+fn a_syn_ack_that_is_repeated_carries_no_cookie() {
+    let (mut pair, listener) = acquainted();
+    // The client's cookie is of the key before, so the answer carries a new one.
+    set(&mut pair, false, listener, &SetOption::FastOpenKey(alloc::vec![1; 16]));
+    assert_eq!(open(&mut pair, b"a").1, Ok(1));
+    pair.run(Duration::from_millis(50));
+    let mut keys = alloc::vec![2; 16];
+    keys.extend_from_slice(&[1; 16]);
+    set(&mut pair, false, listener, &SetOption::FastOpenKey(keys));
+    let from = pair.log.len();
+    pair.filter = Some(|packet, _| packet.source == LEFT);
+    assert_eq!(open(&mut pair, b"b").1, Ok(1));
+    pair.run(Duration::from_millis(1_500));
+    let answers: Vec<Header> = pair.sent(false, from).iter().map(|(_, packet)| packet.header()).collect();
+    let answers: Vec<&Header> = answers.iter().filter(|header| header.flags.contains(Flags::SYN)).collect();
+    assert!(answers.len() >= 2, "{answers:?}");
+    assert!(answers[0].options.fast_open.is_some());
+    assert!(answers[1..].iter().all(|header| header.options.fast_open.is_none()));
 }

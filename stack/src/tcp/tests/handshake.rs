@@ -5,6 +5,7 @@ use crate::socket::error::SocketFault;
 
 //= test REF C-13
 //= test RFC 9293 §3.7.1 (MUST-67)
+//= test RFC 7323 §2.2 (MUST-3)
 #[test]
 fn syn_carries_linux_options_and_an_unscaled_window() {
     let mut pair = Pair::new();

@@ -60,6 +60,7 @@ fn syn_on_an_open_connection_is_challenged() {
 }
 
 //= test RFC 7323 §5.3 (R1)
+//= test RFC 7323 §5.3 (MUST-23)
 #[test]
 fn old_timestamp_is_dropped_and_answered() {
     let mut pair = Pair::new();
@@ -320,7 +321,8 @@ fn challenges_of_all_connections_together_are_limited_and_not_to_be_counted_out(
     assert_eq!(pair.left.counters.tcp_ack_skipped_challenge, 0);
 }
 
-//= test RFC 7323 §5.2
+//= test RFC 7323 §5.2 (MUST-21)
+//= test RFC 7323 §5.3 (MUST-24)
 #[test]
 fn an_old_timestamp_stops_data_and_not_a_reset() {
     let mut pair = Pair::new();

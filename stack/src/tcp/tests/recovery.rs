@@ -107,6 +107,7 @@ fn a_repetition_of_what_is_there_is_told_by_d_sack() {
     assert_eq!(answer.options.sack.as_slice()[0], super::super::header::SackBlock { start: seq, end: seq + 5 });
 }
 
+//= test RFC 7323 §5.7 (MUST-28)
 #[test]
 fn smaller_path_mtu_cuts_and_repeats() {
     let mut pair = Pair::with_settings(Settings::default(), 0);
@@ -140,7 +141,7 @@ fn a_full_device_is_local_congestion_and_loses_nothing() {
     assert_eq!(pair.left.counters.tcp_timeouts, 0);
 }
 
-//= test RFC 8985 §7.3
+//= test RFC 8985 §7.3 (MUST-7, SHLD-13)
 //= test REF T-04
 #[test]
 fn a_lost_tail_is_probed_before_the_timer_fires() {

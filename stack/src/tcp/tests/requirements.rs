@@ -30,6 +30,7 @@ fn without_timestamps() -> Pair {
 }
 
 //= test RFC 9293 §3.1 (MUST-1, REC-1)
+//= test RFC 7323 §2.3 (MUST-6)
 #[test]
 fn windows_are_unsigned_and_wider_than_sixteen_bits() {
     let mut pair = without_timestamps();
@@ -55,6 +56,7 @@ fn kinds(mut rest: &[u8]) -> Vec<u8> {
 
 //= test RFC 9293 §3.2 (MUST-65)
 //= test RFC 9293 §3.9.1.1 (MUST-45)
+//= test RFC 7323 §3.2 (MUST-15)
 #[test]
 fn options_of_the_handshake_stand_in_no_other_segment_and_addresses_stay() {
     let mut pair = Pair::new();
@@ -251,6 +253,7 @@ fn resets_and_urgent_pointers_count_even_when_the_window_is_shut() {
 
 //= test RFC 9293 §3.8.6 (SHLD-14)
 //= test RFC 9293 §3.8.6.2.2 (MUST-39)
+//= test RFC 7323 §2.4 (MUST-11)
 #[test]
 fn a_window_that_was_shut_opens_by_a_segment_at_least_and_the_right_edge_never_moves_left() {
     let mut pair = without_timestamps();

@@ -112,6 +112,9 @@ fn the_first_two_reports_send_new_data_and_leave_the_window() {
 //= test RFC 5681 §3.2 (MUST-15, SHLD-10)
 //= test RFC 6675 §4 (MUST-2, MUST-5)
 //= test RFC 6675 §5 (MUST-12, MUST-13, MUST-14, SHLD-5)
+//= test RFC 8985 §3.3.2 (SHLD-2)
+//= test RFC 8985 §9.3 (SHLD-16)
+//= test RFC 9438 §4.6 (MUST-4)
 #[test]
 fn the_window_shrinks_evenly_while_losses_are_repeated() {
     let mut sender = Sender::new(Settings::default(), 20);
@@ -147,6 +150,7 @@ fn the_window_shrinks_evenly_while_losses_are_repeated() {
 //= test RFC 4015 §3
 //= test REF T-04
 //= test RFC 6675 §4 (MUST-8)
+//= test RFC 9438 §4.9.2 (MAY-3)
 #[test]
 fn an_echo_of_the_first_copy_takes_the_reduction_back() {
     let mut sender = Sender::new(Settings::default(), 0);
@@ -178,6 +182,7 @@ fn an_echo_of_the_repetition_lets_the_reduction_stand() {
 }
 
 //= test RFC 3708 §3
+//= test RFC 9438 §4.9.2 (MAY-3)
 #[test]
 fn d_sacks_for_all_repetitions_take_the_reduction_back() {
     let mut sender = Sender::without_timestamps(0);
@@ -208,6 +213,7 @@ fn d_sacks_of_what_was_never_repeated_are_not_believed() {
 //= test RFC 5682 §3.1
 //= test REF T-04
 //= test RFC 5681 §3.1 (MUST-11)
+//= test RFC 9438 §4.9.1 (MAY-1, MAY-2)
 #[test]
 fn a_timeout_is_spurious_when_what_was_not_repeated_arrives() {
     let mut sender = Sender::without_timestamps(20);
@@ -246,6 +252,7 @@ fn a_timeout_is_real_when_only_new_data_arrives() {
     assert!(sender.counters().tcp_slow_start_retrans >= 1);
 }
 
+//= test RFC 8985 §9.3 (MUST-11)
 #[test]
 fn tcp_frto_off_repeats_at_once() {
     let settings = Settings { tcp_frto: 0, tcp_timestamps: 0, ..Settings::default() };
@@ -256,6 +263,7 @@ fn tcp_frto_off_repeats_at_once() {
     assert_eq!(sender.sent(), [1, 2]);
 }
 
+//= test RFC 9438 §4.9.1 (MAY-2)
 #[test]
 fn an_old_echo_ends_a_timeout_as_well() {
     let mut sender = Sender::new(Settings::default(), 0);
@@ -267,6 +275,8 @@ fn an_old_echo_ends_a_timeout_as_well() {
 }
 
 //= test RFC 8985 §7.4
+//= test RFC 8985 §7.2 (MAY-1, SHLD-11)
+//= test RFC 8985 §7.4.2 (MUST-9, SHLD-14)
 #[test]
 fn a_probe_that_filled_a_hole_counts_as_congestion() {
     for duplicate in [false, true] {
@@ -331,6 +341,7 @@ fn a_peer_that_takes_its_report_back_gets_everything_again() {
 }
 
 //= test RFC 6675 §5
+//= test RFC 8985 §9.2 (MUST-10)
 #[test]
 fn without_rack_three_reported_segments_prove_a_loss() {
     let settings = Settings { tcp_recovery: 0, ..Settings::default() };
@@ -346,7 +357,9 @@ fn without_rack_three_reported_segments_prove_a_loss() {
     assert_eq!(sender.sent(), [0]);
 }
 
-//= test RFC 8985 §6.2
+//= test RFC 8985 §6.2 (SHLD-8)
+//= test RFC 8985 §1 (SHLD-1)
+//= test RFC 8985 §3.3.2 (SHLD-3)
 #[test]
 fn a_quarter_of_the_least_round_trip_is_waited_for_what_was_overtaken() {
     let mut sender = Sender::new(Settings::default(), 0);
@@ -465,4 +478,49 @@ fn after_a_timeout_what_is_reported_is_not_repeated() {
     }
     assert!([4, 5, 7].iter().all(|segment| !sent.contains(segment)), "{sent:?}");
     assert!([1, 2, 3, 6].iter().all(|segment| sent.contains(segment)), "{sent:?}");
+}
+
+//= test RFC 7323 §4.1 (MAY-9)
+#[test]
+fn an_echo_in_a_report_alone_gives_no_sample() {
+    let mut sender = Sender::new(Settings::default(), 0);
+    sender.pass(10);
+    sender.ack_of_age(0, &[(1, 2)], 500);
+    let (srtt, _) = sender.sock().rtt.shown();
+    assert!((9_000..11_000).contains(&srtt), "{srtt}");
+}
+
+//= test RFC 8985 §7.2 (SHLD-9, SHLD-11)
+//= test RFC 8985 §7.3 (SHLD-12, MUST-8)
+//= test RFC 8985 §8 (SHLD-15)
+#[test]
+fn a_probe_of_the_tail_is_new_data_where_there_is_some() {
+    let mut sender = Sender::new(Settings::default(), 20);
+    // Two round trips of 10 ms and two ticks.
+    sender.pass(27);
+    assert_eq!(sender.sent(), Vec::<u32>::new());
+    sender.pass(2);
+    assert_eq!(sender.sent(), [10]);
+    assert_eq!(sender.counters().tcp_loss_probes, 1);
+    // The timer that runs then is that of retransmission: no second probe.
+    sender.pass(250);
+    assert_eq!(sender.counters().tcp_loss_probes, 1);
+    assert_eq!(sender.counters().tcp_timeouts, 1);
+}
+
+//= test RFC 8985 §3.3.2 (MUST-1, SHLD-5)
+//= test RFC 8985 §9.2 (MUST-10)
+#[test]
+fn the_window_for_reordering_is_a_round_trip_at_most() {
+    let mut sender = Sender::new(Settings::default(), 0);
+    let sock = sender.pair.left.tcp.sock_mut(sender.client.index).expect("a sock");
+    sock.board.rack.window_steps = 200;
+    sock.board.rack.reordering_seen = 1;
+    sender.pass(10);
+    sender.ack(0, &[(1, 4)]);
+    assert_eq!(sender.sent(), Vec::<u32>::new());
+    // A round trip of 10 ms more, and two ticks; 200 quarters of it would be half a second.
+    sender.pass(20);
+    assert_eq!(sender.sent(), [0]);
+    assert_eq!(sender.counters().tcp_timeouts, 0);
 }
