@@ -76,6 +76,7 @@ static void questions(int fd)
     CHECK_ERRNO(ioctl(fd, SIOCGIFADDR, NULL), EFAULT, "no memory: EFAULT");
 }
 
+/* test RFC 1122 §3.3.7 (SHLD-36) */
 int main(void)
 {
     t_begin();

@@ -168,6 +168,7 @@ ok "REMORA_LOG=off is silent" log_off
 ok "timestamps by default" without_option "" tcp.options.timestamp.tsval 1
 ok "REMORA_SYSCTL turns timestamps off" without_option net.ipv4.tcp_timestamps=0 tcp.options.timestamp.tsval 0
 ok "REMORA_SYSCTL turns SACK off" without_option "net.ipv4.tcp_sack=0;net.ipv4.tcp_window_scaling=0" tcp.options.sack_perm 0
+#= test RFC 1122 §3.3.1.6 (MUST-69)
 ok "REMORA_CONFIG names a file" config_file
 ok "the environment goes before the file" environment_wins
 ok "a broken file is named" bad_config_file

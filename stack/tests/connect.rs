@@ -146,6 +146,9 @@ fn a_host_that_is_not_there_is_unreachable_after_three_requests() {
 }
 
 //= test RFC 9293 §3.9.1.1 (MUST-46)
+//= test RFC 1122 §3.2.1.3 (MUST-9)
+//= test RFC 1122 §3.2.2.9 (MUST-53)
+//= test RFC 1122 §3.3.1.1 (MUST-59)
 #[test]
 //= test REF C-07
 fn kinds_of_destination_that_cannot_be_connected_to() {
@@ -270,4 +273,24 @@ fn what_no_socket_sends_has_no_identification() {
     }
     assert_eq!(answers, 2);
     assert!(own >= 3);
+}
+
+//= test RFC 1122 §3.3.1.4 (MUST-67, SHLD-23)
+#[test]
+fn progress_of_a_connection_spares_questions_for_its_neighbour() {
+    let (mut network, a, b) = pair();
+    let (client, server) = connected(&mut network, a, b);
+    network.run_for(Duration::from_secs(10));
+    network.capture();
+    for _ in 0..120 {
+        for (from, sender, to, receiver) in [(a, client, b, server), (b, server, a, client)] {
+            let now = network.now;
+            network.stack(from).send(now, sender, &mut &b"x"[..], &SendArguments::default()).unwrap();
+            network.run_for(SECOND);
+            let now = network.now;
+            network.stack(to).receive(now, receiver, &mut Collect::new(9), ReceiveFlags::empty()).unwrap();
+        }
+    }
+    let asked = network.captured().iter().filter(|(_, frame)| frame.get(12..14) == Some(&[8, 6])).count();
+    assert_eq!(asked, 0);
 }

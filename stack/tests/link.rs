@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use remora_stack::interface::InterfaceConfig;
 use remora_stack::io::Collect;
+use remora_stack::ip::{Ip, RouteError, RouteKey};
 use remora_stack::settings::Settings;
 use remora_stack::socket::error::{ReceiveError, SocketFault};
 use remora_stack::socket::options::SetOption;
@@ -44,6 +45,8 @@ fn probing(last: u8) -> InterfaceConfig {
     InterfaceConfig { probe: true, ..interface(last) }
 }
 
+//= test RFC 1122 §3.3.1.1 (MUST-60)
+//= test RFC 1122 §3.3.1.4 (SHLD-22, MUST-65, MUST-66)
 #[test]
 //= test REF N-04
 fn packets_wait_for_one_request_and_go_in_order() {
@@ -72,6 +75,7 @@ fn packets_wait_for_one_request_and_go_in_order() {
     assert_eq!(network.stack(b).next_timeout(), None);
 }
 
+//= test RFC 1122 §3.3.1.4 (MUST-64)
 #[test]
 //= test REF N-04
 fn a_silent_neighbour_is_asked_three_times_and_then_unreachable() {
@@ -179,6 +183,9 @@ fn a_claim_on_our_address_is_answered_by_one_announcement_in_ten_seconds() {
     assert_eq!(arp_frames(&network), 2);
 }
 
+//= test RFC 1122 §3.1 (MUST-1)
+//= test RFC 1122 §3.2.2.6 (MUST-43, SHLD-13, MUST-44, MUST-45, MUST-46)
+//= test RFC 1122 §3.3.4.2 (SHLD-27)
 #[test]
 //= test REF D-04
 fn ping_and_raw_sockets_exchange_echoes() {
@@ -263,4 +270,33 @@ fn fragmentation_needed_lowers_the_path_mtu_for_a_while() {
     assert_eq!(network.stack(a).take_error(id), Some(SocketFault::MessageTooLong));
     network.run_for(Duration::from_secs(601));
     assert_eq!(mtu(&mut network), remora_stack::socket::options::OptionValue::Int(1_500));
+}
+
+//= test RFC 1122 §3.3.1.2 (MUST-62)
+#[test]
+fn strangers_are_reached_by_the_default_gateway() {
+    let mut network = Network::new(1);
+    let mut config = interface(1);
+    config.gateway = Some(address(254));
+    let a = network.add_with(&config, Settings::default());
+    network.capture();
+    let id = client(&mut network, a);
+    for (to, asked) in [(Ipv4Addr::new(192, 0, 2, 7), [10, 0, 0, 254]), (Ipv4Addr::new(10, 0, 0, 9), [10, 0, 0, 9])] {
+        let from = network.captured().len();
+        send(&mut network, a, id, SocketAddr::new(to.into(), 7), 1);
+        network.run_for(Duration::from_millis(1));
+        let frame = &network.captured()[from].1;
+        assert_eq!((&frame[12..14], &frame[38..42]), (&[8, 6][..], &asked[..]));
+    }
+}
+
+//= test RFC 1122 §3.2.1.3 (MUST-10, MUST-83)
+#[test]
+fn a_source_that_is_not_ours_is_refused() {
+    let mut ip = Ip::default();
+    ip.configure(&interface(1));
+    for (source, answer) in [(1, None), (77, Some(RouteError::BadSource)), (255, Some(RouteError::BadSource))] {
+        let key = RouteKey { destination: address(2), source: Some(address(source)), on_link_only: false };
+        assert_eq!(ip.route(&key).err(), answer);
+    }
 }

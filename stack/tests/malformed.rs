@@ -106,6 +106,15 @@ fn changed(packet: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 type Count = fn(&Counters) -> u64;
 
 //= test RFC 9293 §3.9.2.3 (MUST-63)
+//= test RFC 1122 §3.1 (MUST-5, MUST-6, SHLD-2)
+//= test RFC 1122 §3.2.1.1 (MUST-7)
+//= test RFC 1122 §3.2.1.2 (MUST-8)
+//= test RFC 1122 §3.2.1.3 (MUST-11, MUST-12)
+//= test RFC 1122 §3.2.2 (MUST-27, MUST-34)
+//= test RFC 1122 §3.2.2.1 (SHLD-7)
+//= test RFC 1122 §3.2.2.2 (SHLD-10)
+//= test RFC 1122 §3.2.2.5 (SHLD-12)
+//= test RFC 1122 §3.4 (MUST-91)
 #[test]
 fn every_kind_of_damage_moves_its_own_counter() {
     let good = ipv4(17, &[], &udp(None, b"data", true));
@@ -315,6 +324,7 @@ fn the_undamaged_datagram_is_delivered() {
     assert_eq!(stack.counters().udp_in_datagrams, 4);
 }
 
+//= test RFC 1122 §3.2.2 (MUST-30, MUST-31, MUST-32)
 #[test]
 fn errors_are_never_answered_by_errors_nor_are_groups_or_later_fragments() {
     let mut stack = stack();
@@ -330,6 +340,69 @@ fn errors_are_never_answered_by_errors_nor_are_groups_or_later_fragments() {
     assert_eq!(stack.counters().icmp_out_msgs, 0);
 }
 
+/// What a host at 10.0.0.2, which has made itself known, gets back for a frame.
+fn answers(stack: &mut Stack, frame: &[u8]) -> Vec<Vec<u8>> {
+    let now = Instant::from_millis(2);
+    let mut known = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    known.extend_from_slice(&THEIRS);
+    known.extend_from_slice(&[10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1]);
+    feed(stack, &ethernet(0x0806, &known));
+    stack.handle_frame(now, &mut frame.to_vec(), RxMeta::default());
+    let mut frames = Vec::new();
+    while let Some(transmit) = stack.poll_transmit(now) {
+        frames.push(transmit.to_vec());
+    }
+    frames
+}
+
+//= test RFC 1122 §3.2.2 (MAY-6, MUST-28)
+#[test]
+fn an_error_quotes_what_came_byte_for_byte() {
+    let mut datagram = udp(None, &[7; 100], true);
+    datagram[3] = 99;
+    datagram[6..8].fill(0);
+    let packet = ipv4(17, &[], &datagram);
+    let frames = answers(&mut stack(), &ethernet(0x0800, &packet));
+    assert_eq!(frames.len(), 1);
+    assert_eq!(&frames[0][34..36], [3, 3], "port unreachable");
+    assert_eq!(frames[0][42..], packet);
+}
+
+//= test RFC 1122 §3.2.2 (MUST-33)
+#[test]
+fn later_fragments_that_stay_alone_are_given_up_silently() {
+    let mut network = Network::new(3);
+    let a = network.add(1);
+    let later = changed(&ipv4(200, &[], &[0; 16]), |p| p[7] = 5);
+    network.inject(a, &ethernet(0x0800, &later));
+    network.run_for(std::time::Duration::from_secs(31));
+    let counters = network.stack(a).counters();
+    assert_eq!((counters.ip_reasm_timeout, counters.icmp_out_msgs), (1, 0));
+}
+
+//= test RFC 1122 §3.2.2.6 (MAY-9, MAY-10)
+//= test RFC 1122 §3.2.2.7 (SHLD-15)
+//= test RFC 1122 §3.2.2.8 (MAY-12, MAY-13)
+//= test RFC 1122 §3.2.2.9 (MUST-56)
+//= test RFC 1122 §3.3.7 (SHLD-35)
+#[test]
+fn requests_to_everybody_and_obsolete_ones_are_not_answered() {
+    let mut stack = stack();
+    let echo = icmp(8, [0, 1, 0, 1], b"hello");
+    for (to, link) in [([10, 0, 0, 255], [0xff; 6]), ([224, 0, 0, 1], [1, 0, 0x5e, 0, 0, 1])] {
+        let mut frame = ethernet(0x0800, &ipv4_between([10, 0, 0, 2], to, 1, &[], &echo));
+        frame[..6].copy_from_slice(&link);
+        assert!(answers(&mut stack, &frame).is_empty());
+    }
+    assert_eq!(stack.counters().icmp_in_echos, 2, "they are heard: everybody is in the group of all hosts");
+    // Timestamp, Information and Address Mask requests.
+    for kind in [13, 15, 17] {
+        assert!(answers(&mut stack, &ethernet(0x0800, &ipv4(1, &[], &icmp(kind, [0; 4], &[0; 12])))).is_empty());
+    }
+    assert_eq!(answers(&mut stack, &ethernet(0x0800, &ipv4(1, &[], &echo))).len(), 1);
+}
+
+//= test RFC 1122 §3.3.2 (MUST-73, SHLD-25)
 #[test]
 //= test REF N-01
 fn overlapping_fragments_are_refused_and_old_ones_given_up() {

@@ -106,6 +106,9 @@ fn peek_and_trunc_keep_their_promises() {
     assert_eq!(receive(&mut network, b, server, 4, ReceiveFlags::empty()).unwrap_err(), ReceiveError::WouldBlock);
 }
 
+//= test RFC 1122 §3.2.1.4 (MUST-13)
+//= test RFC 1122 §3.3.2 (MUST-71, SHLD-24)
+//= test RFC 1122 §3.3.3 (MAY-19, MUST-75)
 #[test]
 //= test REF N-01
 fn large_datagrams_are_fragmented_and_put_together() {
@@ -144,6 +147,9 @@ fn more_collects_one_datagram() {
     assert!(receive(&mut network, b, server, 100, ReceiveFlags::empty()).is_err());
 }
 
+//= test RFC 1122 §3.3.8 (MUST-35)
+//= test RFC 1122 §3.2.2.1 (SHLD-7)
+//= test RFC 1122 §3.4 (MUST-89)
 #[test]
 //= test REF N-05
 fn a_closed_port_refuses_a_connected_socket_only() {
@@ -208,6 +214,7 @@ fn kinds_of_destination() {
     assert_eq!((got.as_slice(), received.from.unwrap().ip()), (&b"zero"[..], IpAddr::V4(Ipv4Addr::LOCALHOST)));
 }
 
+//= test RFC 1122 §3.3.6 (SHLD-31, MUST-85)
 #[test]
 //= test REF D-03
 fn broadcasts_reach_every_listener_and_the_sender_too() {
@@ -223,6 +230,7 @@ fn broadcasts_reach_every_listener_and_the_sender_too() {
     assert_eq!(network.stack(b).counters().in_bcast_pkts, 1);
 }
 
+//= test RFC 1122 §3.3.7 (SHLD-34)
 #[test]
 //= test REF D-03
 fn multicast_reaches_members_only() {

@@ -109,6 +109,7 @@ fn flags_of(list: *mut *mut ifaddrs, view: &View) -> u32 {
         }
         at = at.next();
     }
+    //= RFC 1122 §3.3.7 (SHLD-36)
     (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_BROADCAST | libc::IFF_MULTICAST) as u32
 }
 

@@ -134,12 +134,14 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
     let destination = IpAddr::V4(header.destination);
     let about_group = link_group || net.ip.address_kind(destination) != AddressKind::Local;
     let to_one = matches!(net.ip.address_kind(source), AddressKind::Unicast | AddressKind::Local);
+    //= RFC 1122 §3.2.2 (MUST-31, MUST-32, MUST-33, MUST-34)
     if about_group || !to_one || header.offset != 0 {
         return;
     }
     if header.protocol == PROTOCOL {
         let kind = packet.get(header.header..).and_then(icmpv4::kind_of);
         // Linux: types above 18 do not exist and may be errors for all we know.
+        //= RFC 1122 §3.2.2 (MUST-30)
         if kind.is_none_or(|kind| Icmp::is_error(kind) || kind > 18) {
             return;
         }
@@ -163,8 +165,10 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
             }
         }
     }
+    //= RFC 1122 §3.2.2 (MAY-6)
     let room = LONGEST_ERROR.min(usize::from(route.mtu)).saturating_sub(28);
     let whole = packet.get(..header.total).unwrap_or(packet);
+    //= RFC 1122 §3.2.2 (MUST-28)
     let quoted = whole.get(..room).unwrap_or(whole);
     let mut message = Vec::with_capacity(icmpv4::HEADER_LENGTH + quoted.len());
     Icmp { kind: report.kind, code: report.code, rest: report.rest }.emit(&mut message, quoted);
@@ -185,10 +189,12 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
 }
 
 /// Answers an echo request (`icmp_echo`, `icmp_reply`). `message` is the whole ICMP message.
+//= RFC 1122 §3.2.2.6 (MUST-43)
 pub(super) fn send_echo_reply(net: &mut Net<'_>, header: &Ipv4, request: &Icmp, message: &[u8]) {
     let destination = IpAddr::V4(header.source);
     // A request to a broadcast address is answered from our own.
     let source =
+        //= RFC 1122 §3.2.2.6 (MUST-44)
         Some(IpAddr::V4(header.destination)).filter(|address| net.ip.address_kind(*address) == AddressKind::Local);
     let Ok(route) = net.ip.route(&RouteKey { destination, source, on_link_only: false }) else {
         net.counters.ip_out_no_routes += 1;
@@ -199,6 +205,7 @@ pub(super) fn send_echo_reply(net: &mut Net<'_>, header: &Ipv4, request: &Icmp, 
     }
     let body = message.get(icmpv4::HEADER_LENGTH..).unwrap_or(&[]);
     let mut reply = Vec::with_capacity(message.len());
+    //= RFC 1122 §3.2.2.6 (MUST-45)
     Icmp { kind: icmpv4::ECHO_REPLY, code: 0, rest: request.rest }.emit(&mut reply, body);
     let answer = Header {
         source: source.unwrap_or(route.source),

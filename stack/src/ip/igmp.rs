@@ -20,6 +20,7 @@ const REPORT_V1: u8 = 0x12;
 const REPORT_V2: u8 = 0x16;
 const LEAVE: u8 = 0x17;
 const REPORT_V3: u8 = 0x22;
+//= RFC 1122 §3.3.7 (SHLD-34)
 const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const ALL_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
 /// RFC 3376 §4.2.14: where reports of version 3 go.
@@ -111,6 +112,7 @@ impl Groups {
     /// Whether anybody here wants datagrams of the group from this source; every host is in 224.0.0.1 (RFC 1112 §4).
     #[must_use]
     pub fn wants(&self, group: Ipv4Addr, source: Option<Ipv4Addr>) -> bool {
+        //= RFC 1122 §3.3.7 (SHLD-35)
         group == ALL_HOSTS
             || self
                 .members
@@ -304,6 +306,7 @@ fn send(net: &mut Net<'_>, to: Ipv4Addr, mut message: Vec<u8>) {
 }
 
 /// One IGMP message (`igmp_rcv`).
+//= RFC 1122 §3.3.7 (MAY-26)
 pub(crate) fn receive(net: &mut Net<'_>, message: &[u8]) {
     if message.len() < 8 || checksum::of(message) != 0 {
         net.counters.ip_in_discards += 1;
@@ -409,6 +412,7 @@ mod tests {
         assert_eq!(SourceFilter::merged(&[filter(false, &[1, 2]), filter(true, &[1])]), filter(false, &[2]));
     }
 
+    //= test RFC 1122 §3.3.7 (MAY-26)
     #[test]
     //= test REF D-03
     fn a_change_is_told_as_a_new_mode_or_as_sources_more_and_less() {

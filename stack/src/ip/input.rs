@@ -32,6 +32,7 @@ pub(crate) struct Arrival {
 
 impl Stack {
     /// One IPv4 packet at `buffer[at..end]`, padding included (`ip_rcv`).
+    //= RFC 1122 §3.1 (MUST-1)
     pub(crate) fn handle_ipv4(&mut self, buffer: &mut Vec<u8>, at: usize, end: usize, arrival: Arrival) {
         let packet = buffer.get(at..end).unwrap_or(&[]);
         self.counters.ip_in_receives += 1;
@@ -67,6 +68,7 @@ impl Stack {
         }
     }
 
+    //= RFC 1122 §3.1 (SHLD-2)
     fn count_bad_header(&mut self, error: Ipv4Error) {
         trace!(target: "remora::ip", "dropped: {error:?}");
         let counters = &mut self.counters;
@@ -103,6 +105,7 @@ impl Stack {
             || self.ip.address_kind(IpAddr::V4(source)) == AddressKind::Broadcast && !zero(source);
         let martian_destination = zero(destination) || (!looped && destination.is_loopback());
         //= RFC 9293 §3.9.2.3 (MUST-63)
+        //= RFC 1122 §3.2.1.3 (MUST-12)
         if martian_source || martian_destination {
             trace!(target: "remora::ip", "martian {source} -> {destination}");
             self.counters.ip_martian += 1;
@@ -118,6 +121,8 @@ impl Stack {
                 None
             }
             // Not ours, and we do not forward.
+            //= RFC 1122 §3.1 (MUST-5, MUST-6)
+            //= RFC 1122 §3.2.1.3 (MUST-11)
             AddressKind::Unicast | AddressKind::Unspecified => {
                 self.counters.ip_in_addr_errors += 1;
                 None
@@ -139,6 +144,7 @@ impl Stack {
                 self.counters.ip_in_hdr_errors += 1;
                 self.counters.ip_bad_options += 1;
                 let report = Report {
+                    //= RFC 1122 §3.2.2.5 (SHLD-12)
                     kind: icmpv4::PARAMETER_PROBLEM,
                     code: 0,
                     rest: [error.at, 0, 0, 0],
@@ -157,7 +163,9 @@ impl Stack {
             source: header.source.into(),
             destination: header.destination.into(),
             kind,
+            //= RFC 1122 §3.2.1.7 (MUST-16)
             ttl: header.ttl,
+            //= RFC 1122 §3.2.1.6 (SHLD-3)
             tos: header.tos,
             checksum: arrival.meta.checksum,
             gso_size: arrival.meta.gso_size,
@@ -191,14 +199,17 @@ impl Stack {
             udp_wire::PROTOCOL => {
                 net.counters.ip_in_delivers += 1;
                 let datagram = buffer.get(transport..end).unwrap_or(&[]);
+                //= RFC 1122 §3.4 (MUST-89)
                 if let Disposition::NoPort(port) = self.udp.handle_datagram(&mut net, &info, datagram) {
                     let report = Report {
                         kind: icmpv4::UNREACHABLE,
+                        //= RFC 1122 §3.2.2.1 (SHLD-7)
                         code: icmpv4::CODE_PORT,
                         rest: [0; 4],
                         purpose: Purpose::ClosedPort { protocol: udp_wire::PROTOCOL, port },
                     };
                     let packet = buffer.get(at..end).unwrap_or(&[]);
+                    //= RFC 1122 §3.3.8 (MUST-35)
                     icmp::send_error(&mut net, header, packet, &report, arrival.link_group);
                 }
             }
@@ -216,6 +227,7 @@ impl Stack {
                 net.counters.ip_in_unknown_protos += 1;
                 let report = Report {
                     kind: icmpv4::UNREACHABLE,
+                    //= RFC 1122 §3.2.2.1 (SHLD-7)
                     code: icmpv4::CODE_PROTOCOL,
                     rest: [0; 4],
                     purpose: Purpose::Address,
@@ -246,6 +258,7 @@ impl Stack {
             icmpv4::ECHO => {
                 self.counters.icmp_in_echos += 1;
                 let ignored =
+                    //= RFC 1122 §3.2.2.6 (MAY-9, MAY-10)
                     self.settings.icmp_echo_ignore_all || (to_group && self.settings.icmp_echo_ignore_broadcasts);
                 if !ignored {
                     icmp::send_echo_reply(&mut self.net(), header, &message, bytes);
@@ -260,9 +273,11 @@ impl Stack {
                     settings: &self.settings,
                     random: &mut self.random,
                 };
+                //= RFC 1122 §3.2.2.6 (MUST-46)
                 self.raw.handle_echo_reply(&mut net, info, &message, bytes);
             }
             // Redirects are ignored: this host has one link, and forged ones are an old attack.
+            //= RFC 1122 §3.2.2.2 (SHLD-10)
             icmpv4::REDIRECT => self.counters.icmp_in_redirects += 1,
             icmpv4::UNREACHABLE | icmpv4::TIME_EXCEEDED | icmpv4::PARAMETER_PROBLEM if !to_group => {
                 match message.kind {
@@ -275,6 +290,9 @@ impl Stack {
             }
             // Timestamps, address masks and their like are obsolete (RFC 6918); source quench is (RFC 6633).
             //= RFC 9293 §3.9.2.2 (MUST-55)
+            //= RFC 1122 §3.2.2.7 (SHLD-15)
+            //= RFC 1122 §3.2.2.8 (MAY-12, MAY-13)
+            //= RFC 1122 §3.2.2.9 (MUST-56)
             1..=18 => {}
             _ => {
                 self.counters.icmp_in_errors += 1;
@@ -292,8 +310,10 @@ impl Stack {
         };
         let transport = quoted.get(offending.header..).unwrap_or(&[]);
         //= RFC 792: the header and at least 64 bits of the payload are quoted.
+        //= RFC 1122 §3.4 (MUST-91)
         if transport.len() < 8 || offending.offset != 0 {
             self.counters.icmp_in_errors += 1;
+            //= RFC 1122 §3.2.2 (MUST-27)
             self.counters.icmp_malformed += 1;
             return;
         }

@@ -308,6 +308,7 @@ impl Ip {
         let destination = self.resolve_unspecified(key.destination, source);
         let kind = self.address_kind(destination);
         if let Some(source) = source {
+            //= RFC 1122 §3.2.1.3 (MUST-10, MUST-83)
             if source.is_ipv4() != destination.is_ipv4() || self.address_kind(source) != AddressKind::Local {
                 return Err(RouteError::BadSource);
             }

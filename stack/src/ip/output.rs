@@ -142,6 +142,7 @@ pub fn send(
         return Err(OutputError::TooLong);
     }
     let fits = total <= usize::from(route.mtu);
+    //= RFC 1122 §3.3.3 (MUST-75)
     if !fits && header.dont_fragment {
         net.counters.ip_frag_fails += 1;
         return Err(OutputError::TooLong);
@@ -157,6 +158,7 @@ pub fn send(
         return Ok(());
     }
     // The device does not sum up fragments, hence the checksum above; each but the last carries a multiple of 8 bytes.
+    //= RFC 1122 §3.3.3 (MAY-19)
     let room = usize::from(route.mtu).saturating_sub(ipv4::HEADER_LENGTH) & !7;
     if room == 0 {
         net.counters.ip_frag_fails += 1;
@@ -237,6 +239,7 @@ pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes:
 
 /// Who gets packets of this route.
 #[must_use]
+//= RFC 1122 §3.3.6 (MUST-85)
 pub const fn delivery_of(route: &Route) -> Delivery {
     if route.local {
         Delivery::Local

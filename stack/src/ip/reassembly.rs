@@ -43,6 +43,7 @@ struct Pending {
 
 /// A datagram that was given up and whose sender is to be told: its first fragment.
 #[derive(Debug)]
+//= RFC 1122 §3.3.2 (MUST-73)
 pub struct Expired {
     /// The first fragment, header and all.
     pub packet: Vec<u8>,
@@ -69,6 +70,7 @@ enum Refused {
 impl Reassembly {
     /// Adds a fragment; gives the whole packet when it was the last one missing (`ip_defrag`).
     //= REF N-01
+    //= RFC 1122 §3.2.1.4 (MUST-13)
     pub fn add(
         &mut self,
         now: Instant,
@@ -82,12 +84,14 @@ impl Reassembly {
         let key =
             Key { source: header.source, destination: header.destination, id: header.id, protocol: header.protocol };
         let cost = payload.len().saturating_add(FRAGMENT_OVERHEAD);
+        //= RFC 1122 §3.3.2 (MUST-71, SHLD-24)
         let limit = usize::try_from(settings.ipfrag_high_thresh).unwrap_or(usize::MAX);
         if self.bytes.saturating_add(cost) > limit {
             // `inet_frag_find`: beyond the limit nothing new is taken until old ones have gone.
             counters.ip_reasm_fails += 1;
             return None;
         }
+        //= RFC 1122 §3.3.2 (SHLD-25)
         let expires = now + Duration::from_secs(u64::from(settings.ipfrag_time));
         self.earliest = Some(self.earliest.map_or(expires, |earliest| earliest.min(expires)));
         let pending = self.pending.entry(key).or_insert_with(|| Pending {

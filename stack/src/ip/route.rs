@@ -93,6 +93,7 @@ pub struct RouteTable {
 
 impl RouteTable {
     /// Adds a row that stays when the interface is configured again.
+    //= RFC 1122 §3.3.1.2 (MAY-16)
     pub fn add(&mut self, row: RouteEntry) {
         self.added.retain(|old| (old.destination, old.prefix, old.metric) != (row.destination, row.prefix, row.metric));
         self.added.push(row);
@@ -139,6 +140,7 @@ impl RouteTable {
         self.insert(RouteEntry::new(address, full_length(address), RouteAction::Local));
         let connected = RouteEntry {
             source: Some(address),
+            //= RFC 1122 §3.2.2.9 (MUST-53)
             ..RouteEntry::new(network_of(address, interface.prefix), interface.prefix, RouteAction::Unicast)
         };
         if interface.prefix < full_length(address) {
@@ -157,6 +159,7 @@ impl RouteTable {
                 });
             }
         }
+        //= RFC 1122 §3.3.1.1 (MUST-60)
         if let Some(gateway) = interface.gateway {
             if !is_in_network(gateway, address, interface.prefix) {
                 // A gateway outside of the network is taken to be on the link, as `ip route add ... onlink` does.
@@ -168,6 +171,7 @@ impl RouteTable {
             self.insert(RouteEntry {
                 gateway: Some(gateway),
                 source: Some(address),
+                //= RFC 1122 §3.3.1.2 (MUST-62)
                 ..RouteEntry::new(unspecified_like(gateway), 0, RouteAction::Unicast)
             });
         }
@@ -178,6 +182,7 @@ impl RouteTable {
 
     /// The row for an address (`fib_lookup`).
     #[must_use]
+    //= RFC 1122 §3.3.1.1 (MUST-59)
     pub fn find(&self, destination: IpAddr, on_link_only: bool) -> Option<&RouteEntry> {
         self.rows.iter().find(|row| row.matches(destination) && !(on_link_only && row.gateway.is_some()))
     }
@@ -273,6 +278,7 @@ fn mask6(prefix: u8) -> u128 {
 
 /// Whether `address` lies in the network that `network` and `prefix` name.
 #[must_use]
+//= RFC 1122 §3.2.1.3 (MUST-9)
 pub fn is_in_network(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
     match (address, network) {
         (IpAddr::V4(address), IpAddr::V4(network)) => (address.to_bits() ^ network.to_bits()) & mask(prefix) == 0,
@@ -290,6 +296,7 @@ fn network_of(address: IpAddr, prefix: u8) -> IpAddr {
 
 /// The directed broadcast address of a network.
 #[must_use]
+//= RFC 1122 §3.3.6 (SHLD-31)
 pub fn broadcast_of(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(address.to_bits() | !mask(prefix))
 }
@@ -300,6 +307,7 @@ mod tests {
     use crate::frame::Medium;
     use crate::interface::MacAddress;
 
+    //= test RFC 1122 §3.3.1.2 (MAY-16)
     #[test]
     fn added_rows_stay_when_the_interface_is_configured_again() {
         let interface = InterfaceConfig {

@@ -236,6 +236,7 @@ impl Neighbours {
     }
 
     /// Does what is due (`neigh_timer_handler`).
+    //= RFC 1122 §3.3.1.4 (MUST-64)
     pub fn handle_timeout(&mut self, context: &mut LinkContext<'_>) -> (Vec<Solicit>, Vec<Failed>) {
         let (mut solicits, mut failed) = (Vec::new(), Vec::new());
         if self.timed == 0 {
@@ -321,6 +322,7 @@ impl Neighbour {
     }
 
     /// What time has made of a state without a timer.
+    //= RFC 1122 §3.3.1.4 (SHLD-22, MUST-65, MUST-66)
     fn age(&mut self, now: Instant, settings: &Settings) {
         if self.state == State::Reachable && now > self.confirmed + self.reachable_time {
             self.state = State::Stale;

@@ -130,6 +130,7 @@ impl Raw {
 }
 
 /// A ping socket may send echo requests only, with its own identifier (`ping_supported`, `ping_v4_sendmsg`).
+//= RFC 1122 §3.2.2.6 (SHLD-13)
 fn prepare_echo(message: &mut [u8], ident: u16) {
     write_u16(message, 4, ident);
     write_u16(message, 2, 0);

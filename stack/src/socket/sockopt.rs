@@ -70,6 +70,7 @@ pub fn set_common(
         SetOption::IncomingCpu(cpu) => options.incoming_cpu = *cpu,
         SetOption::MaxPacingRate(rate) => options.max_pacing_rate = *rate,
         SetOption::Ttl(-1) => options.ttl = None,
+        //= RFC 1122 §3.2.1.7 (MUST-15)
         SetOption::Ttl(ttl) => options.ttl = Some(in_range(*ttl, 1, 255)?),
         // Linux takes any int and keeps the byte; the ECN bits of a TCP socket are the protocol's.
         SetOption::Tos(tos) => options.tos = tos.to_le_bytes()[0],
@@ -204,6 +205,7 @@ mod tests {
         assert!(options.receive_buffer_locked && options.send_buffer_locked);
     }
 
+    //= test RFC 1122 §3.2.1.7 (MUST-15)
     #[test]
     //= test REF D-06
     fn values_out_of_range_are_refused() {

@@ -329,6 +329,7 @@ fn assemble(
         dont_fragment: segment.dont_fragment,
         more_fragments: false,
         offset: 0,
+        //= RFC 1122 §3.2.1.7 (MUST-18)
         ttl: segment.ttl.unwrap_or(net.settings.ip_default_ttl),
         protocol: PROTOCOL_TCP,
         source,

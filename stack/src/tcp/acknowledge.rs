@@ -100,6 +100,7 @@ impl Sock {
             && ack.advanced
             && !route.local
         {
+            //= RFC 1122 §3.3.1.4 (MUST-67, SHLD-23)
             net.ip.confirm_neighbour(route.next_hop);
         }
         self.check_probe(net.now);

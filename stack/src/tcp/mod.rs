@@ -735,6 +735,7 @@ impl ResetAnswer {
             header.ack = incoming.end;
         }
         Self {
+            //= RFC 1122 §3.3.4.2 (SHLD-27)
             source: incoming.info.destination,
             destination: incoming.info.source,
             header,

@@ -22,6 +22,7 @@ const PARAMETER_PROBLEM: u8 = 12;
 pub fn fault_of(kind: u8, code: u8) -> Option<SocketFault> {
     Some(match (kind, code) {
         (UNREACHABLE, 0 | 6 | 9 | 11) => SocketFault::NetworkUnreachable,
+        //= RFC 1122 §3.2.2.4 (MUST-41)
         (UNREACHABLE, 1 | 10 | 12..=15) | (TIME_EXCEEDED, _) => SocketFault::HostUnreachable,
         (UNREACHABLE, 2) => SocketFault::ProtocolUnreachable,
         (UNREACHABLE, 3) => SocketFault::ConnectionRefused,
@@ -29,6 +30,7 @@ pub fn fault_of(kind: u8, code: u8) -> Option<SocketFault> {
         (UNREACHABLE, 5) => SocketFault::SourceRouteFailed,
         (UNREACHABLE, 7) => SocketFault::HostDown,
         (UNREACHABLE, 8) => SocketFault::NotOnNetwork,
+        //= RFC 1122 §3.2.2.5 (MUST-42, MAY-8)
         (PARAMETER_PROBLEM, _) => SocketFault::Protocol,
         _ => return None,
     })
@@ -82,6 +84,7 @@ impl Sock {
         if error.kind == UNREACHABLE && error.code <= HOST_UNREACHABLE {
             self.revert_back_off(shared, net, seq);
         }
+        //= RFC 1122 §4.2.3.9 (SHLD-57, SHLD-58)
         let Some(fault) = fault_of(error.kind, error.code) else { return };
         //= REF C-05
         //= RFC 9293 §3.9.1.8 (SHLD-20)

@@ -69,6 +69,7 @@ impl Ipv4 {
         let header = Self::parse_quoted(packet)?;
         let bytes = packet.get(..header.header).ok_or(Ipv4Error::HeaderTruncated)?;
         if checksum::sum(bytes) != 0xffff {
+            //= RFC 1122 §3.2.1.2 (MUST-8)
             return Err(Ipv4Error::Checksum);
         }
         if header.total > packet.len() {
@@ -91,6 +92,7 @@ impl Ipv4 {
         let address = |at| read_u32(fixed, at).map(Ipv4Addr::from_bits).ok_or(Ipv4Error::Truncated);
         let [first, tos] = word(0)?.to_be_bytes();
         if first >> 4 != 4 {
+            //= RFC 1122 §3.2.1.1 (MUST-7)
             return Err(Ipv4Error::Version);
         }
         let header = usize::from(first & 0x0f) * 4;

@@ -103,6 +103,7 @@ impl Config {
         Ok(Some(facts))
     }
 
+    //= RFC 1122 §3.3.1.6 (MUST-69)
     fn resolve_address(&mut self, system: &System<'_>, facts: Option<&InterfaceFacts>) -> Result<(), ConfigError> {
         if self.takes_interface_address.is_none() {
             return Ok(());

@@ -68,6 +68,7 @@ fn a_repeated_syn_asks_no_more() {
 
 //= test RFC 3168 §6.1.2, §6.1.3, §6.1.4
 //= test RFC 9293 §3.8.2 (SHLD-8)
+//= test RFC 1122 §3.2.1.6 (SHLD-3)
 #[test]
 fn a_mark_is_echoed_until_the_sender_says_that_it_has_slowed_down_and_shrinks_the_window_once() {
     let mut pair = asking();
