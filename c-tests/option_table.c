@@ -49,28 +49,19 @@ static const struct exception {
     {SOL_SOCKET, SO_COOKIE, LENGTH},   /* unique */
     {SOL_SOCKET, SO_MEMINFO, LENGTH},
     {SOL_SOCKET, SO_PEERNAME, LENGTH},
-    {SOL_SOCKET, SO_TXTIME, NOTHING},
     {SOL_SOCKET, SO_PEERSEC, NOTHING}, /* security modules */
     {SOL_SOCKET, 59, NOTHING},
     {SOL_SOCKET, SO_BINDTODEVICE, NOTHING}, /* the devices are others: the test below */
     {SOL_SOCKET, SO_BINDTOIFINDEX, NOTHING},
     {SOL_SOCKET, SO_ZEROCOPY, NOTHING},
-    {SOL_SOCKET, 50, NOTHING},         /* SO_ATTACH_BPF and SO_ATTACH_REUSEPORT_EBPF take a descriptor */
-    {SOL_SOCKET, 52, NOTHING},
     {SOL_SOCKET, SO_RCVLOWAT, LENGTH}, /* the limit is a setting */
     {SOL_SOCKET, SO_RESERVE_MEM, NOTHING}, /* needs memory accounting */
-    {SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, NOTHING},
     {IPPROTO_IP, IP_OPTIONS, NOTHING}, /* docs/exceptions.md, C-09 */
     {IPPROTO_IP, IP_MTU, LENGTH},      /* the path's */
     {IPPROTO_IP, 52, LENGTH},          /* IP_PROTOCOL, which gives a port */
-    {SOL_SOCKET, SO_ATTACH_FILTER, NOTHING},
     {IPPROTO_IP, IP_MULTICAST_IF, NOTHING}, /* addresses and groups: multicast.c */
     {IPPROTO_IP, 35, NOTHING},
     {IPPROTO_IP, 36, NOTHING},
-    {IPPROTO_IP, 41, NOTHING},
-    {IPPROTO_IP, 48, NOTHING},
-    {IPPROTO_IP, 16, NOTHING},         /* IPsec policies */
-    {IPPROTO_IP, 17, NOTHING},
     {IPPROTO_UDP, 100, NOTHING},       /* UDP_ENCAP needs IPsec */
     /* What only IPv6 packets could show: docs/exceptions.md, S-06. */
     {IPPROTO_IPV6, 1, NOTHING},
@@ -103,7 +94,6 @@ static const struct exception {
     {IPPROTO_TCP, 22, NOTHING},
     {IPPROTO_TCP, 24, LENGTH},
     {IPPROTO_TCP, 29, NOTHING},
-    {IPPROTO_TCP, 31, NOTHING},        /* TCP_ULP: kernel modules */
     {IPPROTO_TCP, 32, NOTHING},
     {IPPROTO_TCP, 33, NOTHING},
     {IPPROTO_TCP, 35, NOTHING},        /* TCP_ZEROCOPY_RECEIVE */

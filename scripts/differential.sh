@@ -7,13 +7,16 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sequences N] [--seed S] [--one "SEQUENCE"]
+usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sample N] [--sequences N] [--seed S]
+                               [--workers N] [--one "SEQUENCE"]
 
   --table [KIND]   every call in every state of the sockets of one kind (tcp, udp, ping,
-                   raw) or of all; the default
+                   raw, icmp) or of all; the default
   --calls [KIND]   the same without the options by their numbers
+  --sample N       of the calls each N-th only, by --seed
   --sequences N    N sequences at random, from --seed S (1); a difference is cut down to
                    the shortest sequence that shows it
+  --workers N      share the sequences at random among N pairs of laboratories (1)
   --one SEQUENCE   both transcripts of one sequence
 
 Counts per state come last. The status is 0 only without a difference that
@@ -25,6 +28,8 @@ given=("$@")
 arguments=(table)
 sequences=
 seed=1
+sample=
+workers=1
 while [ "$#" -gt 0 ]; do
     case "$1" in
     --table | --calls)
@@ -37,7 +42,7 @@ while [ "$#" -gt 0 ]; do
             ;;
         esac
         ;;
-    --sequences | --seed | --one)
+    --sequences | --seed | --one | --sample | --workers)
         if [ "$#" -lt 2 ]; then
             usage >&2
             exit 2
@@ -45,6 +50,8 @@ while [ "$#" -gt 0 ]; do
         case "$1" in
         --sequences) sequences="$2" ;;
         --seed) seed="$2" ;;
+        --sample) sample="$2" ;;
+        --workers) workers="$2" ;;
         --one) arguments=(one "$2") ;;
         esac
         shift
@@ -61,24 +68,43 @@ while [ "$#" -gt 0 ]; do
     shift
 done
 if [ -n "$sequences" ]; then
-    arguments=(random "$sequences" "$seed")
+    arguments=(random "$((sequences / workers))" "$seed")
+elif [ -n "$sample" ]; then
+    arguments=(calls "${arguments[1]:-}" "$sample" "$seed")
 fi
 
 lab_enter "$0" "${given[@]}"
 OUT="${OUT:-${CARGO_TARGET_DIR:-$LAB_ROOT/target}/c-tests}"
 make -s -C "$LAB_ROOT/c-tests/differential" OUT="$OUT"
 lab_trap
-for LAB_MODE in kernel remora; do
-    export LAB_ID="$LAB_MODE-$$"
-    lab_up
-    export "${LAB_MODE^^}_OURS=$LAB_OURS" "${LAB_MODE^^}_PEER=$LAB_PEER"
-    # Ping sockets are for everyone (both sides ask the namespace).
-    lab_sysctl "$LAB_OURS" "net.ipv4.ping_group_range=0 2147483647"
-done
 export EXCEPTIONS="$LAB_ROOT/c-tests/differential/exceptions.txt"
 export REMORA_LOG="${REMORA_LOG:-error}"
+jobs=()
+counts=()
+for worker in $(seq "$workers"); do
+    for LAB_MODE in kernel remora; do
+        export LAB_ID="$LAB_MODE-$$-$worker"
+        lab_up
+        export "${LAB_MODE^^}_OURS=$LAB_OURS" "${LAB_MODE^^}_PEER=$LAB_PEER"
+        # Ping sockets are for everyone (both sides ask the namespace).
+        lab_sysctl "$LAB_OURS" "net.ipv4.ping_group_range=0 2147483647"
+    done
+    if [ -n "$sequences" ]; then
+        arguments=(random "$((sequences / workers))" "$((seed + worker - 1))")
+        counts+=("$OUT/cells-$$-$worker")
+        export CELLS="${counts[-1]}"
+    fi
+    "$OUT/differential" "${arguments[@]}" &
+    jobs+=("$!")
+    LAB_PIDS+=("$!")
+done
 status=0
-"$OUT/differential" "${arguments[@]}" &
-LAB_PIDS+=("$!")
-wait "$!" || status=$?
+for job in "${jobs[@]}"; do
+    wait "$job" || status=$?
+done
+if [ "$workers" -gt 1 ] && [ -n "$sequences" ]; then
+    printf '# all together:\n'
+    "$OUT/differential" cells "${counts[@]}"
+fi
+rm -f "${counts[@]}"
 exit "$status"

@@ -50,6 +50,9 @@ const struct state states[] = {
     {"udp", "shut both ways", CONNECTED_UDP ";shutdown 2", false},
     {"udp", "disconnected", CONNECTED_UDP ";connect unspec 16", false},
     {"udp", "timed", "socket udp;bind anyP 16;timed", false},
+    {"udp", "told everything", "socket udp;bind anyP 16;setsockopt 0 8 1 4 buf;setsockopt 0 12 1 4 buf;setsockopt 0 13 1 4 buf;"
+     "setsockopt 0 20 1 4 buf;@datagram 10", false},
+    {"udp", "told of errors", "socket udp;setsockopt 0 11 1 4 buf;connect peerN 16;send buf 1 0", false},
     {"ping", "fresh", "socket ping", true},
     {"ping", "bound", "socket ping;bind local0 16", false},
     {"ping", "connected", "socket ping;connect peer0 16", false},
@@ -59,6 +62,10 @@ const struct state states[] = {
     {"raw", "connected", "socket raw;connect peer0 16", false},
     {"raw", "shut both ways", "socket raw;connect peer0 16;shutdown 2", false},
     {"raw", "disconnected", "socket raw;connect peer0 16;connect unspec 16", false},
+    {"icmp", "fresh", "socket icmp", false},
+    {"icmp", "connected", "socket icmp;connect peer0 16", false},
+    {"icmp", "answered", "socket icmp;connect peer0 16;send echo 16 0", false},
+    {"ping", "answered", "socket ping;connect peer0 16;send echo 16 0", false},
 };
 const size_t state_count = sizeof states / sizeof states[0];
 
@@ -141,13 +148,18 @@ static const char *const for_all[] = {
     "recvmsg buf 16 bad 1 4 null 0 0", "recvmsg buf 16 badbase 1 4 null 0 0", "recvmsg buf 16 iov 1024 4 null 0 0",
     "recvmsg buf 16 iov 1025 4 null 0 0", "recvmsg buf 16 iov -1 4 null 0 0", "recvmsg buf 16 iov 1 -1 null 0 0",
     "recvmsg buf 16 iov 1 4 bad 1024 0", "recvmsg buf 16 iov 1 4 null 1024 0", "recvmsg buf 16 iov 1 4 buf 1024 0x2000",
-    "recvmsg buf 16 iov 1 100 buf 1024 0x40000000", "recvmmsg buf 0 0", "recvmmsg buf 1 0", "recvmmsg buf 3 0",
+    "recvmsg buf 16 iov 1 100 buf 1024 0x40000000", "recvmsg buf 16 iov 1 100 buf 24 0", "recvmsg buf 16 iov 1 100 buf 40 0",
+    "recvmsg buf 16 iov 1 100 buf 24 0x2000", "recvmsg null 0 iov 1 0 buf 1024 0x2000", "recvmmsg buf 0 0", "recvmmsg buf 1 0", "recvmmsg buf 3 0",
     "recvmmsg buf 3 0x10000", "recvmmsg buf 3 2", "recvmmsg null 1 0", "recvmmsg bad 1 0", "recvmmsg null 0 0",
     /* the rest */
     "ioctl 0x541b 0", "ioctl 0x541b null", "ioctl 0x541b bad", "ioctl 0x5411 0", "ioctl 0x5411 bad", "ioctl 0x8905 0",
     "ioctl 0x8905 bad", "ioctl 0x894b 0", "ioctl 0x894b bad", "ioctl 0x5421 1", "ioctl 0x5421 bad", "ioctl 0x5452 0",
     "ioctl 0x8904 0", "ioctl 0x8903 0", "ioctl 0x8902 0", "ioctl 0x8901 0", "ioctl 0x5401 0", "ioctl 0x5413 0",
     "ioctl 0x8906 0", "ioctl 0x8907 0", "ioctl 0 0", "ioctl 0x89ff 0", "ioctl 0xffffffff 0", "ioctl 0x1234567 0",
+    "ioctl 0x8915 lab0", "ioctl 0x891b lab0", "ioctl 0x8921 lab0", "ioctl 0x8913 lab0",
+    "ioctl 0x891d lab0", "ioctl 0x8933 lab0", "ioctl 0x8942 lab0", "ioctl 0x8917 lab0", "ioctl 0x8915 lo",
+    "ioctl 0x8915 nobody", "ioctl 0x8933 nobody", "ioctl 0x8915 bad", "ioctl 0x8915 null", "ioctl 0x8933 bad",
+    "ioctl 0x541b odd", "ioctl 0x5411 odd",
     "fcntl 3 0", "fcntl 4 0x800", "fcntl 4 0xc00", "fcntl 4 0x2000", "fcntl 1 0", "fcntl 2 1", "fcntl 9 0", "fcntl 11 0",
     "fcntl 1031 0", "fcntl 1032 0", "fcntl 1033 0", "fcntl 1034 0", "fcntl 9999 0", "fstat", "lseek 0", "lseek 1", "lseek 9",
     "ftruncate", "fsync", "pread", "pwrite", "isatty", "select", "wait 1", "wait 0x2000", "dup", "timed",
@@ -186,7 +198,12 @@ struct list {
     char **calls;
 };
 
-static struct list lists[] = {{"tcp", 0, 0, 0, NULL}, {"udp", 0, 0, 0, NULL}, {"ping", 0, 0, 0, NULL}, {"raw", 0, 0, 0, NULL}};
+static const char *const for_icmp[] = {"send echo 16 0",  "send echo 8 0", "send echo 7 0", "sendto echo 16 0 peer0 16",
+                                       "sendto echo 16 0 any1 16", "getsockopt 255 1 4 buf", "getsockopt 255 1 1 buf",
+                                       "getsockopt 255 1 8 buf", "setsockopt 255 1 1 4 buf", "setsockopt 255 1 -1 4 buf",
+                                       "setsockopt 255 1 -1 2 buf", "setsockopt 255 1 1 8 buf", "setsockopt 255 2 1 4 buf"};
+
+static struct list lists[] = {{"tcp", 0, 0, 0, NULL}, {"udp", 0, 0, 0, NULL}, {"ping", 0, 0, 0, NULL}, {"raw", 0, 0, 0, NULL}, {"icmp", 0, 0, 0, NULL}};
 
 static void add(struct list *list, const char *text)
 {
@@ -232,11 +249,16 @@ static struct list *list_of(const char *kind)
         if (strcmp(kind, "ping") == 0)
             for (size_t j = 0; j < sizeof for_ping / sizeof for_ping[0]; j++)
                 add(list, for_ping[j]);
+        if (strcmp(kind, "icmp") == 0)
+            for (size_t j = 0; j < sizeof for_icmp / sizeof for_icmp[0]; j++)
+                add(list, for_icmp[j]);
         list->plain = list->count;
         add_options(list, 1, 84);
         add_options(list, 0, 54);
         if (strcmp(kind, "tcp") == 0)
             add_options(list, 6, 46);
+        if (strcmp(kind, "udp") == 0)
+            add_options(list, 17, 110);
         return list;
     }
     return &lists[0];

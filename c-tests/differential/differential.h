@@ -23,6 +23,9 @@ enum {
 /* Descriptors of the executor, out of the way of the sockets under test. */
 enum { FD_DRIVER = 100, FD_PEER = 101 };
 
+/* Before a command to the peer in a slow run. */
+#define SLOW_MARK '~'
+
 int peer_main(void);
 int execute_main(void);
 

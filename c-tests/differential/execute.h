@@ -19,6 +19,7 @@ struct executor {
     int set;   /* the epoll set that watches fd */
     int port;  /* P of this sequence */
     bool slow;
+    bool echoes; /* a ping socket */
     volatile int pipes, urgents;
     unsigned sent; /* position in the pattern that is sent */
     void *read_only;
@@ -31,6 +32,7 @@ extern struct executor x;
 
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 void watch(int fd);
+void make_buffer(void);
 void operate(char **words);
 const char *ask_peer(const char *command);
 

@@ -5,11 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -21,7 +23,17 @@
 
 #define MARK 0xa5
 
-static unsigned char buffer[BUFFER_SIZE], control[1024], name_buffer[512];
+static unsigned char control[1024], name_buffer[512];
+/* Ends where nothing is mapped: who reads on meets EFAULT at the same byte everywhere. */
+static unsigned char *buffer;
+
+void make_buffer(void)
+{
+    size_t page = 4096, pages = (BUFFER_SIZE + page - 1) / page * page;
+    unsigned char *place = mmap(NULL, pages + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(place + pages, page, PROT_NONE);
+    buffer = place + pages - BUFFER_SIZE;
+}
 
 static long number(const char *word)
 {
@@ -170,16 +182,21 @@ static void say_name(const unsigned char *memory, size_t size)
 const char *ask_peer(const char *command)
 {
     static char answer[256];
+    char line[160];
     struct pollfd entries[2] = {{FD_PEER, POLLIN, 0}, {x.fd, 0, 0}};
-    if (send(FD_PEER, command, strlen(command), MSG_NOSIGNAL) < 0)
+    int length = 0;
+    if (x.slow)
+        line[length++] = SLOW_MARK;
+    length += snprintf(line + length, sizeof line - 1, "%s", command);
+    if (send(FD_PEER, line, (size_t)length, MSG_NOSIGNAL) < 0)
         return "gone";
     /* The socket under test is polled too, so that whoever carries its stack is awake; one that has an error or a hang-up
      * would end the wait at once. */
     int ready = poll(entries, x.fd >= 0 ? 2 : 1, 1000);
     if (ready > 0 && entries[0].revents == 0)
         poll(entries, 1, 1000);
-    ssize_t length = recv(FD_PEER, answer, sizeof answer - 1, 0);
-    answer[length > 0 ? length : 0] = 0;
+    ssize_t got = recv(FD_PEER, answer, sizeof answer - 1, 0);
+    answer[got > 0 ? got : 0] = 0;
     return answer;
 }
 
@@ -211,7 +228,7 @@ static void *data_out(const char *word, size_t length)
         return NULL;
     if (is(word, "bad"))
         return (void *)1;
-    for (size_t i = 0; i < length && i < sizeof buffer; i++)
+    for (size_t i = 0; i < length && i < BUFFER_SIZE; i++)
         buffer[i] = (unsigned char)(x.sent + i);
     if (is(word, "echo"))
         memcpy(buffer, "\x08\0\0\0\0\0\0\1", 8);
@@ -229,7 +246,10 @@ static void received(long value, size_t room)
     if (!outcome(value))
         return;
     size_t length = (size_t)value < room ? (size_t)value : room;
-    if (length > 0 && length < sizeof buffer)
+    /* The identifier of an echo is drawn at random, and its checksum goes with it. */
+    for (size_t i = 2; x.echoes && i < 6 && i < length; i++)
+        buffer[i] = 0;
+    if (length > 0 && length < BUFFER_SIZE)
         say_bytes(buffer, length);
 }
 
@@ -245,6 +265,20 @@ static void say_control(const struct msghdr *message)
     }
 }
 
+/* One control message: LEVEL:TYPE:VALUE:LENGTH after "cmsg:", else one of a level that nobody has; "short" is shorter
+ * than a header. */
+static void put_control(const char *word)
+{
+    struct cmsghdr header = {.cmsg_len = CMSG_LEN(4), .cmsg_level = 77, .cmsg_type = 1};
+    int value = 0, length = 4;
+    if (sscanf(word, "cmsg:%d:%d:%d:%d", &header.cmsg_level, &header.cmsg_type, &value, &length) == 4)
+        header.cmsg_len = CMSG_LEN((size_t)length);
+    if (is(word, "short"))
+        header.cmsg_len = 3;
+    memcpy(control, &header, sizeof header);
+    memcpy(CMSG_DATA((struct cmsghdr *)control), &value, sizeof value);
+}
+
 /* sendmsg/recvmsg NAME NAMELEN IOV IOVLEN BYTES CONTROL CONTROLLEN FLAGS */
 static void message_operation(char **words, bool sends)
 {
@@ -255,23 +289,19 @@ static void message_operation(char **words, bool sends)
                              .msg_flags = 0x5a5a};
     size_t bytes = (size_t)number(words[5]);
     int flags = (int)number(words[8]);
-    memset(buffer, MARK, sizeof buffer);
+    memset(buffer, MARK, BUFFER_SIZE);
     vectors[0] = (struct iovec){data_out(is(words[3], "badbase") ? "bad" : "buf", bytes), bytes};
     message.msg_iov = is(words[3], "null") ? NULL : is(words[3], "bad") ? (void *)1 : vectors;
     memset(control, 0, sizeof control);
     message.msg_control = is(words[6], "null") ? NULL : is(words[6], "bad") ? (void *)1 : control;
     if (sends) {
         message.msg_name = address_in(words[1]);
-        /* A control message of a level that nobody has. */
-        struct cmsghdr header = {.cmsg_len = CMSG_LEN(4), .cmsg_level = 77, .cmsg_type = 1};
-        if (is(words[6], "short"))
-            header.cmsg_len = 3;
-        memcpy(control, &header, sizeof header);
+        put_control(words[6]);
         sent(sendmsg(x.fd, &message, flags));
         return;
     }
     message.msg_name = place_out(words[1], name_buffer, sizeof name_buffer);
-    memset(buffer, MARK, sizeof buffer);
+    memset(buffer, MARK, BUFFER_SIZE);
     long value = recvmsg(x.fd, &message, flags);
     received(value, bytes);
     say_name(name_buffer, sizeof name_buffer);
@@ -335,7 +365,7 @@ static bool receive_operation(char **words)
 {
     const char *call = words[0];
     size_t length = (size_t)number(words[2]);
-    void *place = place_out(words[1], buffer, sizeof buffer);
+    void *place = place_out(words[1], buffer, BUFFER_SIZE);
     if (is(call, "recv"))
         received(recv(x.fd, place, length, (int)number(words[3])), length);
     else if (is(call, "read"))
@@ -406,7 +436,22 @@ static void get_option(char **words)
     void *place = place_out(words[4], value, sizeof value);
     if (!outcome(getsockopt(x.fd, level, option, place, is(words[3], "null") ? NULL : &length)))
         return;
+    /* The namespace has a key, or has none yet. */
+    if (level == IPPROTO_TCP && option == TCP_FASTOPEN_KEY)
+        return;
     say(" length %u", length);
+    /* IP_PROTOCOL gives the local port, or a raw socket's protocol. */
+    if (level == IPPROTO_IP && option == 52 && length == 4) {
+        memcpy(&length, value, sizeof length);
+        if (length > 1024)
+            say(" %s", port_name((int)length));
+        else
+            say(" %u", length);
+        return;
+    }
+    /* What the congestion control has measured differs, what it is about to do does not. */
+    if (level == IPPROTO_TCP && option == TCP_CC_INFO && length > 12)
+        memset(value, 0, 12);
     if (level == IPPROTO_TCP && option == TCP_INFO)
         say(" state %u", value[0]);
     else if (!is_noise(level, option))
@@ -430,16 +475,21 @@ static void set_option(char **words)
         say_bytes(value, written(value, sizeof value));
 }
 
+/* ioctl REQUEST WHAT: a number, a place, or the name of an interface for struct ifreq */
 static void control_operation(char **words)
 {
     unsigned long request = strtoul(words[1], NULL, 0);
-    static unsigned char value[256];
-    memset(value, 0, sizeof value);
+    static unsigned char memory[256];
+    bool interface = strncmp(words[2], "l", 1) == 0 || is(words[2], "nobody");
+    unsigned char *value = is(words[2], "odd") ? memory + 1 : memory;
+    memset(memory, 0, sizeof memory);
     int integer = (int)number(words[2]);
     memcpy(value, &integer, sizeof integer);
+    if (interface)
+        snprintf((char *)value, IFNAMSIZ, "%s", words[2]);
     void *place = is(words[2], "null") ? NULL : is(words[2], "bad") ? (void *)1 : value;
     if (outcome(ioctl(x.fd, request, place)))
-        say_bytes(value, 8);
+        say_bytes(value, interface ? sizeof(struct ifreq) : 8);
 }
 
 static bool meta_operation(char **words)
@@ -488,6 +538,7 @@ static void make_socket(const char *kind)
                  {"icmp", SOCK_RAW, IPPROTO_ICMP}};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (is(kind, kinds[i].kind)) {
+            x.echoes = is(kind, "ping");
             x.fd = socket(AF_INET, kinds[i].type | SOCK_NONBLOCK, kinds[i].protocol);
             outcome(x.fd);
             watch(x.fd);
@@ -497,7 +548,7 @@ static void make_socket(const char *kind)
 static void wait_operation(const char *events)
 {
     struct pollfd entry = {x.fd, (short)number(events), 0};
-    outcome(poll(&entry, 1, 100));
+    outcome(poll(&entry, 1, x.slow ? 100 : 10));
 }
 
 static void select_operation(void)

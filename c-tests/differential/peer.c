@@ -13,9 +13,11 @@
 
 #include "differential.h"
 
-/* What an idle link does at once gets this long; a command that cannot succeed costs as much. */
-#define PATIENCE_MS 60
+/* What an idle link does at once gets this long; a command that cannot succeed costs as much. In a slow run, which
+ * decides, it gets longer. */
+enum { HASTY_MS = 12, PATIENT_MS = 150 };
 
+static int patience = HASTY_MS;
 static int listener, datagrams, current = -1;
 static unsigned char next_byte;
 
@@ -33,10 +35,10 @@ static void reset(int fd)
     close(fd);
 }
 
-static bool ready(int fd, int events, int patience)
+static bool ready(int fd, int events, int milliseconds)
 {
     struct pollfd entry = {fd, (short)events, 0};
-    return poll(&entry, 1, patience) == 1;
+    return poll(&entry, 1, milliseconds) == 1;
 }
 
 static void keep(int fd)
@@ -48,7 +50,7 @@ static void keep(int fd)
 
 static const char *accept_one(void)
 {
-    if (!ready(listener, POLLIN, PATIENCE_MS))
+    if (!ready(listener, POLLIN, patience))
         return "nothing";
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0)
@@ -63,7 +65,7 @@ static const char *connect_to(const char *ip, int port)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = 0;
     socklen_t length = sizeof error;
     connect(fd, (struct sockaddr *)&address, sizeof address);
-    if (!ready(fd, POLLOUT, PATIENCE_MS)) {
+    if (!ready(fd, POLLOUT, patience)) {
         reset(fd);
         return "nothing";
     }
@@ -89,7 +91,7 @@ static const char *receive_all(int expected)
     unsigned char data[65536];
     long total = 0, sum = 0;
     const char *end = "open";
-    while (ready(current, POLLIN, total < expected ? PATIENCE_MS : 0)) {
+    while (ready(current, POLLIN, total < expected ? patience : 0)) {
         ssize_t got = recv(current, data, sizeof data, MSG_DONTWAIT);
         if (got <= 0) {
             end = got == 0 ? "end" : strerrorname_np(errno);
@@ -108,7 +110,7 @@ static const char *receive_datagram(void)
     static char text[64];
     unsigned char data[65536];
     long sum = 0;
-    if (!ready(datagrams, POLLIN, PATIENCE_MS))
+    if (!ready(datagrams, POLLIN, patience))
         return "nothing";
     ssize_t got = recv(datagrams, data, sizeof data, MSG_DONTWAIT);
     for (ssize_t i = 0; i < got; i++)
@@ -143,9 +145,13 @@ static const char *obey(const char *line)
     char verb[16] = "", ip[64] = "";
     unsigned char data[65536];
     int number = 0, size = 0;
+    patience = line[0] == SLOW_MARK ? PATIENT_MS : HASTY_MS;
+    line += line[0] == SLOW_MARK;
     sscanf(line, "%15s %d", verb, &number);
     if (strcmp(verb, "forget") == 0)
         return forget();
+    if (strcmp(verb, "sync") == 0)
+        return "ok";
     if (strcmp(verb, "accept") == 0)
         return accept_one();
     if (strcmp(verb, "connect") == 0 && sscanf(line, "%*s %63s %d", ip, &number) == 2)

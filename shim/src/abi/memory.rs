@@ -1,7 +1,7 @@
 //! The program's memory: reads and writes that answer EFAULT where the kernel would, instead of dying.
 //!
-//! Structures and data buffers are copied plainly once their pages have been seen to be accessible (of a long buffer, the
-//! first and the last); each thread remembers the pages that it saw last, so that a call costs no system call for this.
+//! Structures and data buffers are copied plainly once their pages have been seen to be accessible; each thread remembers
+//! the pages and the long range that it saw last, so that a call costs no system call for this.
 //! A page that is unmapped after that faults, as it does in any library function that touches it. Long arrays go through
 //! process_vm_readv/writev on ourselves, which is exact.
 
@@ -249,11 +249,16 @@ fn is_accessible(address: usize, direction: Direction) -> bool {
     true
 }
 
-/// Asks the kernel about one page. Writability is found out without writing: another thread may be writing there.
+/// Asks the kernel about one page.
 fn ask(page: usize, direction: Direction) -> bool {
+    ask_range(page, PAGE, direction)
+}
+
+/// Asks the kernel about whole pages. Writability is found out without writing: another thread may be writing there.
+fn ask_range(page: usize, length: usize, direction: Direction) -> bool {
     let advice = if direction == Direction::In { MADV_POPULATE_READ } else { MADV_POPULATE_WRITE };
     // SAFETY: populating changes no content; a page that is not mapped is reported.
-    let result = unsafe { libc::madvise(page as *mut libc::c_void, PAGE, advice) };
+    let result = unsafe { libc::madvise(page as *mut libc::c_void, length, advice) };
     if result == 0 {
         return true;
     }
@@ -261,11 +266,11 @@ fn ask(page: usize, direction: Direction) -> bool {
         libc::EFAULT | libc::ENOMEM => false,
         // EINVAL where the protection forbids it (or the mapping is a device's, whose memory is no buffer here).
         _ if direction == Direction::Out && knows_populate() => false,
-        // The same for reading, or Linux before 5.14: see whether it can be read.
-        _ => {
+        // The same for reading, or Linux before 5.14: see whether each page can be read.
+        _ => (page..page + length).step_by(PAGE).all(|page| {
             let mut byte = 0u8;
             copy_by_kernel(page, (&raw mut byte) as usize, 1, Direction::In).is_ok()
-        }
+        }),
     }
 }
 
@@ -280,19 +285,44 @@ fn knows_populate() -> bool {
 const MADV_POPULATE_READ: i32 = 22;
 const MADV_POPULATE_WRITE: i32 = 23;
 
-/// Whether a range that is about to be copied is accessible, by its first and last page.
+thread_local! {
+    /// The longest range that this thread saw last: first page, end, and the mark of `SEEN`.
+    static SEEN_RANGE: Cell<(usize, usize, usize)> = const { Cell::new((0, 0, 0)) };
+}
+
+/// Whether a range that is about to be copied is accessible: of two pages each is remembered, of more the range.
 fn check(address: usize, length: usize, direction: Direction) -> Result<(), Fault> {
     if length == 0 {
         return Ok(());
     }
-    if !in_range(address, length) || !is_accessible(address, direction) {
+    if !in_range(address, length) {
         return Err(Fault);
     }
     let last = address + (length - 1);
-    if (address ^ last) & !(PAGE - 1) != 0 && !is_accessible(last, direction) {
-        return Err(Fault);
+    let (first_page, last_page) = (address & !(PAGE - 1), last & !(PAGE - 1));
+    let accessible = if last_page - first_page <= PAGE {
+        is_accessible(first_page, direction) && (last_page == first_page || is_accessible(last_page, direction))
+    } else {
+        is_range_accessible(first_page, last_page + PAGE, direction)
+    };
+    if accessible { Ok(()) } else { Err(Fault) }
+}
+
+/// As [`is_accessible`], for all pages up to `end`, with one question to the kernel.
+fn is_range_accessible(first_page: usize, end: usize, direction: Direction) -> bool {
+    let wanted = if direction == Direction::In { 1 } else { 2 };
+    let (seen_first, seen_end, mark) = SEEN_RANGE.with(Cell::get);
+    if seen_first <= first_page && end <= seen_end && mark >= wanted {
+        return true;
     }
-    Ok(())
+    if !ask_range(first_page, end - first_page, direction) {
+        return false;
+    }
+    // A stream is sent piece by piece: what follows on the last piece makes one range with it.
+    let first =
+        if seen_end >= first_page && seen_first <= first_page && mark == wanted { seen_first } else { first_page };
+    SEEN_RANGE.with(|seen| seen.set((first, end, wanted)));
+    true
 }
 
 /// One piece of a buffer.

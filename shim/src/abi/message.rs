@@ -107,8 +107,9 @@ impl Header {
         }
         // SAFETY: the pointer stands in a structure that the program passed for this use.
         let target = unsafe { User::<u8>::new(raw.msg_control as usize) };
-        target.write_many(control.bytes.get(..stored).unwrap_or(&[]))?;
-        raw.msg_controllen = stored;
+        // `put_cmsg`: what cannot be stored is lost, the call is not.
+        let written = target.write_many(&control.stored(stored)).is_ok();
+        raw.msg_controllen = if written { stored } else { 0 };
         raw.msg_flags = flags;
         self.at.write(raw)
     }
@@ -150,6 +151,19 @@ impl ControlWriter {
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The first bytes; the header of a message that is cut tells the length that it has left.
+    fn stored(&self, length: usize) -> SmallVec<[u8; 128]> {
+        let mut bytes = SmallVec::from_slice(self.bytes.get(..length).unwrap_or(&[]));
+        let last = self.starts.iter().rev().find(|start| *start + CONTROL_HEADER <= length).copied();
+        if let Some(last) = last.filter(|_| length < self.bytes.len())
+            && let Some(told) = bytes.get_mut(last..last + size_of::<usize>())
+            && let Some(whole) = told.first_chunk().copied().map(usize::from_ne_bytes)
+        {
+            told.copy_from_slice(&whole.min(length - last).to_ne_bytes());
+        }
+        bytes
     }
 
     /// How much of it can be stored in `room` bytes.

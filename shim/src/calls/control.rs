@@ -129,11 +129,12 @@ fn fill_ip(handle: Handle, runtime: &Runtime, asked: &Asked, received: &Received
         Some(IpAddr::V4(to)) => to,
         _ => Ipv4Addr::UNSPECIFIED,
     };
-    // The interface's number is the kernel's; the stack has one, which counts from 1.
+    // What never left the machine came by loopback.
+    let interface = if to.is_loopback() { 1 } else { super::interfaces::index() };
     if asked.packet_info6 && handle.family == AddressFamily::Inet6 {
         // struct in6_pktinfo.
         let mut data = to.to_ipv6_mapped().octets().to_vec();
-        data.extend_from_slice(&1i32.to_ne_bytes());
+        data.extend_from_slice(&interface.to_ne_bytes());
         control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data);
     }
     if asked.packet_info {
@@ -142,7 +143,7 @@ fn fill_ip(handle: Handle, runtime: &Runtime, asked: &Asked, received: &Received
             to if to.is_multicast() || to.is_broadcast() => own_address(handle, runtime).unwrap_or(to),
             to => to,
         };
-        let mut data = 1i32.to_ne_bytes().to_vec();
+        let mut data = interface.to_ne_bytes().to_vec();
         data.extend_from_slice(&specific.octets());
         data.extend_from_slice(&to.octets());
         control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &data);

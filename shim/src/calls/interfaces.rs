@@ -4,10 +4,11 @@
 //! queue length are the device's own, which the kernel knows. getifaddrs is `abi::interfaces`'s.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use remora_host::config::{Cidr, Interfaces};
 use remora_host::runtime;
-use remora_host::sys::Errno;
+use remora_host::sys::{Errno, call};
 
 use crate::abi::{User, control};
 use crate::config;
@@ -62,9 +63,34 @@ pub(crate) fn shown() -> Interfaces {
     config::active().map_or(Interfaces::Kernel, |settings| settings.config().interfaces.value)
 }
 
+/// The kernel's number of the stack's interface, once it was asked for.
+static INDEX: AtomicI32 = AtomicI32::new(0);
+
+/// The kernel's number of the stack's interface; 1 where the kernel has none for it.
+pub(super) fn index() -> i32 {
+    let known = INDEX.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let settings = config::active();
+    let name = settings.as_ref().and_then(|settings| settings.config().interface.as_ref());
+    let found = name.and_then(|name| call::interface(&name.value).ok()).map_or(1, |interface| interface.index);
+    INDEX.store(found, Ordering::Relaxed);
+    found
+}
+
+/// The stack's address, in use or to be.
+pub(super) fn address() -> Option<Ipv4Addr> {
+    stack_view().map(|view| view.address.address)
+}
+
 /// The stack's interface, unless it is to be hidden; `None` too when it has no device of the kernel's.
 pub(crate) fn view() -> Option<View> {
-    let settings = config::active().filter(|_| shown() != Interfaces::Kernel)?;
+    if shown() == Interfaces::Kernel { None } else { stack_view() }
+}
+
+fn stack_view() -> Option<View> {
+    let settings = config::active()?;
     let config = settings.config();
     let text = &config.interface.as_ref()?.value;
     let mut name = [0; NAME];

@@ -12,7 +12,7 @@ use remora_stack::socket::state::SocketState;
 use super::io::{Extras, Gathered, destination, receive, send_to};
 use super::options::TCP_INQ;
 use super::policy::{Purpose, Side};
-use super::{control, policy, socket_of, strangers, traced};
+use super::{control, option_rows, policy, socket_of, strangers, traced};
 use crate::abi::memory::User;
 use crate::abi::message::{ControlWriter, Header, controls};
 use crate::abi::{Outcome, address, process};
@@ -62,7 +62,7 @@ fn send_one(
     let control = header.control().map_err(Err)?;
     let mut extras = match extras(handle, &control) {
         Ok(extras) => extras,
-        Err(errno) => return Err(Err(without_destination(handle, runtime, to).unwrap_or(errno))),
+        Err(errno) => return Err(Err(without_destination(handle, runtime, to, buffer.left()).unwrap_or(errno))),
     };
     extras.to = to;
     send_to(fd, handle, runtime, &mut buffer, flags, extras)
@@ -70,13 +70,23 @@ fn send_one(
 
 /// A socket that has nobody to send to says so before it looks at control messages (`sk_stream_wait_connect`,
 /// `udp_sendmsg`).
-fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>) -> Option<Errno> {
-    let named = runtime.with_socket(handle.id, |stack, socket, _| stack.peer_name(socket).is_ok()).unwrap_or(true);
-    if named || to.is_some() {
+fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>, length: usize) -> Option<Errno> {
+    // `ping_common_sendmsg`: less than a header is no message.
+    let is_ping = handle.kind == SocketType::Datagram && !option_rows::is_udp(runtime, handle);
+    let named = runtime
+        .with_socket(handle.id, |stack, socket, _| {
+            if handle.is_stream() { stack.peer_name(socket).is_ok() } else { stack.has_peer(socket) }
+        })
+        .unwrap_or(true);
+    if named || to.is_some() || (is_ping && length < ECHO_HEADER) {
         return None;
     }
     if !handle.is_stream() {
         return Some(Errno(libc::EDESTADDRREQ));
+    }
+    // `sk_stream_wait_connect`: an error that is pending comes first.
+    if let Some(fault) = runtime.with_socket(handle.id, |stack, socket, _| stack.take_error(socket)).flatten() {
+        return Some(errno::fault(fault));
     }
     if runtime.with_socket(handle.id, |stack, socket, _| stack.socket_state(socket)) == Some(SocketState::Connecting) {
         return Some(Errno(libc::EAGAIN));
@@ -84,6 +94,9 @@ fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>
     process::raise_broken_pipe();
     Some(Errno(libc::EPIPE))
 }
+
+/// Size of an ICMP echo header.
+const ECHO_HEADER: usize = 8;
 
 /// What control messages of a send ask for (`ip_cmsg_send`, `__sock_cmsg_send`).
 //= REF D-05

@@ -73,6 +73,10 @@ const fn udp(name: i32, kept: Kept) -> Row {
     Row::new(libc::IPPROTO_UDP, name, kept, Length::Int)
 }
 
+const fn tcp(name: i32, kept: Kept) -> Row {
+    Row::new(libc::IPPROTO_TCP, name, kept, Length::Int)
+}
+
 const fn v6(name: i32, kept: Kept) -> Row {
     Row::new(libc::IPPROTO_IPV6, name, kept, Length::Int)
 }
@@ -81,7 +85,7 @@ const fn v6_lax(name: i32, kept: Kept) -> Row {
     Row::new(libc::IPPROTO_IPV6, name, kept, Length::Lax)
 }
 
-/// By the numbers of asm-generic/socket.h, linux/in.h, linux/udp.h and linux/in6.h.
+/// By the numbers of asm-generic/socket.h, linux/in.h, linux/tcp.h, linux/udp.h and linux/in6.h.
 static ROWS: &[Row] = &[
     socket(1, Kept::Debug),
     socket(14, Kept::BsdCompat),
@@ -94,7 +98,6 @@ static ROWS: &[Row] = &[
     socket(46, Kept::BusyPoll),
     socket(53, Kept::CnxAdvice).no_get(Who::Everybody, libc::ENOPROTOOPT),
     socket(60, Kept::ZeroCopy).no_set(Who::Bare, libc::EOPNOTSUPP),
-    socket(62, Kept::BindToIfIndex),
     socket(69, Kept::PreferBusyPoll),
     socket(70, Kept::BusyPollBudget).no_get(Who::Everybody, libc::ENOPROTOOPT),
     socket(74, Kept::TxRehash).no_set(Who::NotStream, libc::EOPNOTSUPP).no_get(Who::NotStream, libc::EOPNOTSUPP),
@@ -112,6 +115,12 @@ static ROWS: &[Row] = &[
     ip(26, Kept::IpRecvErrRfc4884, Length::Short),
     ip(49, Kept::IpMulticastAll, Length::Byte),
     ip(51, Kept::IpLocalPortRange, Length::Exact),
+    tcp(16, Kept::TcpThinLinearTimeouts),
+    tcp(17, Kept::TcpThinDupack),
+    tcp(37, Kept::TcpTxDelay),
+    tcp(44, Kept::TcpRtoMaxMs),
+    tcp(45, Kept::TcpRtoMinUs),
+    tcp(46, Kept::TcpDelackMaxUs),
     udp(1, Kept::UdpCork),
     udp(101, Kept::UdpNoCheck6Tx),
     udp(102, Kept::UdpNoCheck6Rx),
@@ -243,8 +252,6 @@ pub(super) fn set_fixed(name: i32, given: &Given) -> Option<Errno> {
     Some(Errno(match name {
         // SO_PASSCRED, SO_PASSSEC, SO_PASSPIDFD, SO_PASSRIGHTS: for AF_UNIX.
         16 | 34 | 76 | 83 => libc::EOPNOTSUPP,
-        // SO_DETACH_REUSEPORT_BPF: there is no program.
-        68 => libc::EINVAL,
         // SO_RESERVE_MEM: without memory accounting by group.
         73 if given.int().is_ok_and(|bytes| bytes < 0) => libc::EINVAL,
         73 => libc::EOPNOTSUPP,

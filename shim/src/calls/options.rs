@@ -10,6 +10,7 @@ mod tcp_level;
 
 use remora_host::runtime::Runtime;
 use remora_host::sys::Errno;
+use remora_stack::socket::kept::Kept;
 use remora_stack::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use remora_stack::socket::protocol::{AddressFamily, SocketType};
 use smallvec::SmallVec;
@@ -29,6 +30,7 @@ const SO_NETNS_COOKIE: i32 = 71;
 pub(super) const TCP_INQ: i32 = 36;
 const TCP_REPAIR_WINDOW: i32 = 29;
 const TCP_MD5SIG_EXT: i32 = 32;
+const TCP_AO_REPAIR: i32 = 42;
 /// Longest value that is read: longer ones are cut, as names are, or have a fixed size anyway.
 const LONGEST: usize = 256;
 
@@ -67,9 +69,19 @@ fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) 
             return Err(errno);
         }
     }
+    // A locked filter is found out before the program is looked at (`__get_filter`, `__get_bpf`).
+    let sizes: &[usize] = if matches!(name, 50 | 52) { &[4] } else { &[16] };
+    if level == libc::SOL_SOCKET
+        && matches!(name, libc::SO_ATTACH_FILTER | 50..=52)
+        && sizes.contains(&given.length)
+        && common(-1, handle, runtime, |options| options.kept.has(Kept::LockFilter))?
+    {
+        return Err(Errno(libc::EPERM));
+    }
     let has_level = match level {
         libc::IPPROTO_UDP => option_rows::is_udp(runtime, handle),
         libc::IPPROTO_IPV6 => handle.family == AddressFamily::Inet6,
+        libc::IPPROTO_TCP => handle.is_stream(),
         _ => true,
     };
     if !has_level {
@@ -87,6 +99,7 @@ fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) 
         libc::IPPROTO_UDP => option_rows::set_udp(name, given).map(Some),
         libc::IPPROTO_IP => ip_level::set(runtime, handle, name, given).map(Some),
         libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => ipv6_level::set(handle, name, given).map(Some),
+        libc::IPPROTO_TCP if name == TCP_AO_REPAIR && is_listening(runtime, handle) => Err(Errno(libc::EPERM)),
         libc::IPPROTO_TCP if handle.is_stream() && matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT) => {
             tcp_level::signature_key(handle, name, given).map(Some)
         }
@@ -118,10 +131,26 @@ pub(crate) fn getsockopt(
             (libc::IPPROTO_TCP, libc::TCP_SAVED_SYN) if handle.is_stream() => {
                 tcp_level::saved_syn(fd, handle, runtime, room, length)?
             }
+            (libc::IPPROTO_TCP, tcp_level::TCP_IS_MPTCP) if handle.is_stream() => int(0),
+            // No protocol above TCP.
+            (libc::IPPROTO_TCP, libc::TCP_ULP) if handle.is_stream() => Bytes::new(),
+            // The memory that it asks for is a mapping of a socket, and none can be mapped here.
+            (libc::IPPROTO_TCP, libc::TCP_ZEROCOPY_RECEIVE) if handle.is_stream() => return Err(INVALID),
+            (libc::IPPROTO_TCP, TCP_AO_REPAIR) if handle.is_stream() && is_listening(runtime, handle) => {
+                return Err(Errno(libc::EPERM));
+            }
             (libc::IPPROTO_TCP, TCP_REPAIR_WINDOW) if handle.is_stream() && room != 20 => return Err(INVALID),
             // Neither is cut: the room must be there, or be just what it takes.
             (libc::SOL_SOCKET, SO_COOKIE) if room < 8 => return Err(INVALID),
             (libc::SOL_SOCKET, SO_NETNS_COOKIE) if room != 8 => return Err(INVALID),
+            (libc::IPPROTO_IP, ip_level::IP_MSFILTER | ip_level::MCAST_MSFILTER) => {
+                ip_level::get_sources(fd, handle, runtime, name, (value.cast(), room))?
+            }
+            (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER) => {
+                let (program, count) = socket_level::get_filter(fd, handle, runtime, room)?;
+                value.cast::<u8>().write_many(&program)?;
+                return length.write(count);
+            }
             _ => get(fd, handle, runtime, level, name)?,
         };
         if (level, name) == (libc::SOL_SOCKET, libc::SO_PEERNAME) && room > found.len() {
@@ -137,6 +166,11 @@ pub(crate) fn getsockopt(
         length.write(bytes.len() as u32)
     });
     traced(format_args!("getsockopt({fd}, {level}, {name})"), result.map(|()| 0))
+}
+
+/// Whether TCP_REPAIR and its kin are refused before anything else (`tcp_can_repair_sock`).
+fn is_listening(runtime: &Runtime, handle: Handle) -> bool {
+    runtime.with_socket(handle.id, |stack, socket, _| stack.is_listening(socket)).unwrap_or(false)
 }
 
 /// Whether the socket has options of this level to read; who has none is told so before the length is looked at.

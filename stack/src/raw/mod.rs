@@ -10,6 +10,7 @@ use core::net::{IpAddr, SocketAddr};
 use crate::ip::icmp::{self, Verdict, verdict};
 use crate::ip::{PacketInfo, PathError};
 use crate::socket::error::SocketFault;
+use crate::socket::filter::{self, View};
 use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
@@ -174,6 +175,21 @@ impl Raw {
 
     fn queue(&mut self, net: &mut Net<'_>, info: &PacketInfo, id: SockId, bytes: &[u8], port: u16) {
         let Some(sock) = self.socks.find_mut(id) else { return };
+        let mut bytes = bytes;
+        if let Some(filter) = &sock.options.filter {
+            let mut header = [0; 20];
+            let view = match sock.kind {
+                Kind::Raw { .. } => {
+                    View { data: bytes, network: bytes, packet_type: filter::packet_type(info.kind), payload: 0 }
+                }
+                Kind::Ping => View::transport(info, icmp::PROTOCOL, bytes, 0, &mut header),
+            };
+            let wanted = usize::try_from(filter.run(&view)).unwrap_or(usize::MAX);
+            if wanted == 0 {
+                return;
+            }
+            bytes = bytes.get(..wanted.min(bytes.len())).unwrap_or(bytes);
+        }
         let datagram = Datagram {
             bytes: bytes.to_vec(),
             from: SocketAddr::new(info.source, port),

@@ -88,6 +88,10 @@ impl Raw {
         if kind != Kind::Ping {
             source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
         }
+        // `raw_probe_proto_opt` looks at type and code of an ICMP message.
+        if matches!(kind, Kind::Raw { protocol: icmp::PROTOCOL, header_included: false, .. }) && message.len() < 2 {
+            return Err(SendError::Memory);
+        }
         let (protocol, header_included) = match kind {
             Kind::Raw { protocol, header_included, .. } => (protocol, header_included),
             Kind::Ping => {

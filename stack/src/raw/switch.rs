@@ -176,7 +176,9 @@ impl Protocol for Raw {
         if flags.contains(ReceiveFlags::OOB) {
             return Err(ReceiveError::NotSupported);
         }
-        let RawSock { inbox, options, peer, .. } = sock;
+        let RawSock { inbox, options, peer, kind, .. } = sock;
+        // `ping_recvmsg` does not tell the length of what it cuts.
+        let flags = if *kind == Kind::Ping { flags - ReceiveFlags::TRUNC } else { flags };
         inbox.take(options, *peer, sink, flags)
     }
 
@@ -227,6 +229,7 @@ impl Protocol for Raw {
         let sock = self.socks.find(sock).ok_or(OptionError::Unknown)?;
         match (name, sock.kind) {
             (OptionName::Mtu, _) => path_mtu(net, sock.peer, sock.local),
+            (OptionName::SourceFilter { group }, _) => sock.groups.filter_of(net, group),
             (OptionName::HeaderIncluded, Kind::Raw { header_included, .. }) => {
                 Ok(OptionValue::Int(i32::from(header_included)))
             }

@@ -342,6 +342,12 @@ impl Stack {
         peer.filter(|peer| peer.port() != 0).ok_or(NameError::NotConnected)
     }
 
+    /// Whether the socket is connected to somebody, with or without a port.
+    #[must_use]
+    pub fn has_peer(&self, id: SocketId) -> bool {
+        self.sockets.find(id).is_some_and(|socket| self.below_ref(socket.transport).peer_name(socket.sock).is_some())
+    }
+
     /// The socket layer's state of a socket.
     #[must_use]
     pub fn socket_state(&self, id: SocketId) -> SocketState {

@@ -47,6 +47,17 @@ pub enum Kept {
     IpUnicastIf,
     /// Lowest port in the lower half, highest in the upper; 0 is the setting's.
     IpLocalPortRange,
+    TcpThinLinearTimeouts,
+    /// Taken and forgotten, as by Linux since 4.14.
+    TcpThinDupack,
+    /// Departures are put off by a queue that knows times (fq) only; there is none here.
+    TcpTxDelay,
+    /// In milliseconds.
+    TcpRtoMaxMs,
+    /// In microseconds.
+    TcpRtoMinUs,
+    /// In microseconds.
+    TcpDelackMaxUs,
     UdpCork,
     UdpNoCheck6Tx,
     UdpNoCheck6Rx,
@@ -96,6 +107,10 @@ enum Takes {
     Any,
     /// From the first to the second.
     Range(i32, i32),
+    /// As a range, rounded up to whole jiffies of 4 ms; the number is what a jiffy is in the option's unit.
+    Jiffies(i32, i32, i32),
+    /// As a range, and always 0.
+    RangeOfNothing(i32, i32),
     /// As a range, and -1 for the default.
     RangeOrDefault(i32, i32),
 }
@@ -114,7 +129,14 @@ impl Kept {
             Self::BusyPoll | Self::BindToIfIndex => Takes::Range(0, i32::MAX),
             Self::BusyPollBudget | Self::UdpSegment => Takes::Range(0, 65_535),
             Self::IpMinTtl | Self::V6MinHopCount => Takes::Range(0, 255),
-            Self::ZeroCopy
+            Self::TcpThinDupack => Takes::RangeOfNothing(0, 1),
+            // `tcp_set_tx_delay`: what fits into 31 bits of eighths.
+            Self::TcpTxDelay => Takes::Range(0, (1 << 28) - 1),
+            Self::TcpRtoMaxMs => Takes::Jiffies(1_000, 120_000, 4),
+            // Two jiffies at least (TCP_TIMEOUT_MIN).
+            Self::TcpRtoMinUs | Self::TcpDelackMaxUs => Takes::Jiffies(4_001, 200_000, 4_000),
+            Self::TcpThinLinearTimeouts
+            | Self::ZeroCopy
             | Self::IpRecvErrRfc4884
             | Self::IpMulticastAll
             | Self::V6MulticastLoop
@@ -133,6 +155,8 @@ impl Kept {
         match self {
             Self::PeekOff => -1,
             Self::V6UnicastHops => 64,
+            Self::TcpRtoMaxMs => 120_000,
+            Self::TcpRtoMinUs | Self::TcpDelackMaxUs => 200_000,
             Self::TxRehash
             | Self::IpMulticastAll
             | Self::V6MulticastHops
@@ -150,9 +174,16 @@ impl Kept {
             Takes::Nothing => Ok(0),
             Takes::Flag => Ok(i32::from(value != 0)),
             Takes::RangeOrDefault(..) if value == -1 => Ok(self.default()),
-            Takes::Range(least, most) | Takes::RangeOrDefault(least, most) if !(least..=most).contains(&value) => {
+            Takes::Range(least, most)
+            | Takes::RangeOrDefault(least, most)
+            | Takes::RangeOfNothing(least, most)
+            | Takes::Jiffies(least, most, _)
+                if !(least..=most).contains(&value) =>
+            {
                 Err(OptionError::Invalid)
             }
+            Takes::RangeOfNothing(..) => Ok(0),
+            Takes::Jiffies(.., jiffy) => Ok((value + jiffy - 1) / jiffy * jiffy),
             _ => match self {
                 // IPV6_MIN_MTU.
                 Self::V6Mtu if value != 0 && value < 1_280 => Err(OptionError::Invalid),
@@ -236,6 +267,11 @@ mod tests {
         assert_eq!(options.write(Kept::IpLocalPortRange, 0x0006_0000), Ok(()));
         assert_eq!(options.write(Kept::UdpSegment, 65_536), Err(OptionError::Invalid));
         assert_eq!(options.write(Kept::IpMinTtl, 256), Err(OptionError::Invalid));
+        assert_eq!(options.write(Kept::TcpRtoMinUs, 4_000), Err(OptionError::Invalid));
+        assert_eq!(options.write(Kept::TcpRtoMinUs, 4_001), Ok(()));
+        assert_eq!(options.read(Kept::TcpRtoMinUs), 8_000);
+        assert_eq!(options.write(Kept::TcpRtoMaxMs, 1_001), Ok(()));
+        assert_eq!(options.read(Kept::TcpRtoMaxMs), 1_004);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod errqueue;
 pub mod family;
+pub mod filter;
 pub mod inet;
 pub mod kept;
 pub mod options;

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 
+use super::filter::{Instruction, Program};
 use super::kept::{Kept, KeptOptions};
 
 /// Options common to all protocols: Linux's `struct sock` and `struct inet_sock` parts of them.
@@ -85,6 +86,10 @@ pub struct SocketOptions {
     pub max_pacing_rate: u64,
     /// Options that are one number.
     pub kept: KeptOptions,
+    /// SO_ATTACH_FILTER.
+    pub filter: Option<Program>,
+    /// SO_ATTACH_REUSEPORT_CBPF: which socket of the group gets what comes.
+    pub group_filter: Option<Program>,
 }
 
 /// A key of TCP_MD5SIG; one of no bytes deletes.
@@ -157,10 +162,16 @@ pub enum SetOption {
     Kept(Kept, i32),
     /// SO_TIMESTAMPING with its flags; whether by the number with 64-bit times.
     Timestamping(i32, bool),
+    /// SO_TXTIME: the clock and the flags of `struct sock_txtime`.
+    TxTime(i32, i32),
     /// SO_BUF_LOCK: the send buffer (1) and the receive buffer (2) keep their sizes.
     BufferLock(i32),
-    /// SO_BINDTODEVICE.
-    Device(String),
+    /// SO_BINDTODEVICE and SO_BINDTOIFINDEX: name and number of the device; empty and 0 is none.
+    Device(String, i32),
+    /// SO_ATTACH_FILTER with a program; SO_DETACH_FILTER without.
+    Filter(Option<Vec<Instruction>>),
+    /// SO_ATTACH_REUSEPORT_CBPF with a program; SO_DETACH_REUSEPORT_BPF without.
+    GroupFilter(Option<Vec<Instruction>>),
     /// SO_NO_CHECK.
     NoCheck(bool),
     /// SO_MAX_PACING_RATE, in bytes per second.
@@ -306,6 +317,13 @@ pub enum OptionName {
     RepairWindow,
     /// TCP_TIMESTAMP.
     TcpTimestamp,
+    /// The sources of a group: 1 for these only or 0 for all but these, as native-endian u32; then their addresses.
+    SourceFilter {
+        /// The group.
+        group: Ipv4Addr,
+    },
+    /// SO_PEERNAME of a stream, which outlives the connection: port and address in network order.
+    PeerName,
     /// TCP_SAVE_SYN.
     SaveSyn,
     /// TCP_SAVED_SYN: the headers of the SYN, if they fit; read once.
@@ -391,6 +409,8 @@ impl SocketOptions {
             incoming_cpu: -1,
             max_pacing_rate: u64::MAX,
             kept: KeptOptions::EMPTY,
+            filter: None,
+            group_filter: None,
         }
     }
 }

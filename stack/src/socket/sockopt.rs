@@ -1,6 +1,7 @@
 //! The options that every protocol shares: SOL_SOCKET's and IPPROTO_IP's (`sk_setsockopt`, `do_ip_setsockopt`).
 
 use super::error::OptionError;
+use super::filter::{Instruction, Program};
 use super::kept::Kept;
 use super::options::{SetOption, SocketOptions};
 use crate::settings::Settings;
@@ -58,6 +59,14 @@ pub fn set_common(
         SetOption::Timestamp(kind) => options.timestamp = *kind,
         SetOption::Kept(option, value) => options.kept.write(*option, *value)?,
         SetOption::Timestamping(flags, new) => set_timestamping(options, *flags, *new)?,
+        SetOption::TxTime(clock, flags) => {
+            // Realtime, monotonic and TAI; SOF_TXTIME_DEADLINE_MODE and SOF_TXTIME_REPORT_ERRORS.
+            if !matches!(clock, 0 | 1 | 11) || flags & !3 != 0 {
+                return Err(OptionError::Invalid);
+            }
+            options.kept.write(Kept::TxTimeClock, *clock)?;
+            options.kept.write(Kept::TxTimeFlags, *flags)?;
+        }
         SetOption::BufferLock(which) => {
             if !(0..=3).contains(which) {
                 return Err(OptionError::Invalid);
@@ -65,7 +74,12 @@ pub fn set_common(
             options.send_buffer_locked = which & 1 != 0;
             options.receive_buffer_locked = which & 2 != 0;
         }
-        SetOption::Device(name) => options.device.clone_from(name),
+        SetOption::Device(name, index) => {
+            options.kept.write(Kept::BindToIfIndex, *index)?;
+            options.device.clone_from(name);
+        }
+        SetOption::Filter(program) => set_filter(options, program.as_deref())?,
+        SetOption::GroupFilter(program) => set_group_filter(options, program.as_deref())?,
         SetOption::NoCheck(on) => options.no_check = *on,
         SetOption::IncomingCpu(cpu) => options.incoming_cpu = *cpu,
         SetOption::MaxPacingRate(rate) => options.max_pacing_rate = *rate,
@@ -121,6 +135,36 @@ pub fn set_common(
         | SetOption::HeaderIncluded(_) => return Ok(Outcome::NotCommon),
     }
     Ok(Outcome::Set)
+}
+
+/// SO_ATTACH_FILTER and SO_DETACH_FILTER (`sk_attach_filter`, `sk_detach_filter`).
+fn set_filter(options: &mut SocketOptions, program: Option<&[Instruction]>) -> Result<(), OptionError> {
+    if options.kept.has(Kept::LockFilter) {
+        return Err(OptionError::NotPermitted);
+    }
+    match program {
+        Some(program) => options.filter = Some(Program::new(program).ok_or(OptionError::Invalid)?),
+        None => drop(options.filter.take().ok_or(OptionError::NotFound)?),
+    }
+    Ok(())
+}
+
+/// SO_ATTACH_REUSEPORT_CBPF and SO_DETACH_REUSEPORT_BPF (`reuseport_attach_prog`, `reuseport_detach_prog`).
+fn set_group_filter(options: &mut SocketOptions, program: Option<&[Instruction]>) -> Result<(), OptionError> {
+    match program {
+        Some(_) if options.kept.has(Kept::LockFilter) => return Err(OptionError::NotPermitted),
+        Some(program) => {
+            let program = Program::new(program).ok_or(OptionError::Invalid)?;
+            // Without SO_REUSEPORT there is no group.
+            if !options.reuse_port {
+                return Err(OptionError::Invalid);
+            }
+            options.group_filter = Some(program);
+        }
+        None if !options.reuse_port => return Err(OptionError::Invalid),
+        None => drop(options.group_filter.take().ok_or(OptionError::NotFound)?),
+    }
+    Ok(())
 }
 
 /// SO_TIMESTAMPING (`sock_set_timestamping`); what only a stream must be asked was asked.

@@ -93,6 +93,7 @@ impl Sock {
         self.snd_una = Seq(0);
         self.snd_nxt = Seq(0);
         self.rtt = super::rto::RoundTrip::default();
+        self.limit_timers();
         self.window = super::congestion::Window::default();
         self.phase = super::recovery::Phase::Open;
         self.recovery = super::recovery::Recovery::default();

@@ -39,6 +39,8 @@ pub struct DelayedAck {
     /// Estimated gap between segments.
     ato: Duration,
     deadline: Option<Instant>,
+    /// TCP_DELACK_MAX_US.
+    pub most: Option<Duration>,
     /// Estimated size of the peer's segments.
     pub rcv_mss: u16,
 }
@@ -168,7 +170,7 @@ impl Sock {
             ato = ato.min(most);
         }
         //= RFC 9293 §3.8.6.3 (MUST-40)
-        let mut deadline = now + ato.min(MOST);
+        let mut deadline = now + ato.min(self.ack.most.unwrap_or(MOST));
         if let Some(old) = self.ack.deadline {
             if old <= now + ato / 4 {
                 self.ack.now = true;

@@ -22,6 +22,7 @@ use super::{Reply, Shared, Tcp, Tuple, cookie, rto, signature};
 use crate::frame::Purpose;
 use crate::ip::{AddressKind, Route, RouteKey};
 use crate::socket::error::{AcceptError, ListenError};
+use crate::socket::filter::View;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId};
 use crate::time::Instant;
 
@@ -238,7 +239,7 @@ impl Tcp {
     }
 
     /// Who listens for a connection (`__inet_lookup_listener`): the most specific, or one of an SO_REUSEPORT group.
-    pub(super) fn find_listener(&self, net: &Net<'_>, tuple: &Tuple) -> Option<u32> {
+    pub(super) fn find_listener(&self, net: &Net<'_>, tuple: &Tuple, packet: Option<&View<'_>>) -> Option<u32> {
         let list = self.shared.listening.get(&tuple.local_port)?;
         let score = |index: &u32| -> Option<u8> {
             let sock = self.sock(*index)?;
@@ -259,8 +260,13 @@ impl Tcp {
         if count == 1 || !self.sock(first)?.options.reuse_port {
             return Some(first);
         }
-        let hash = net.random.keyed(purpose::SPREAD, &bytes_of(tuple));
-        let pick = usize::try_from(hash % count as u64).unwrap_or(0);
+        //= REF D-06: SO_ATTACH_REUSEPORT_CBPF picks, as long as it names one that is there (`reuseport_select_sock`).
+        let program = group.clone().chain([first]).find_map(|index| self.sock(index)?.options.group_filter.as_ref());
+        let chosen = program.zip(packet).and_then(|(program, packet)| usize::try_from(program.run(packet)).ok());
+        let pick = chosen.filter(|pick| *pick < count).unwrap_or_else(|| {
+            let hash = net.random.keyed(purpose::SPREAD, &bytes_of(tuple));
+            usize::try_from(hash % count as u64).unwrap_or(0)
+        });
         if pick == 0 { Some(first) } else { group.nth(pick - 1) }
     }
 
@@ -603,6 +609,7 @@ impl Tcp {
         let parent = socks.get(request.listener.index as usize)?;
         let mut child = Box::new(Sock::new(net.settings, generation, parent.family, net.now));
         child.options = parent.options.clone();
+        child.limit_timers();
         child.tcp = parent.tcp.clone();
         child.signatures = parent.signatures.inherited(request.tuple.remote);
         child.algorithm = parent.algorithm.afresh();

@@ -79,6 +79,7 @@ use crate::frame::{MAX_PAYLOAD_SLICES, Purpose, RxChecksum};
 use crate::ip::{AddressKind, PacketInfo, PathError, Route};
 use crate::random::Random;
 use crate::settings::Settings;
+use crate::socket::kept::Kept;
 use crate::socket::protocol::{Happened, Net, SockId, SocketId};
 use crate::time::Instant;
 use crate::wire::checksum;
@@ -352,7 +353,19 @@ impl Tcp {
         }
     }
 
-    fn dispatch(&mut self, net: &mut Net<'_>, incoming: Incoming<'_>) {
+    /// IP_MINTTL and SO_ATTACH_FILTER: whether the socket wants the segment, which its program may shorten (`tcp_v4_rcv`,
+    /// `tcp_filter`).
+    //= REF D-06
+    fn passes_filter(&self, net: &mut Net<'_>, index: u32, incoming: &mut Incoming<'_>) -> bool {
+        let Some(sock) = self.sock(index) else { return true };
+        if i32::from(incoming.info.ttl) < sock.options.kept.read(Kept::IpMinTtl) {
+            net.counters.tcp_min_ttl_drop += 1;
+            return false;
+        }
+        sock.options.filter.as_ref().is_none_or(|filter| incoming.is_wanted(filter))
+    }
+
+    fn dispatch(&mut self, net: &mut Net<'_>, mut incoming: Incoming<'_>) {
         let header = incoming.header;
         let answer = ResetAnswer::of(&incoming);
         let tuple = Tuple {
@@ -370,6 +383,9 @@ impl Tcp {
                     }
                     key = signatures.copy_of_key(tuple.remote);
                 }
+                if !self.passes_filter(net, index, &mut incoming) {
+                    return;
+                }
                 let Self { socks, shared, .. } = self;
                 let verdict = match socks.get_mut(index as usize) {
                     Some(sock) => sock.handle(shared, net, incoming),
@@ -386,6 +402,9 @@ impl Tcp {
                     }
                     key = signatures.copy_of_key(tuple.remote);
                 }
+                if listener.is_some_and(|index| !self.passes_filter(net, index, &mut incoming)) {
+                    return;
+                }
                 self.handle_request(net, place, incoming)
             }
             Some(Endpoint::TimeWait(place)) => {
@@ -397,13 +416,16 @@ impl Tcp {
                 }
                 verdict
             }
-            None => match self.find_listener(net, &tuple) {
+            None => match self.find_listener(net, &tuple, Some(&incoming.view(true))) {
                 Some(index) => {
                     if let Some(signatures) = self.signatures(index) {
                         if !incoming.is_signed_right(net, signatures) {
                             return;
                         }
                         key = signatures.copy_of_key(tuple.remote);
+                    }
+                    if !self.passes_filter(net, index, &mut incoming) {
+                        return;
                     }
                     let verdict = self.handle_in_listen(net, index, &tuple, incoming, None);
                     self.settle(net, index);
@@ -442,7 +464,7 @@ impl Tcp {
                 self.shared.end_wait(place);
                 return Verdict::Done;
             }
-            WaitVerdict::Reopen(isn) => match self.find_listener(net, tuple) {
+            WaitVerdict::Reopen(isn) => match self.find_listener(net, tuple, None) {
                 Some(index) => {
                     if self.signatures(index).is_some_and(|keys| !incoming.is_signed_right(net, keys)) {
                         return Verdict::Done;

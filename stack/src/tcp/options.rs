@@ -2,6 +2,7 @@
 //! common ones need of TCP. TCP_INFO is in `info.rs`.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::Tcp;
 use super::fast_open::Keys;
@@ -9,6 +10,7 @@ use super::sock::Sock;
 use super::state::State;
 use crate::settings::Settings;
 use crate::socket::error::OptionError;
+use crate::socket::kept::Kept;
 use crate::socket::options::{OptionName, OptionValue, SetOption};
 use crate::socket::protocol::Net;
 use crate::socket::sockopt::timestamping;
@@ -176,12 +178,22 @@ impl Sock {
                 self.signatures.change(key)?;
                 self.last_mss = self.current_mss(net.settings);
             }
+            SetOption::Kept(Kept::TcpRtoMaxMs | Kept::TcpRtoMinUs | Kept::TcpDelackMaxUs, _) => self.limit_timers(),
             //= RFC 9293 §3.8.4 (MUST-24)
             SetOption::KeepAlive(_) => self.restart_keepalive(net),
             SetOption::MaxPacingRate(_) => self.limit_pacing_rate(),
             _ => return Err(OptionError::Unknown),
         }
         Ok(())
+    }
+
+    /// The program's own limits of the timers; an accepted connection has its listener's.
+    pub(super) fn limit_timers(&mut self) {
+        let read = |option| u64::from(self.options.kept.read(option).unsigned_abs());
+        let least = Duration::from_micros(read(Kept::TcpRtoMinUs));
+        let most = Duration::from_millis(read(Kept::TcpRtoMaxMs));
+        self.ack.most = Some(Duration::from_micros(read(Kept::TcpDelackMaxUs)));
+        self.rtt.limit(least, most);
     }
 
     /// `tcp_set_rcvlowat`: no more than the buffer can ever hold.
@@ -207,8 +219,11 @@ impl Sock {
         }
         self.tcp.window_clamp = value.max(LEAST_CLAMP);
         if !matches!(self.state, State::Closed | State::Listen) {
-            self.window_clamp = self.window_clamp.min(self.tcp.window_clamp);
-            self.rcv_ssthresh = self.rcv_ssthresh.min(self.tcp.window_clamp);
+            // `tcp_set_window_clamp`: less holds at once; more lets the window come up to what it was.
+            let (old, new) = (self.window_clamp, self.tcp.window_clamp);
+            self.window_clamp = new;
+            self.rcv_ssthresh =
+                if new < old { self.rcv_ssthresh.min(new) } else { self.rcv_ssthresh.max(self.rcv_wnd.min(new)) };
         }
         Ok(())
     }
@@ -230,9 +245,10 @@ impl Sock {
         self.ack.set_quick_option(true);
         if self.ack.scheduled && matches!(self.state, State::Established | State::CloseWait) {
             self.ack.now = true;
-        }
-        if value & 1 == 0 {
-            self.ack.set_quick_option(false);
+            // For this once.
+            if value & 1 == 0 {
+                self.ack.set_quick_option(false);
+            }
         }
     }
 
@@ -275,6 +291,11 @@ impl Sock {
                 }
                 OptionValue::Bytes(bytes)
             }
+            // An algorithm that has not begun tells nothing but its structure.
+            OptionName::CongestionInfo if matches!(self.state, State::Closed | State::Listen) => {
+                let length = self.algorithm.get_info(&self.window, &self.facts(net.now)).len();
+                OptionValue::Bytes(alloc::vec![0; length])
+            }
             OptionName::CongestionInfo => {
                 OptionValue::Bytes(self.algorithm.get_info(&self.window, &self.facts(net.now)))
             }
@@ -285,6 +306,17 @@ impl Sock {
             | OptionName::QueueSeq
             | OptionName::RepairWindow
             | OptionName::TcpTimestamp => self.read_repair(net.now, name)?,
+            OptionName::PeerName => match self.tuple.remote {
+                _ if self.tuple.remote_port == 0 => return Err(OptionError::NotConnected),
+                address => {
+                    let mut bytes = self.tuple.remote_port.to_be_bytes().to_vec();
+                    match address {
+                        core::net::IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
+                        core::net::IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
+                    }
+                    OptionValue::Bytes(bytes)
+                }
+            },
             OptionName::SaveSyn => int(u32::from(self.tcp.save_syn)),
             OptionName::SignatureKey { place } => {
                 OptionValue::Bytes(self.signatures.exported(place).ok_or(OptionError::NotFound)?)
@@ -308,9 +340,12 @@ impl Sock {
             }),
             OptionName::Info => OptionValue::Bytes(self.info(net.now)),
             OptionName::Mtu => match self.route {
-                Some(route) if !matches!(self.state, State::Closed | State::Listen) => int(u32::from(route.mtu)),
+                // `sk_dst_get`: the route outlives a reset.
+                Some(route) if self.state != State::Listen => int(u32::from(route.mtu)),
                 _ => return Err(OptionError::NotConnected),
             },
+            // A stream joins no group.
+            OptionName::SourceFilter { .. } => return Err(OptionError::AddressNotAvailable),
             OptionName::SavedSyn { .. } | OptionName::IcmpFilter | OptionName::HeaderIncluded => {
                 return Err(OptionError::Unknown);
             }

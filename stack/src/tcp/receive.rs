@@ -13,6 +13,7 @@ use super::time_wait::LIFETIME;
 use super::{Shared, close};
 use crate::ip::PacketInfo;
 use crate::socket::error::SocketFault;
+use crate::socket::filter::{self, Program, View};
 use crate::socket::protocol::{Happened, Net};
 use crate::time::Instant;
 
@@ -40,6 +41,32 @@ impl Incoming<'_> {
     /// Sequence number after the payload, FIN not counted.
     pub fn data_end(&self) -> Seq {
         self.end - u32::from(self.has(Flags::FIN))
+    }
+
+    /// What a socket's program says of it, which may take bytes off its end (`tcp_filter`).
+    pub fn is_wanted(&mut self, filter: &Program) -> bool {
+        let wanted = usize::try_from(filter.run(&self.view(false))).unwrap_or(usize::MAX);
+        let header = self.payload.at - self.header_at;
+        let whole = self.payload.end - self.header_at;
+        let end = wanted.max(header).min(whole);
+        if wanted > 0 && end < whole {
+            self.payload.end = self.header_at + end;
+            let cut = u32::try_from(whole - end).unwrap_or(0);
+            self.length -= cut.min(self.length);
+            self.end = self.end - cut;
+        }
+        wanted > 0
+    }
+
+    /// The segment for a program: from its header on, or its payload alone.
+    pub fn view(&self, payload_only: bool) -> View<'_> {
+        let at = if payload_only { self.payload.at } else { self.header_at };
+        View {
+            data: self.payload.buffer.get(at..self.payload.end).unwrap_or(&[]),
+            network: self.payload.buffer.get(self.info.network_at..self.header_at).unwrap_or(&[]),
+            packet_type: filter::packet_type(self.info.kind),
+            payload: self.payload.at - at,
+        }
     }
 
     /// Size of one of its segments.

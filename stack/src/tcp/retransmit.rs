@@ -12,6 +12,7 @@ use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
 use crate::ip::RouteKey;
 use crate::socket::error::SocketFault;
+use crate::socket::kept::Kept;
 use crate::socket::protocol::Net;
 use crate::time::Instant;
 
@@ -76,7 +77,11 @@ impl Sock {
         //= RFC 6298 (5.5)
         //= RFC 9293 §3.8.2 (MUST-19)
         //= RFC 6298 §5 (MUST-10)
-        self.rtt.back_off();
+        if self.is_thin_and_linear() {
+            self.rtt.backoff = 0;
+        } else {
+            self.rtt.back_off();
+        }
         if self.board.head().is_some_and(|head| head.mark.contains(Mark::SYN)) {
             self.syn_due = true;
             if opening {
@@ -88,6 +93,16 @@ impl Sock {
         //= RFC 6298 (5.6)
         //= RFC 6298 §5 (SHLD-8)
         self.retransmit_at = Some((net.now + self.timeout_within_user_timeout(net.now), RetransmitTimer::Repeat));
+    }
+
+    /// TCP_THIN_LINEAR_TIMEOUTS: a stream of few packets, which would wait long for each, repeats six times at the same
+    /// pace (`tcp_retransmit_timer`, TCP_THIN_LINEAR_RETRIES).
+    fn is_thin_and_linear(&self) -> bool {
+        self.state == State::Established
+            && self.options.kept.has(Kept::TcpThinLinearTimeouts)
+            && self.board.packets_out < 4
+            && !self.window.is_in_initial_slow_start()
+            && self.retransmits <= 6
     }
 
     /// A router had no way for the repetition that begins at `seq`: it was no congestion that lost it, so the timer need
@@ -129,7 +144,7 @@ impl Sock {
     fn is_silent_behind_closed_window(&self, now: Instant) -> bool {
         let since = self.retransmit_since.or(self.board.head().map(|head| head.sent_at)).unwrap_or(now);
         let repeating = now.since(since);
-        let mut limit = rto::MOST * 2;
+        let mut limit = self.rtt.most() * 2;
         if self.tcp.user_timeout > 0 {
             let user = Duration::from_millis(u64::from(self.tcp.user_timeout));
             // The program does not want a closed window to keep the connection alive.
@@ -168,7 +183,7 @@ impl Sock {
         //= RFC 9293 §3.8.3 (MUST-20)
         let mut retries = u32::from(net.settings.tcp_retries2);
         if self.orphan {
-            let alive = self.rtt.timeout() < rto::MOST;
+            let alive = self.rtt.timeout() < self.rtt.most();
             retries = self.orphan_retries(net, alive);
         }
         let Some(since) = self.retransmit_since else { return false };
@@ -237,7 +252,7 @@ impl Sock {
         let mut most = u32::from(net.settings.tcp_retries2);
         let mut over = self.tcp.user_timeout > 0 && net.now.since(since) >= timeout;
         if self.orphan {
-            let alive = self.rtt.timeout() < rto::MOST;
+            let alive = self.rtt.timeout() < self.rtt.most();
             most = self.orphan_retries(net, alive);
             over |= !alive && self.rtt.backoff >= most;
         }

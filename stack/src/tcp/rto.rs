@@ -33,12 +33,24 @@ pub struct RoundTrip {
     pub backoff: u32,
     /// The least sample seen.
     pub least: u32,
+    /// TCP_RTO_MIN_US and TCP_RTO_MAX_MS, or what holds without them.
+    limits: (Duration, Duration),
 }
 
 impl Default for RoundTrip {
     fn default() -> Self {
         //= RFC 6298 §2 (SHLD-1)
-        Self { srtt: 0, mdev: 0, mdev_max: 0, rttvar: 0, rtt_seq: Seq(0), base: INITIAL, backoff: 0, least: u32::MAX }
+        Self {
+            srtt: 0,
+            mdev: 0,
+            mdev_max: 0,
+            rttvar: 0,
+            rtt_seq: Seq(0),
+            base: INITIAL,
+            backoff: 0,
+            least: u32::MAX,
+            limits: (LEAST, MOST),
+        }
     }
 }
 
@@ -59,7 +71,18 @@ impl RoundTrip {
     #[must_use]
     pub fn timeout(&self) -> Duration {
         //= RFC 6298 §2 (MAY-2)
-        self.base.saturating_mul(1_u32.checked_shl(self.backoff).unwrap_or(u32::MAX)).min(MOST)
+        self.base.saturating_mul(1_u32.checked_shl(self.backoff).unwrap_or(u32::MAX)).min(self.most())
+    }
+
+    /// The longest timeout that there is (`tcp_rto_max`).
+    #[must_use]
+    pub const fn most(&self) -> Duration {
+        self.limits.1
+    }
+
+    /// The program's own limits of the timeout (TCP_RTO_MIN_US, TCP_RTO_MAX_MS).
+    pub const fn limit(&mut self, least: Duration, most: Duration) {
+        self.limits = (least, most);
     }
 
     /// The timeout without back-off.
@@ -89,7 +112,8 @@ impl RoundTrip {
     pub fn sample(&mut self, rtt: Duration, snd_una: Seq, snd_nxt: Seq) {
         // Samples are capped far beyond any path so that the sums below stay in 32 bits.
         let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).clamp(1, 100_000_000);
-        let floor = u32::try_from(LEAST.as_micros()).unwrap_or(200_000);
+        let (least, most) = self.limits;
+        let floor = u32::try_from(least.as_micros()).unwrap_or(200_000);
         if self.srtt == 0 {
             //= RFC 6298 §2 (MUST-2)
             self.srtt = sample << 3;
@@ -127,7 +151,7 @@ impl RoundTrip {
         }
         //= RFC 6298 §2 (MUST-5)
         let micros = u64::from(self.srtt >> 3) + u64::from(self.rttvar);
-        self.base = Duration::from_micros(micros).clamp(LEAST, MOST);
+        self.base = Duration::from_micros(micros).max(least).min(most);
         // RFC 6298 (5.7) and Karn: only a valid sample ends the back-off.
         self.backoff = 0;
     }
@@ -157,6 +181,19 @@ mod tests {
         assert_eq!(rtt.timeout(), INITIAL);
         rtt.sample(Duration::from_millis(1), Seq(1), Seq(1));
         assert_eq!(rtt.timeout(), Duration::from_millis(201));
+    }
+
+    #[test]
+    //= test REF D-06
+    fn limits_of_the_program_hold() {
+        let mut rtt = RoundTrip::default();
+        rtt.limit(Duration::from_millis(8), Duration::from_secs(2));
+        for expected in [1, 2, 2] {
+            assert_eq!(rtt.timeout(), Duration::from_secs(expected));
+            rtt.back_off();
+        }
+        rtt.sample(Duration::from_millis(1), Seq(1), Seq(1));
+        assert_eq!(rtt.timeout(), Duration::from_millis(9));
     }
 
     //= test RFC 6298 §2 (MAY-2)

@@ -90,7 +90,9 @@ impl Sock {
     fn is_below_low_water(&self, settings: &Settings) -> bool {
         let limit =
             if self.tcp.not_sent_low_water > 0 { self.tcp.not_sent_low_water } else { settings.tcp_notsent_lowat };
-        self.unsent() < limit
+        // Before and after a connection nothing counts as queued.
+        let unsent = if self.state == State::Closed { 0 } else { self.unsent() };
+        unsent < limit
     }
 
     /// `sk_stream_is_writeable`: a third of the buffer is free.

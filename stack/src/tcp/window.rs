@@ -122,7 +122,12 @@ impl Sock {
 
     /// Starts the measurement (`tcp_init_buffer_space`).
     pub(super) fn begin_space(&mut self, now: Instant, settings: &Settings) {
-        self.window_clamp = self.window_clamp.min(self.full_space(settings));
+        let (most, segment) = (self.full_space(settings), u32::from(self.advertised_mss));
+        self.window_clamp = self.window_clamp.min(most);
+        // Room for one segment is kept back (net.ipv4.tcp_app_win).
+        if self.window_clamp > 2 * segment && self.window_clamp + segment > most {
+            self.window_clamp = (2 * segment).max(most - segment);
+        }
         self.rcv_ssthresh = self.rcv_ssthresh.min(self.window_clamp);
         self.space = self.rcv_ssthresh.min(self.rcv_wnd).min(10 * u32::from(self.advertised_mss));
         self.space_seq = self.copied_seq;

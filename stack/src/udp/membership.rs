@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::ip::igmp::{self, SourceFilter};
 use crate::socket::error::OptionError;
-use crate::socket::options::{SetOption, SourceChange};
+use crate::socket::options::{OptionValue, SetOption, SourceChange};
 use crate::socket::protocol::Net;
 
 /// Linux's igmp_max_memberships and igmp_max_msf.
@@ -59,6 +59,19 @@ impl Memberships {
             (Some(_), IpAddr::V6(_)) => true,
             (None, _) => all,
         }
+    }
+
+    /// OptionName::SourceFilter (`ip_mc_msfget`).
+    ///
+    /// # Errors
+    /// `NoDevice` without an interface, `AddressNotAvailable` for a group that was not joined.
+    pub(crate) fn filter_of(&self, net: &Net<'_>, group: Ipv4Addr) -> Result<OptionValue, OptionError> {
+        check_device(net, None)?;
+        let place = self.place(group.into()).ok_or(OptionError::AddressNotAvailable)?;
+        let (_, filter) = self.0.get(place).ok_or(OptionError::AddressNotAvailable)?;
+        let mode = u32::from(filter.include).to_ne_bytes();
+        let sources = filter.sources.iter().flat_map(|source| source.octets());
+        Ok(OptionValue::Bytes(mode.into_iter().chain(sources).collect()))
     }
 
     pub(crate) fn join(

@@ -5,6 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use super::{Udp, UdpSock};
 use crate::socket::error::BindError;
+use crate::socket::filter::View;
 use crate::socket::kept::Kept;
 use crate::socket::protocol::{AddressFamily, Net, SockId};
 
@@ -88,7 +89,13 @@ impl Udp {
 
     /// The one socket that a datagram to one of our addresses is for (`__udp4_lib_lookup`): the best score, the
     /// latest among equals, spread by hash within an SO_REUSEPORT group.
-    pub(super) fn find(&self, net: &Net<'_>, from: SocketAddr, to: SocketAddr) -> Option<SockId> {
+    pub(super) fn find(
+        &self,
+        net: &Net<'_>,
+        from: SocketAddr,
+        to: SocketAddr,
+        packet: Option<&View<'_>>,
+    ) -> Option<SockId> {
         let holders = self.ports.get(&to.port())?;
         let mut best: Option<(u32, SockId)> = None;
         let mut group = smallvec::SmallVec::<[SockId; 8]>::new();
@@ -106,6 +113,14 @@ impl Udp {
         let (_, best) = best?;
         if group.len() < 2 || !group.contains(&best) {
             return Some(best);
+        }
+        //= REF D-06: SO_ATTACH_REUSEPORT_CBPF picks, as long as it names one that is there (`reuseport_select_sock`).
+        let program = group.iter().find_map(|id| self.socks.find(*id)?.options.group_filter.as_ref());
+        if let Some((program, packet)) = program.zip(packet)
+            && let Some(chosen) = usize::try_from(program.run(packet)).ok().and_then(|at| group.iter().rev().nth(at))
+        {
+            // The list has the latest first, the program counts from the oldest.
+            return Some(*chosen);
         }
         let hash = net.random.keyed(SPREAD_DOMAIN, &tuple_bytes(from, to));
         let scaled = ((hash >> 32).wrapping_mul(group.len() as u64)) >> 32;

@@ -7,6 +7,7 @@ use crate::io::Sink;
 use crate::ip::icmp::{Verdict, verdict};
 use crate::ip::{AddressKind, PacketInfo, PathError};
 use crate::socket::error::{ReceiveError, SocketFault};
+use crate::socket::filter::View;
 use crate::socket::protocol::{Happened, Net, ReceiveFlags, Received, SockId};
 use crate::wire::read_u16;
 use crate::wire::udp::{self as wire, UdpError};
@@ -39,27 +40,42 @@ impl Udp {
         };
         let from = SocketAddr::new(info.source, header.source);
         let to = SocketAddr::new(info.destination, header.destination);
-        let payload = bytes.get(wire::HEADER_LENGTH..header.length).unwrap_or(&[]);
+        let datagram = bytes.get(..header.length).unwrap_or(&[]);
         if matches!(info.kind, AddressKind::Broadcast | AddressKind::Multicast) {
             let receivers = self.find_all(from, to);
             if receivers.is_empty() {
                 net.counters.udp_ignored_multi += 1;
             }
             for id in receivers {
-                self.queue(net, info, id, from, payload);
+                self.queue(net, info, id, from, datagram);
             }
             return Disposition::Done;
         }
-        if let Some(id) = self.find(net, from, to) {
-            self.queue(net, info, id, from, payload);
+        let mut network = [0; 20];
+        let payload = datagram.get(wire::HEADER_LENGTH..).unwrap_or(&[]);
+        let view = View::transport(info, wire::PROTOCOL, payload, 0, &mut network);
+        if let Some(id) = self.find(net, from, to, Some(&view)) {
+            self.queue(net, info, id, from, datagram);
             return Disposition::Done;
         }
         net.counters.udp_no_ports += 1;
         Disposition::NoPort(header.destination)
     }
 
-    fn queue(&mut self, net: &mut Net<'_>, info: &PacketInfo, id: SockId, from: SocketAddr, payload: &[u8]) {
+    fn queue(&mut self, net: &mut Net<'_>, info: &PacketInfo, id: SockId, from: SocketAddr, whole: &[u8]) {
         let Some(sock) = self.socks.find_mut(id) else { return };
+        let mut end = whole.len();
+        if let Some(filter) = &sock.options.filter {
+            let mut header = [0; 20];
+            let view = View::transport(info, wire::PROTOCOL, whole, wire::HEADER_LENGTH, &mut header);
+            let wanted = usize::try_from(filter.run(&view)).unwrap_or(usize::MAX);
+            if wanted == 0 {
+                net.counters.udp_in_errors += 1;
+                return;
+            }
+            end = end.min(wanted.max(wire::HEADER_LENGTH));
+        }
+        let payload = whole.get(wire::HEADER_LENGTH..end).unwrap_or(&[]);
         let datagram = Datagram {
             bytes: payload.to_vec(),
             from,
@@ -88,7 +104,7 @@ impl Udp {
             return;
         };
         let from = SocketAddr::new(error.remote, remote);
-        let Some(id) = self.find(net, from, SocketAddr::new(error.local, local)) else {
+        let Some(id) = self.find(net, from, SocketAddr::new(error.local, local), None) else {
             net.counters.icmp_in_errors += 1;
             return;
         };

@@ -46,6 +46,10 @@ impl Udp {
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
         let held = self.held;
+        // `inet_send_prepare`: whoever tries to send has a port from then on.
+        if self.socks.find(id).is_some_and(|sock| sock.port == 0) {
+            self.autobind(net, id)?;
+        }
         let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let length = source.remaining();
         if length > usize::from(u16::MAX) {
@@ -64,10 +68,6 @@ impl Udp {
             return Err(SendError::Invalid);
         }
         check_family(sock, to.ip())?;
-        if sock.port == 0 {
-            self.autobind(net, id)?;
-        }
-        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
         let arguments = &sock
             .corked

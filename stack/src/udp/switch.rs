@@ -223,6 +223,7 @@ impl Protocol for Udp {
         let sock = self.socks.find(sock).ok_or(OptionError::Unknown)?;
         match name {
             OptionName::Mtu => path_mtu(net, sock.peer, sock.local),
+            OptionName::SourceFilter { group } => sock.groups.filter_of(net, group),
             _ => Err(OptionError::Unknown),
         }
     }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use remora_host::sys::Errno;
+use remora_stack::socket::filter::{Instruction, LONGEST as LONGEST_PROGRAM};
 use smallvec::SmallVec;
 
 use super::{INVALID, LONGEST};
-use crate::abi::User;
+use crate::abi::{User, control};
 
 /// The value of a setsockopt, not yet looked into.
 pub(in crate::calls) struct Given {
@@ -72,6 +73,35 @@ impl Given {
         let bytes = self.place.read_many(self.length.min(longest))?;
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
         Ok(String::from_utf8_lossy(bytes.get(..end).unwrap_or(&[])).into_owned())
+    }
+
+    /// Two ints and no more.
+    pub(super) fn pair(&self) -> Result<[i32; 2], Errno> {
+        if self.length != 8 {
+            return Err(INVALID);
+        }
+        let values = self.place.cast::<i32>().read_many(2)?;
+        Ok([values.first().copied().unwrap_or(0), values.get(1).copied().unwrap_or(0)])
+    }
+
+    /// A struct sock_fprog and the program that it names (`copy_bpf_fprog_from_user`, `bpf_check_basics_ok`).
+    pub(super) fn program(&self) -> Result<Vec<Instruction>, Errno> {
+        if self.length != size_of::<libc::sock_fprog>() {
+            return Err(INVALID);
+        }
+        let words = self.place.cast::<usize>().read_many(2)?;
+        let count = words.first().map_or(0, |word| usize::from(*word as u16));
+        let place = words.get(1).copied().unwrap_or(0);
+        if place == 0 || count == 0 || count > LONGEST_PROGRAM {
+            return Err(INVALID);
+        }
+        let bytes = control::argument::<u8>(place).read_many(count * 8)?;
+        let one = |bytes: &[u8]| {
+            let &[a, b, jump_true, jump_false, c, d, e, f] = bytes.first_chunk::<8>()?;
+            let (code, k) = (u16::from_ne_bytes([a, b]), u32::from_ne_bytes([c, d, e, f]));
+            Some(Instruction { code, jump_true, jump_false, k })
+        };
+        Ok(bytes.chunks_exact(8).filter_map(one).collect())
     }
 
     /// A struct timeval as a timeout (`sock_set_timeout`): zero is none, a negative one does not wait at all.

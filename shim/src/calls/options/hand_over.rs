@@ -1,14 +1,15 @@
 //! Options that go with a socket when the kernel takes it over: each is set on the kernel's socket as the program has set
 //! it on ours.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Fd, call};
 use remora_stack::socket::options::{OptionName, SocketOptions};
-use remora_stack::socket::protocol::AddressFamily;
+use remora_stack::socket::protocol::{AddressFamily, SocketType};
 
 use super::{TCP_MD5SIG_EXT, common, own, socket_level, tcp_level};
+use crate::abi::address;
 use crate::calls::option_rows;
 use crate::fdtable::Handle;
 
@@ -86,6 +87,16 @@ pub(in crate::calls) fn replay(runtime: &Runtime, handle: Handle, kernel: Fd) {
         {
             let _ = call::set_option(kernel, socket, name, &bytes);
         }
+    }
+    if handle.kind == SocketType::Raw
+        && let Some(true) = runtime
+            .with_socket(handle.id, |stack, socket, _| stack.local_name(socket).is_ok_and(|name| name.port() == 0))
+        && option_rows::protocol(runtime, handle) != 0
+    {
+        // One that was disconnected hears nothing any more.
+        let (name, length) = address::encode(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), AddressFamily::Inet);
+        let _ = call::connect(kernel, name.get(..length).unwrap_or(&[]));
+        let _ = call::connect(kernel, &[0; 16]);
     }
     if handle.is_stream() {
         for name in REPLAYED {

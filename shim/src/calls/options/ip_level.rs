@@ -4,16 +4,20 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use remora_host::runtime::Runtime;
-use remora_host::sys::Errno;
+use remora_host::sys::{Errno, call};
 use remora_stack::socket::kept::Kept;
 use remora_stack::socket::options::{OptionName, SetOption, SocketOptions, SourceChange};
 use remora_stack::socket::protocol::SocketType;
 
 use super::{Bytes, Given, INVALID, UNKNOWN, common, int, own};
-use crate::calls::gone;
+use crate::abi::User;
+use crate::calls::{gone, interfaces, option_rows};
 use crate::fdtable::Handle;
 
-const IP_MSFILTER: i32 = 41;
+pub(super) const IP_MSFILTER: i32 = 41;
+pub(super) const MCAST_MSFILTER: i32 = 48;
+const IP_IPSEC_POLICY: i32 = 16;
+const IP_XFRM_POLICY: i32 = 17;
 
 pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
     Ok(match name {
@@ -34,19 +38,24 @@ pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -
         libc::IP_MULTICAST_LOOP => SetOption::MulticastLoop(given.byte_or_int()? != 0),
         libc::IP_MULTICAST_IF if handle.is_stream() => return Err(INVALID),
         libc::IP_MULTICAST_IF => SetOption::MulticastInterface(multicast_interface(given)?),
-        libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP | 37..=47 => {
+        // IPsec's policies (`xfrm_user_policy`): none can be set on a socket that no key manager knows.
+        IP_IPSEC_POLICY | IP_XFRM_POLICY if given.place.is_null() && given.length == 0 => {
+            SetOption::Kept(Kept::BsdCompat, 0)
+        }
+        IP_IPSEC_POLICY | IP_XFRM_POLICY => return Err(policy(name, given)),
+        libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP | 37..=48 => {
             let option = membership(handle, name, given)?;
             // Routers are told on the wire, and asked there.
             let _ = runtime.bring_up(true);
             option
         }
-        // MCAST_MSFILTER.
-        48 => return Err(INVALID),
         libc::IP_HDRINCL if handle.kind == SocketType::Raw => SetOption::HeaderIncluded(given.short_flag()?),
         libc::IP_HDRINCL => return given.short_int().and(Err(UNKNOWN)),
-        // IP_UNICAST_IF: by number in network order; there is one device, and it is the one anyhow.
+        // IP_UNICAST_IF: by number in network order; the stack has one device, and it is the one anyhow.
         50 => match given.exact_int()? {
-            0 => SetOption::Kept(Kept::IpUnicastIf, 0),
+            value if value == 0 || call::interface_name(i32::from_be(value)).is_ok() => {
+                SetOption::Kept(Kept::IpUnicastIf, value)
+            }
             _ => return Err(Errno(libc::EADDRNOTAVAIL)),
         },
         _ => return Err(UNKNOWN),
@@ -84,6 +93,7 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         // IP_PKTOPTIONS: of streams only, which receive none.
         9 if handle.is_stream() => Ok(Bytes::new()),
         // IP_PROTOCOL: Linux gives the number that the socket is bound to, which is a raw socket's protocol.
+        52 if handle.kind == SocketType::Raw => Ok(int(option_rows::protocol(runtime, handle).into())),
         52 => {
             let name = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
             Ok(int(name.map_or(0, |name| i32::from(name.port()))))
@@ -115,10 +125,67 @@ fn address_at(bytes: &[u8], at: usize) -> Option<IpAddr> {
     (!address.is_unspecified()).then_some(IpAddr::V4(address))
 }
 
-/// struct in_addr, ip_mreq or ip_mreqn.
+/// struct in_addr, ip_mreq or ip_mreqn: an address of ours, or the number of our interface.
 fn multicast_interface(given: &Given) -> Result<Option<IpAddr>, Errno> {
     let bytes = given.bytes(4)?;
-    Ok(address_at(&bytes, if bytes.len() >= 8 { 4 } else { 0 }))
+    let address = address_at(&bytes, if bytes.len() >= 8 { 4 } else { 0 });
+    let number = bytes.get(8..12).and_then(|part| part.first_chunk::<4>()).map_or(0, |part| i32::from_ne_bytes(*part));
+    let is_ours = match (number, address) {
+        (0, None) => true,
+        (0, Some(address)) => interfaces::address().is_none_or(|own| address == IpAddr::V4(own)),
+        (number, _) => number == interfaces::index(),
+    };
+    if is_ours { Ok(address) } else { Err(Errno(libc::EADDRNOTAVAIL)) }
+}
+
+fn policy(name: i32, given: &Given) -> Errno {
+    match given.length {
+        0 | 4_097.. => Errno(libc::EMSGSIZE),
+        length if given.place.read_many(length).is_err() => Errno(libc::EFAULT),
+        _ if name == IP_IPSEC_POLICY => Errno(libc::EOPNOTSUPP),
+        _ => INVALID,
+    }
+}
+
+/// IP_MSFILTER (struct ip_msfilter) and MCAST_MSFILTER (struct group_filter): the sources of a group, as many as there
+/// is room for (`ip_mc_msfget`, `ip_mc_gsfget`).
+pub(super) fn get_sources(
+    fd: i32,
+    handle: Handle,
+    runtime: &Runtime,
+    name: i32,
+    (value, room): (User<u8>, usize),
+) -> Result<Bytes, Errno> {
+    // Where group, mode, number and sources stand; how far apart sources are, and where in each the address is.
+    let (group_at, mode_at, head, step, inner) =
+        if name == IP_MSFILTER { (0, 8, 16, 4, 0) } else { (8 + 4, 136, 144, 128, 4) };
+    if room < head {
+        return Err(INVALID);
+    }
+    let mut bytes = Bytes::from_slice(&value.read_many(head)?);
+    let group = match address_at(&bytes, group_at) {
+        Some(IpAddr::V4(group)) if group.is_multicast() => group,
+        _ => return Err(INVALID),
+    };
+    if name != IP_MSFILTER && bytes.get(8..10) != Some(&(libc::AF_INET as u16).to_ne_bytes()) {
+        return Err(INVALID);
+    }
+    let wanted = bytes.get(mode_at + 4..mode_at + 8).and_then(|part| part.first_chunk::<4>());
+    let wanted = wanted.map_or(0, |part| u32::from_ne_bytes(*part) as usize);
+    let filter = own(fd, handle, runtime, OptionName::SourceFilter { group })?;
+    let (mode, sources) = filter.split_first_chunk::<4>().ok_or(INVALID)?;
+    let count = (sources.len() / 4) as u32;
+    let told = mode.iter().copied().chain(count.to_ne_bytes());
+    bytes.iter_mut().skip(mode_at).zip(told).for_each(|(to, from)| *to = from);
+    for source in sources.chunks_exact(4).take(wanted.min((room - head) / step)) {
+        let mut one = [0u8; 128];
+        if inner > 0 {
+            one.iter_mut().zip((libc::AF_INET as u16).to_ne_bytes()).for_each(|(to, from)| *to = from);
+        }
+        one.iter_mut().skip(inner).zip(source).for_each(|(to, from)| *to = *from);
+        bytes.extend_from_slice(one.get(..step).unwrap_or(&[]));
+    }
+    Ok(bytes)
 }
 
 /// The requests about groups: struct ip_mreq, ip_mreqn, ip_mreq_source, ip_msfilter, group_req and group_source_req. An
@@ -131,6 +198,7 @@ fn membership(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Err
         libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP => 8,
         37..=40 => 12,
         IP_MSFILTER => 16,
+        MCAST_MSFILTER => 144,
         42 | 45 => 136,
         _ => 264,
     };
@@ -141,7 +209,7 @@ fn membership(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Err
     if given.length < least || (least == 12 && given.length != 12) {
         return Err(INVALID);
     }
-    let bytes = given.place.read_many(given.length.min(1_024))?;
+    let bytes = given.place.read_many(given.length.min(2_048))?;
     let v4 = |at: usize| match address_at(&bytes, at) {
         Some(IpAddr::V4(address)) => address,
         _ => Ipv4Addr::UNSPECIFIED,
@@ -152,7 +220,7 @@ fn membership(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Err
     let join = matches!(name, libc::IP_ADD_MEMBERSHIP | 42);
     Ok(match name {
         // Of no group that a stream could have joined.
-        37..=40 if handle.is_stream() => return Err(INVALID),
+        37..=41 | MCAST_MSFILTER if handle.is_stream() => return Err(INVALID),
         _ if handle.is_stream() => return Err(Errno(libc::EPROTO)),
         libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP => {
             let by_number = bytes.get(8..12).is_some_and(|number| number.iter().any(|byte| *byte != 0));
@@ -163,23 +231,26 @@ fn membership(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Err
         38 => source(0, address_at(&bytes, 4), 8, SourceChange::Block),
         39 => source(0, address_at(&bytes, 4), 8, SourceChange::Add),
         40 => source(0, address_at(&bytes, 4), 8, SourceChange::Drop),
-        IP_MSFILTER => {
+        IP_MSFILTER | MCAST_MSFILTER => {
+            let (mode_at, head, step, inner) = if name == IP_MSFILTER { (8, 16, 4, 0) } else { (136, 144, 128, 4) };
             let word = |at: usize| {
                 bytes
                     .get(at..at + 4)
                     .and_then(|part| part.first_chunk::<4>())
                     .map_or(0, |part| u32::from_ne_bytes(*part))
             };
-            let (mode, count) = (word(8), word(12) as usize);
+            let (mode, count) = (word(mode_at), word(mode_at + 4) as usize);
             // igmp_max_msf.
             if count > 10 {
                 return Err(Errno(libc::ENOBUFS));
             }
-            if 16 + 4 * count > given.length || mode > 1 {
+            if head + step * count > given.length || mode > 1 {
                 return Err(INVALID);
             }
-            let sources = (0..count).map(|place| v4(16 + 4 * place)).collect();
-            SetOption::Sources(v4(0).into(), address_at(&bytes, 4), mode == 1, sources)
+            let sources = (0..count).map(|place| v4(head + step * place + inner)).collect();
+            let (group, interface) =
+                if name == IP_MSFILTER { (v4(0), address_at(&bytes, 4)) } else { (v4(GROUP), None) };
+            SetOption::Sources(group.into(), interface, mode == 1, sources)
         }
         42 | 45 => SetOption::Membership(v4(GROUP).into(), None, join),
         43 => source(GROUP, None, SOURCE, SourceChange::Block),

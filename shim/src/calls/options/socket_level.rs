@@ -1,15 +1,18 @@
 //! SOL_SOCKET: what is set and shown (`sk_setsockopt`, `sk_getsockopt`). Options that are one number are in option_rows.rs.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
+use remora_stack::socket::filter::Instruction;
 use remora_stack::socket::kept::Kept;
-use remora_stack::socket::options::{SetOption, SocketOptions};
+use remora_stack::socket::options::{OptionName, SetOption, SocketOptions};
 use remora_stack::socket::protocol::{AddressFamily, SocketId, SocketType};
 use remora_stack::stack::Stack;
+use smallvec::SmallVec;
 
-use super::{Bytes, Given, INVALID, SO_COOKIE, SO_NETNS_COOKIE, UNKNOWN, common, int};
+use super::{Bytes, Given, INVALID, SO_COOKIE, SO_NETNS_COOKIE, UNKNOWN, common, int, own};
 use crate::calls::{gone, option_rows};
 use crate::errno;
 use crate::fdtable::Handle;
@@ -23,13 +26,19 @@ const SO_TIMESTAMPING_NEW: i32 = 65;
 const SO_BUF_LOCK: i32 = 72;
 const SO_DEVMEM_DONTNEED: i32 = 80;
 /// Not in the libc crate for this target (asm-generic/socket.h).
+const SO_BINDTOIFINDEX: i32 = 62;
+const SO_ATTACH_BPF: i32 = 50;
+const SO_ATTACH_REUSEPORT_CBPF: i32 = 51;
+const SO_ATTACH_REUSEPORT_EBPF: i32 = 52;
+const SO_DETACH_REUSEPORT_BPF: i32 = 68;
+const SO_TXTIME: i32 = 61;
 const SO_MAX_PACING_RATE: i32 = 47;
 /// Memory of a socket, in the order of linux/sock_diag.h.
 const SO_MEMINFO: i32 = 55;
 
 pub(super) fn set(handle: Handle, name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
     if name == libc::SO_BINDTODEVICE {
-        return given.text(15).map(|name| Some(SetOption::Device(name)));
+        return bind_to_device(given).map(Some);
     }
     Ok(Some(match name {
         libc::SO_REUSEADDR => SetOption::ReuseAddress(given.flag()?),
@@ -55,9 +64,21 @@ pub(super) fn set(handle: Handle, name: i32, given: &Given) -> Result<Option<Set
         // struct so_timestamping begins with its flags; there is no hardware clock that it could name.
         libc::SO_TIMESTAMPING => SetOption::Timestamping(given.int()?, false),
         SO_TIMESTAMPING_NEW => SetOption::Timestamping(given.int()?, true),
+        SO_TXTIME => {
+            let [clock, flags] = given.pair()?;
+            SetOption::TxTime(clock, flags)
+        }
+        SO_BINDTOIFINDEX => {
+            let index = given.int()?;
+            SetOption::Device(call::interface_name(index).unwrap_or_default(), index)
+        }
         SO_BUF_LOCK => SetOption::BufferLock(given.int()?),
-        libc::SO_DETACH_FILTER => return Err(Errno(libc::ENOENT)),
-        libc::SO_ATTACH_FILTER if given.length != size_of::<libc::sock_fprog>() => return Err(INVALID),
+        libc::SO_ATTACH_FILTER => SetOption::Filter(Some(given.program()?)),
+        libc::SO_DETACH_FILTER => SetOption::Filter(None),
+        SO_ATTACH_REUSEPORT_CBPF => SetOption::GroupFilter(Some(given.program()?)),
+        SO_DETACH_REUSEPORT_BPF => SetOption::GroupFilter(None),
+        // Programs of eBPF are the kernel's: no descriptor is one that could be run here.
+        SO_ATTACH_BPF | SO_ATTACH_REUSEPORT_EBPF => return Err(no_program(given)?),
         SO_DEVMEM_DONTNEED if !handle.is_stream() => return Err(Errno(libc::EBADF)),
         SO_DEVMEM_DONTNEED if given.length == 0 || !given.length.is_multiple_of(8) => return Err(INVALID),
         SO_DEVMEM_DONTNEED => return Ok(None),
@@ -103,16 +124,32 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
             let shown = if name == libc::SO_TIMESTAMPING || new { flags } else { 0 };
             Ok([shown, 0].iter().flat_map(|value| value.to_ne_bytes()).collect())
         }
+        SO_BINDTOIFINDEX => number(|options| options.kept.read(Kept::BindToIfIndex)),
+        // struct sock_txtime.
+        SO_TXTIME => common(fd, handle, runtime, |options| {
+            [options.kept.read(Kept::TxTimeClock), options.kept.read(Kept::TxTimeFlags)]
+        })
+        .map(|values| values.iter().flat_map(|value| value.to_ne_bytes()).collect()),
         SO_BUF_LOCK => {
             number(|options| i32::from(options.send_buffer_locked) | i32::from(options.receive_buffer_locked) << 1)
         }
-        // No filter is attached.
-        libc::SO_ATTACH_FILTER => Ok(Bytes::new()),
         // Those of the descriptor's own socket: the numbers are the kernel's.
         SO_COOKIE | SO_NETNS_COOKIE => {
             let mut cookie = [0u8; 8];
             call::option(Fd(fd), libc::SOL_SOCKET, name, &mut cookie)?;
             Ok(Bytes::from_slice(&cookie))
+        }
+        libc::SO_PEERNAME if handle.is_stream() => {
+            let found = own(fd, handle, runtime, OptionName::PeerName)?;
+            let (port, address) = found.split_first_chunk::<2>().ok_or(Errno(libc::ENOTCONN))?;
+            let address = match (address.first_chunk::<16>(), address.first_chunk::<4>()) {
+                (Some(octets), _) => IpAddr::from(*octets),
+                (None, Some(octets)) => IpAddr::from(*octets),
+                (None, None) => return Err(Errno(libc::ENOTCONN)),
+            };
+            let name = SocketAddr::new(address, u16::from_be_bytes(*port));
+            let (bytes, length) = crate::abi::address::encode(name, handle.family);
+            Ok(Bytes::from_slice(bytes.get(..length).unwrap_or(&[])))
         }
         libc::SO_PEERNAME => {
             let name = runtime.with_socket(handle.id, |stack, socket, _| stack.peer_name(socket));
@@ -158,11 +195,56 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         }
         libc::SO_BINDTODEVICE => {
             let mut name = [0u8; 16];
+            let index = common(fd, handle, runtime, |options| options.kept.read(Kept::BindToIfIndex))?;
             let length = common_device(fd, handle, runtime, &mut name)?;
+            // `netdev_get_name`: a number that SO_BINDTOIFINDEX took, and that no device has.
+            if length == 0 && index != 0 {
+                return Err(Errno(libc::ENODEV));
+            }
             Ok(Bytes::from_slice(name.get(..length).unwrap_or(&[])))
         }
         _ => Err(UNKNOWN),
     }
+}
+
+/// SO_BINDTODEVICE (`sock_setbindtodevice`): the name of a device that is there, or none.
+fn bind_to_device(given: &Given) -> Result<SetOption, Errno> {
+    let name = given.text(15)?;
+    if name.is_empty() {
+        return Ok(SetOption::Device(name, 0));
+    }
+    let device = call::interface(&name).map_err(|_| Errno(libc::ENODEV))?;
+    Ok(SetOption::Device(name, device.index))
+}
+
+/// SO_GET_FILTER, whose length counts instructions (`sk_get_filter`): as many as there are, or their number alone.
+pub(super) fn get_filter(fd: i32, handle: Handle, runtime: &Runtime, room: usize) -> Result<(Bytes, u32), Errno> {
+    let program = common(fd, handle, runtime, |options| {
+        options.filter.as_ref().map(|filter| SmallVec::<[Instruction; 32]>::from_slice(filter.instructions()))
+    })?;
+    let program = program.unwrap_or_default();
+    let count = u32::try_from(program.len()).unwrap_or(u32::MAX);
+    if room == 0 || program.is_empty() {
+        return Ok((Bytes::new(), count));
+    }
+    if room < program.len() {
+        return Err(INVALID);
+    }
+    let bytes = program.iter().flat_map(|one| {
+        let [a, b] = one.code.to_ne_bytes();
+        let [c, d, e, f] = one.k.to_ne_bytes();
+        [a, b, one.jump_true, one.jump_false, c, d, e, f]
+    });
+    Ok((bytes.collect(), count))
+}
+
+/// The error for a descriptor that is no program (`bpf_prog_get_type`).
+fn no_program(given: &Given) -> Result<Errno, Errno> {
+    if given.length != size_of::<i32>() {
+        return Ok(INVALID);
+    }
+    let fd = Fd(given.int()?);
+    Ok(if call::fcntl(fd, libc::F_GETFD, 0).is_ok() { INVALID } else { Errno(libc::EBADF) })
 }
 
 /// SK_MEMINFO_RMEM_ALLOC, RCVBUF, WMEM_ALLOC, SNDBUF, FWD_ALLOC, WMEM_QUEUED, OPTMEM, BACKLOG, DROPS: bytes of data for

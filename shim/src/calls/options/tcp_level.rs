@@ -24,6 +24,9 @@ const SIGNATURE_INTERFACE: u8 = 2;
 const SIGNATURE_SIZE: usize = 216;
 const SIGNATURE_LONGEST_KEY: usize = 80;
 
+/// TCP_IS_MPTCP: never (S-02).
+pub(super) const TCP_IS_MPTCP: i32 = 43;
+
 pub(super) fn set(name: i32, given: &Given) -> Result<SetOption, Errno> {
     if name == libc::TCP_CONGESTION {
         if given.length < 1 {
@@ -37,6 +40,14 @@ pub(super) fn set(name: i32, given: &Given) -> Result<SetOption, Errno> {
             return Err(INVALID);
         }
         return Ok(SetOption::FastOpenKey(given.bytes(16)?.to_vec()));
+    }
+    if name == libc::TCP_ULP {
+        // `tcp_set_ulp`: no protocol above TCP has a name here.
+        return Err(if given.length < 1 {
+            INVALID
+        } else {
+            given.text(15).map_or_else(|errno| errno, |_| Errno(libc::ENOENT))
+        });
     }
     let value = given.int()?;
     Ok(match name {

@@ -141,8 +141,9 @@ impl Default for Bbr {
             packet_conservation: false,
             idle_restart: false,
             has_seen_rtt: false,
-            pacing_gain: HIGH_GAIN,
-            cwnd_gain: HIGH_GAIN,
+            // Until the first ACK of data; the first rate is made with the high gain all the same.
+            pacing_gain: UNIT,
+            cwnd_gain: UNIT,
             full: false,
             full_rate: 0,
             full_rounds: 0,

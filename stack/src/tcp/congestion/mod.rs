@@ -72,6 +72,12 @@ impl Window {
         self.cwnd < self.ssthresh
     }
 
+    /// Whether nothing was lost yet (`tcp_in_initial_slowstart`).
+    #[must_use]
+    pub const fn is_in_initial_slow_start(&self) -> bool {
+        self.ssthresh >= INFINITE
+    }
+
     /// Slow start for `acked` segments; returns those left when the threshold is reached (`tcp_slow_start`).
     //= RFC 9293 §3.8.2 (MUST-19)
     //= RFC 9438 §4.10 (MAY-6)

@@ -35,6 +35,23 @@ fn ipv4(answer: [u8; REQUEST_SIZE - ANSWER]) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)
 }
 
+/// The name of the interface with that number.
+///
+/// # Errors
+/// ENODEV when there is none; the errors of socket(2).
+pub fn interface_name(index: i32) -> Result<String, Errno> {
+    let fd = socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)?;
+    let mut bytes = [0u8; REQUEST_SIZE];
+    bytes[ANSWER..ANSWER + 4].copy_from_slice(&index.to_ne_bytes());
+    // SAFETY: SIOCGIFNAME reads and writes one struct ifreq of 40 bytes.
+    let result =
+        unsafe { invoke(libc::SYS_ioctl, [word(fd.0), libc::SIOCGIFNAME as usize, bytes.as_mut_ptr() as usize]) };
+    let _ = close(fd);
+    result?;
+    let length = bytes.iter().take(NAME_SIZE).position(|byte| *byte == 0).unwrap_or(NAME_SIZE);
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+}
+
 /// An interface as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {

@@ -1,0 +1,254 @@
+/* The random mode of the differential harness: which sequences are drawn, and how often every call has met a socket in
+ * every state. A call counts for the state when nothing before it in the sequence has led out of that state: what came
+ * before either only asks or sets, or was refused, and the poll mask is that of the state still. Running and judging are
+ * left to main.c. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver.h"
+
+enum { MOST_CALLS = 4096, LONGEST = 24, WANTED = 100 };
+
+static unsigned (*cells)[MOST_CALLS];
+/* Sum of a state's cells. */
+static unsigned long *totals;
+
+static void make_cells(void)
+{
+    if (cells != NULL)
+        return;
+    cells = calloc(state_count, sizeof *cells);
+    totals = calloc(state_count, sizeof *totals);
+}
+
+void count_cell(size_t state, size_t call)
+{
+    make_cells();
+    if (call >= MOST_CALLS)
+        return;
+    cells[state][call]++;
+    totals[state]++;
+}
+
+/* ---- drawing ---- */
+
+/* xorshift64*: the same seed gives the same numbers everywhere. */
+static uint64_t random_state;
+
+static uint64_t draw(uint64_t below)
+{
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (random_state * 2685821657736338717u >> 16) % below;
+}
+
+/* Of a few at random the one that has been met least. */
+static size_t draw_call(size_t state, int tries)
+{
+    size_t count = call_count(states[state].kind), best = draw(count);
+    while (--tries > 0) {
+        size_t other = draw(count);
+        if (cells[state][other] < cells[state][best])
+            best = other;
+    }
+    return best;
+}
+
+static double share(size_t state)
+{
+    return (double)totals[state] / (double)call_count(states[state].kind);
+}
+
+static size_t draw_state(void)
+{
+    size_t best = draw(state_count);
+    for (int tries = 0; tries < 3; tries++) {
+        size_t other = draw(state_count);
+        if (share(other) < share(best))
+            best = other;
+    }
+    return best;
+}
+
+/* ---- what leads out of a state ---- */
+
+static bool starts(const char *text, const char *word)
+{
+    size_t length = strlen(word);
+    return strncmp(text, word, length) == 0 && (text[length] == ' ' || text[length] == 0);
+}
+
+/* Calls that leave the state alone whatever they answer; SO_ERROR takes the error. */
+static bool only_asks(const char *call)
+{
+    static const char *const words[] = {"getsockname", "getpeername", "setsockopt", "ioctl",  "fcntl",  "fstat", "lseek",
+                                        "ftruncate",   "fsync",       "pread",      "pwrite", "isatty", "select", "wait"};
+    if (strncmp(call, "getsockopt ", 11) == 0)
+        return strncmp(call, "getsockopt 1 4 ", 15) != 0;
+    /* TCP_REPAIR and TCP_QUEUE_SEQ write states by hand. */
+    if (strncmp(call, "setsockopt 6 19 ", 16) == 0 || strncmp(call, "setsockopt 6 21 ", 16) == 0)
+        return false;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (starts(call, words[i]))
+            return true;
+    return false;
+}
+
+/* Refusals for the arguments' or the state's sake, which take nothing away. */
+static bool was_refused(const char *answer)
+{
+    static const char *const errors[] = {"EINVAL",  "EFAULT",       "EAGAIN",       "EOPNOTSUPP",    "EMSGSIZE", "ENOTCONN",
+                                         "EISCONN", "EAFNOSUPPORT", "EDESTADDRREQ", "EADDRNOTAVAIL", "EACCES",   "EALREADY"};
+    if (strncmp(answer, "-1 ", 3) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        if (starts(answer + 3, errors[i]))
+            return true;
+    return false;
+}
+
+/* The word after "mask", with its line's end. */
+static size_t mask_of(const char *line, size_t length, char mask[24])
+{
+    static const char word[] = " mask ";
+    for (size_t at = length; at >= sizeof word; at--)
+        if (memcmp(line + at - sizeof word + 1, word, sizeof word - 1) == 0) {
+            size_t size = length - at < 23 ? length - at : 23;
+            memcpy(mask, line + at, size);
+            mask[size] = 0;
+            return size;
+        }
+    mask[0] = 0;
+    return 0;
+}
+
+/* ---- one batch ---- */
+
+static char batch[BATCH][SEQUENCE_SIZE];
+static struct {
+    size_t state, count;
+    size_t calls[LONGEST];
+} drawn[BATCH];
+
+static int by_departure(const void *a, const void *b, void *kind)
+{
+    const char *one = call_text(kind, *(const size_t *)a), *other = call_text(kind, *(const size_t *)b);
+    return only_asks(other) - only_asks(one);
+}
+
+static void draw_sequence(size_t index)
+{
+    size_t state = draw_state();
+    const char *kind = states[state].kind;
+    drawn[index].state = state;
+    drawn[index].count = 1 + draw(LONGEST);
+    for (size_t i = 0; i < drawn[index].count; i++)
+        drawn[index].calls[i] = draw_call(state, i == 0 ? 16 : 3);
+    /* In one sequence of three what may lead out of the state comes last. */
+    if (draw(3) == 0)
+        qsort_r(drawn[index].calls, drawn[index].count, sizeof drawn[index].calls[0], by_departure, (void *)kind);
+    size_t used = (size_t)snprintf(batch[index], SEQUENCE_SIZE, "%s", states[state].prefix);
+    for (size_t i = 0; i < drawn[index].count; i++)
+        used += (size_t)snprintf(batch[index] + used, SEQUENCE_SIZE - used, ";%s", call_text(kind, drawn[index].calls[i]));
+}
+
+/* Counts the cells that the sequence has met, by the kernel's transcript. */
+static void seen(size_t index)
+{
+    const char *line = kernel.transcript;
+    size_t prefix = 1;
+    char mask[24] = "", now[24];
+    for (const char *c = states[drawn[index].state].prefix; *c != 0; c++)
+        prefix += *c == ';';
+    for (size_t number = 0; number < prefix + drawn[index].count && *line != 0; number++) {
+        size_t length = strcspn(line, "\n");
+        const char *arrow = strstr(line, " => ");
+        if (number + 1 == prefix)
+            mask_of(line, length, mask);
+        if (number >= prefix) {
+            count_cell(drawn[index].state, drawn[index].calls[number - prefix]);
+            mask_of(line, length, now);
+            bool quiet = arrow != NULL && (only_asks(line) || was_refused(arrow + 4)) && strcmp(mask, now) == 0;
+            if (!quiet)
+                return;
+        }
+        line += length + (line[length] != 0);
+    }
+}
+
+void at_random(unsigned long sequences, unsigned long long seed)
+{
+    make_cells();
+    random_state = seed * 0x9e3779b97f4a7c15u | 1;
+    draw(2);
+    while (sequences > 0) {
+        size_t count = sequences < BATCH ? sequences : BATCH;
+        for (size_t i = 0; i < count; i++)
+            draw_sequence(i);
+        run_batch(batch, count, true, seen);
+        sequences -= count;
+    }
+}
+
+/* ---- counts ---- */
+
+static void write_cells(const char *path)
+{
+    FILE *file = fopen(path, "w");
+    if (file == NULL)
+        return;
+    for (size_t state = 0; state < state_count; state++)
+        for (size_t call = 0; call < call_count(states[state].kind); call++)
+            if (cells[state][call] > 0)
+                fprintf(file, "%zu %zu %u\n", state, call, cells[state][call]);
+    fclose(file);
+}
+
+void print_cells(void)
+{
+    size_t all = 0, enough = 0;
+    make_cells();
+    for (size_t state = 0; state < state_count; state++) {
+        unsigned least = -1u;
+        size_t count = call_count(states[state].kind);
+        if (totals[state] == 0)
+            continue;
+        for (size_t call = 0; call < count; call++) {
+            all++;
+            enough += cells[state][call] >= WANTED;
+            if (cells[state][call] < least)
+                least = cells[state][call];
+        }
+        printf("# %-5s %-24s %5zu calls, %8lu times, the rarest %u\n", states[state].kind, states[state].name, count,
+               totals[state], least);
+    }
+    if (all > 0)
+        printf("# %zu cells, %zu of them met at least %d times\n", all, enough, WANTED);
+    if (getenv("CELLS") != NULL)
+        write_cells(getenv("CELLS"));
+}
+
+int add_cells(char **files)
+{
+    make_cells();
+    for (; *files != NULL; files++) {
+        FILE *file = fopen(*files, "r");
+        size_t state, call;
+        unsigned times;
+        if (file == NULL) {
+            fprintf(stderr, "differential: %s cannot be read\n", *files);
+            return 2;
+        }
+        while (fscanf(file, "%zu %zu %u", &state, &call, &times) == 3)
+            if (state < state_count && call < MOST_CALLS) {
+                cells[state][call] += times;
+                totals[state] += times;
+            }
+        fclose(file);
+    }
+    print_cells();
+    return 0;
+}
