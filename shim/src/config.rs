@@ -8,6 +8,7 @@ use once_cell::sync::OnceCell;
 use remora_host::config::rules::Rules;
 use remora_host::config::{Config, Loopback, NO_ADDRESS};
 use remora_host::logging;
+use remora_host::sys::order::{self, Rank};
 
 /// The configuration of a process that has a stack of its own.
 #[derive(Debug)]
@@ -77,6 +78,7 @@ static COMPLAINED: AtomicBool = AtomicBool::new(false);
 
 fn state() -> &'static State {
     STATE.get_or_init(|| {
+        let _ordered = order::hold(Rank::Configuring);
         // A panic must not write to the program's stderr past the log.
         std::panic::set_hook(Box::new(|information| {
             log::error!(target: "remora::shim", "{information}");

@@ -1,10 +1,11 @@
 //! A lock for short, rare work of one process that is held over a fork, so that the child never finds it taken by a
 //! thread that it does not have. It keeps nothing but a flag: a lock with a queue of sleepers would take the parent's
-//! sleepers, and its own inner locks, into the child. Lock order: before the family lock, never inside it.
+//! sleepers, and its own inner locks, into the child. Its place in the order of
+//! locks is given to it.
 
-use remora_host::runtime;
 use remora_host::sys::call;
 use remora_host::sys::lock::thread_id;
+use remora_host::sys::order::{self, Rank};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(crate) struct SmallLock {
     taken: AtomicBool,
     /// The thread that forks.
     forking: AtomicU32,
+    rank: Rank,
 }
 
 /// Gives the lock up when dropped.
@@ -29,15 +31,15 @@ pub(crate) struct SmallLock {
 pub(crate) struct Taken<'a>(Option<&'a SmallLock>);
 
 impl SmallLock {
-    pub(crate) const fn new() -> Self {
-        Self { taken: AtomicBool::new(false), forking: AtomicU32::new(0) }
+    pub(crate) const fn new(rank: Rank) -> Self {
+        Self { taken: AtomicBool::new(false), forking: AtomicU32::new(0), rank }
     }
 
     pub(crate) fn lock(&self) -> Taken<'_> {
-        debug_assert!(!runtime::in_core(), "a lock of the process is taken inside the family's");
         if self.forking.load(Ordering::Relaxed) == thread_id() {
             return Taken(None);
         }
+        order::take(self.rank);
         let mut looks = 0;
         while self.taken.swap(true, Ordering::Acquire) {
             looks += 1;
@@ -59,6 +61,7 @@ impl SmallLock {
     pub(crate) fn after_fork(&self) {
         self.forking.store(0, Ordering::Relaxed);
         self.taken.store(false, Ordering::Release);
+        order::give(self.rank);
     }
 }
 
@@ -66,6 +69,7 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if let Some(lock) = self.0 {
             lock.taken.store(false, Ordering::Release);
+            order::give(lock.rank);
         }
     }
 }
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn one_thread_at_a_time_is_inside() {
-        static LOCK: SmallLock = SmallLock::new();
+        static LOCK: SmallLock = SmallLock::new(Rank::MakingSets);
         static INSIDE: AtomicBool = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn lock_taken_for_a_fork_is_the_forking_threads_and_free_afterwards() {
-        let lock = SmallLock::new();
+        let lock = SmallLock::new(Rank::MakingSets);
         lock.before_fork();
         drop(lock.lock());
         lock.after_fork();

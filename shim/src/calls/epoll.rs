@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use remora_host::runtime::{self, ReadyEvent, Runtime, SetError, SetId, WaitEnd, WaitSpec};
+use remora_host::sys::order::{self, Rank};
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::time::Instant;
 use smallvec::SmallVec;
@@ -27,7 +28,7 @@ const OWN: u64 = 0x9d3c_72e1_5b06_a84f;
 static NESTED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 /// Making a set for an epoll descriptor is done by one thread at a time, and so is what is done to `NESTED`, whose own
 /// lock nobody ever waits for.
-static MAKING: SmallLock = SmallLock::new();
+static MAKING: SmallLock = SmallLock::new(Rank::MakingSets);
 
 /// Serial numbers of the instances without sockets of ours on which threads sleep in the kernel; 0 is nobody. More
 /// sleepers than places are not woken when the first socket comes.
@@ -249,10 +250,12 @@ pub(super) fn make_set(runtime: &Runtime, set: i32) -> Result<SetId, Errno> {
     }
     wake_plain_sleepers(set, serial);
     let mut outer: SmallVec<[u64; 4]> = SmallVec::new();
+    let ordered = order::hold(Rank::NestedSets);
     let mut nested = NESTED.lock();
     outer.extend(nested.iter().filter(|(_, inner)| *inner == serial).map(|(outer, _)| *outer));
     nested.retain(|(_, inner)| *inner != serial);
     drop(nested);
+    drop(ordered);
     drop(making);
     if !outer.is_empty() {
         show_to_kernel(runtime, set, made)?;
@@ -287,6 +290,7 @@ fn nest(outer: i32, operation: i32, inner: i32, event: User<libc::epoll_event>) 
         if let (Some(outer), Some(inner)) = (plain_serial(outer), plain_serial(inner)) {
             let _hold = signal::hold();
             let _making = MAKING.lock();
+            let _ordered = order::hold(Rank::NestedSets);
             NESTED.lock().push((outer, inner));
         }
         return Ok(());

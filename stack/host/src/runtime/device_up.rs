@@ -9,6 +9,7 @@ use crate::device::pcap::{PcapTee, PcapWriter};
 use crate::device::{self, Device, DeviceError, DeviceKind, OpenError};
 use crate::sys::alloc::leave_arena;
 use crate::sys::arena::Arena;
+use crate::sys::order::{self, Rank};
 use crate::sys::shared::KeeperRegion;
 use crate::sys::{Fd, call};
 use remora_stack::interface::InterfaceConfig;
@@ -142,6 +143,7 @@ impl Runtime {
     }
 
     fn bring_device_up(&self) -> Result<(), BringUpError> {
+        let _ordered = order::hold(Rank::BringingUp);
         let open = self.family.open();
         let patience = call::now() + PATIENCE;
         loop {
@@ -233,6 +235,7 @@ impl Runtime {
 
     /// Leaves a keeper, unless another thread is at it. Where there can be none, callers drive alone.
     fn leave_keeper(&self) {
+        let _ordered = order::hold(Rank::BringingUp);
         let open = self.family.open();
         if open.has_keeper_died() {
             let _ = open.keeper_state.claim(THERE, NONE);

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::sys::arena::{Arena, ArenaError, DEFAULT_RESERVE};
 use crate::sys::lock::{Life, LifeLine};
+use crate::sys::order::{self, Rank};
 use crate::sys::shared::{KeeperRegion, Named, Shared};
 use crate::sys::{Errno, Fd, call};
 use remora_stack::random::Secret;
@@ -373,6 +374,7 @@ pub fn start(config: &Config) -> Result<&'static Runtime, StartError> {
 
 /// Runs `body`, which makes or finds a family, while no other thread does; it is told of the one that is there.
 pub(super) fn once<R>(body: impl FnOnce(Option<&'static Runtime>) -> R) -> R {
+    let _ordered = order::hold(Rank::Starting);
     let patience = call::now() + STARTING_PATIENCE;
     while STARTING.swap(true, Ordering::AcqRel) && call::now() < patience {
         std::thread::yield_now();
@@ -426,6 +428,7 @@ impl Runtime {
         if self.family_fds.load() != 0 {
             return true;
         }
+        let _ordered = order::hold(Rank::Preparing);
         let open = self.family.open();
         let patience = call::now() + STARTING_PATIENCE;
         loop {

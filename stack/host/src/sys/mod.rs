@@ -8,6 +8,7 @@ pub mod call;
 pub mod image;
 pub mod lock;
 pub mod memory;
+pub mod order;
 pub mod process;
 pub mod shared;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::alloc::{ArenaGuard, enter_arena};
 use super::arena::{Arena, ArenaError};
 use super::call::{Errno, Fd};
 use super::lock::{Acquired, LockError, RobustLock};
+use super::order::{self, Rank};
 use super::process::{self, KeeperEntry, KeeperOrder};
 use std::alloc::Layout;
 use std::cell::UnsafeCell;
@@ -93,11 +94,15 @@ impl<S: Sync + 'static, C: 'static> Shared<S, C> {
     ) -> Result<Held<S, C>, E> {
         let taken = self.lock.lock();
         let inside = taken.is_ok();
+        if inside {
+            order::take(Rank::Family);
+        }
         match admit(&self.open, taken) {
             Ok(()) if inside => Ok(Held { shared: self, guard: Some(enter_arena()), local: PhantomData }),
             Ok(()) => unreachable!("admitted without the lock"),
             Err(refused) => {
                 if inside {
+                    order::give(Rank::Family);
                     self.lock.unlock();
                 }
                 Err(refused)
@@ -143,6 +148,7 @@ impl<S: Sync + 'static, C: 'static> Drop for Held<S, C> {
     fn drop(&mut self) {
         // The last allocation happens before the lock is free.
         drop(self.guard.take());
+        order::give(Rank::Family);
         self.shared.lock.unlock();
     }
 }
