@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # nginx as a daemon on our side, its master and two workers in one family: static files
-# with sendfile, keep-alive, parallel transfers, reload by HUP, graceful quit, and as a
-# reverse proxy with both of its sides in the stack. The peer's curl, ab and wrk are the kernel's.
+# with sendfile, keep-alive, parallel transfers, reload by HUP, graceful quit, two masters
+# on one port, and as a reverse proxy with both of its sides in the stack. The peer's curl, ab and wrk are the kernel's.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
@@ -185,6 +185,54 @@ refused() {
     [ "$status" -eq 7 ]
 }
 
+# reuseport_master NAME: an nginx of its own, which says its name.
+reuseport_master() {
+    cat >"$TAP_DIR/$1.conf" <<CONF
+user $WORKER;
+daemon on;
+worker_processes 1;
+pid $TAP_DIR/$1.pid;
+error_log $TAP_DIR/error.log info;
+events { worker_connections 64; }
+http {
+    access_log off;
+    client_body_temp_path $TAP_DIR/body;
+    proxy_temp_path $TAP_DIR/proxy;
+    fastcgi_temp_path $TAP_DIR/fastcgi;
+    uwsgi_temp_path $TAP_DIR/uwsgi;
+    scgi_temp_path $TAP_DIR/scgi;
+    server {
+        listen 0.0.0.0:$((PORT + 1)) reuseport;
+        return 200 $1;
+    }
+}
+CONF
+    lab_ours nginx -p "$TAP_DIR" -c "$TAP_DIR/$1.conf"
+}
+
+# Two masters that know nothing of each other share a port.
+two_masters() {
+    local number
+    reuseport_master one
+    reuseport_master two
+    retry 10 ours_answers $((PORT + 1))
+    for number in $(seq 40); do
+        fetch "http://$T_LOCAL:$((PORT + 1))/"
+        printf '\n'
+    done >"$TAP_DIR/names"
+    sort "$TAP_DIR/names" | uniq -c
+    equal "one two" "$(sort -u "$TAP_DIR/names" | tr '\n' ' ' | sed 's/ $//')" "who has answered"
+    number="$(cat "$TAP_DIR/one.pid")"
+    kill -QUIT "$number"
+    retry 10 lab_has_ended "$number"
+    for number in $(seq 20); do
+        equal two "$(fetch "http://$T_LOCAL:$((PORT + 1))/")" "answer $number"
+    done
+    number="$(cat "$TAP_DIR/two.pid")"
+    kill -QUIT "$number"
+    retry 10 lab_has_ended "$number"
+}
+
 nothing_alarming() {
     ! grep -E '\[(alert|crit|emerg)\]' "$TAP_DIR/error.log"
 }
@@ -209,5 +257,6 @@ ok "reverse proxy, both ways" proxied
 ok "20 proxied transfers in parallel" proxied_in_parallel
 ok "a backend that is gone is a 502" backend_is_gone
 ok "graceful quit finishes the transfer under way" graceful_quit
+ok "two masters share a port by reuseport" two_masters
 ok "nothing alarming in its log" nothing_alarming
 tap_end

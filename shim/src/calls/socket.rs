@@ -453,7 +453,7 @@ pub(crate) fn shutdown(fd: i32, how: i32) -> Outcome<i32> {
     };
     let result = half.and_then(|half| {
         runtime
-            .with_socket(handle.id, |stack, socket, now| stack.shutdown(now, socket, half))
+            .shutdown(handle.id, half)
             .ok_or_else(|| gone(fd, handle.id))
             .and_then(|result| result.map_err(errno::shutdown))
     });

@@ -309,6 +309,12 @@ impl Stack {
         }
     }
 
+    /// Whether all that is on a TCP port lets others bind it who ask to (SO_REUSEADDR or SO_REUSEPORT).
+    #[must_use]
+    pub fn is_port_reusable(&self, protocol: u8, port: u16) -> bool {
+        protocol == 6 && self.tcp.is_port_reusable(port)
+    }
+
     /// The connections of a stack that is given up, for [`Stack::reset_remnant`] of another with the same address.
     pub fn remnants(&self) -> impl Iterator<Item = Remnant> + '_ {
         self.tcp.remnants()

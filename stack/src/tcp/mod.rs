@@ -375,6 +375,8 @@ impl Tcp {
             remote_port: header.source_port,
         };
         let mut key = None;
+        let closed = Purpose::ClosedPort { protocol: PROTOCOL, port: tuple.local_port };
+        let mut purpose = Purpose::Own;
         let verdict = match self.shared.established.get(&tuple).copied() {
             Some(Endpoint::Sock(index)) => {
                 if let Some(signatures) = self.signatures(index) {
@@ -429,19 +431,20 @@ impl Tcp {
                     }
                     let verdict = self.handle_in_listen(net, index, &tuple, incoming, None);
                     self.settle(net, index);
+                    // Another stack that has the port, too, may have the connection.
+                    purpose = closed;
                     verdict
                 }
                 None => {
-                    let purpose = Purpose::ClosedPort { protocol: PROTOCOL, port: tuple.local_port };
                     if let Ok(key) = self.key_for_stray(net, &tuple, &incoming) {
-                        self.send_reset_for(net, &answer, purpose, key.as_deref());
+                        self.send_reset_for(net, &answer, closed, key.as_deref());
                     }
                     return;
                 }
             },
         };
         if verdict == Verdict::Reset {
-            self.send_reset_for(net, &answer, Purpose::Own, key.as_deref());
+            self.send_reset_for(net, &answer, purpose, key.as_deref());
         }
     }
 

@@ -157,6 +157,21 @@ fn is_six_only(sock: &Sock) -> bool {
 }
 
 impl Tcp {
+    /// Whether all on a port have SO_REUSEADDR, or all SO_REUSEPORT.
+    #[must_use]
+    pub fn is_port_reusable(&self, port: u16) -> bool {
+        let options = |owner: &Endpoint| match *owner {
+            Endpoint::Sock(index) => self.sock(index).map(|sock| (sock.options.reuse_address, sock.options.reuse_port)),
+            Endpoint::TimeWait(index) => {
+                self.shared.waits.get(index as usize).map(|wait| (wait.reuse_address, wait.reuse_port))
+            }
+            Endpoint::Request(_) => None,
+        };
+        let owners = self.shared.ports.owners(port);
+        owners.iter().filter_map(options).all(|(address, _)| address)
+            || owners.iter().filter_map(options).all(|(_, port)| port)
+    }
+
     /// `inet_csk_bind_conflict`: whether `index` may not have `port` beside its holders. `relax` is off while a port
     /// is being looked for: then sharing by SO_REUSEADDR is not yet considered.
     fn conflicts(&self, index: u32, local: IpAddr, port: u16, relax: bool) -> bool {

@@ -144,6 +144,10 @@ impl Descriptions {
         self.table.len()
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &Description> {
+        self.table.values()
+    }
+
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Description> {
         self.table.values_mut()
     }

@@ -1,13 +1,14 @@
 //! Moving frames: from the device into the stack, from the stack to the device, and the stack's events to those who
 //! wait for them. All of it under the lock; nothing here blocks.
 
-use super::registry::random_word;
+use super::registry::{Registry, random_word};
 use super::{Core, Open};
 use crate::device::{DeviceError, LocalAddress, MAX_FRAME, Ports, Scope, TransmitError};
 use crate::sys::{Errno, Fd};
 use remora_stack::socket::protocol::{Happened, Readiness, SocketId};
-use remora_stack::stack::TransmitError as TransmitFailure;
+use remora_stack::stack::{Stack, TransmitError as TransmitFailure};
 use remora_stack::time::Instant;
+use remora_stack::wire::flow::Flow;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -110,7 +111,12 @@ impl Core {
             self.buffer.reserve(MAX_FRAME);
             let buffer = &mut self.buffer;
             match open.consistently(|| device.receive(buffer)) {
-                Ok(Some(meta)) => self.stack.handle_frame(now, &mut self.buffer, meta),
+                Ok(Some(meta)) => {
+                    let Self { registry, stack, buffer, .. } = self;
+                    if !registry.has_shared() || is_for_us(registry, stack, buffer, now) {
+                        stack.handle_frame(now, buffer, meta);
+                    }
+                }
                 Ok(None) => return count,
                 Err(error) => {
                     self.device_failed(open, now, error);
@@ -256,4 +262,12 @@ impl Core {
     pub(super) fn device_fd(&self) -> Option<Fd> {
         self.device.as_ref().filter(|_| self.here).map(|device| device.fd())
     }
+}
+
+/// Whether a frame is for this family and not for another that has the port, too.
+fn is_for_us(registry: &mut Registry, stack: &Stack, frame: &[u8], now: Instant) -> bool {
+    let Some(interface) = stack.interface() else { return true };
+    let flow = Flow::of(interface.capabilities.medium, frame);
+    let ours = flow.filter(|flow| interface.address == *flow.to.ip());
+    ours.is_none_or(|flow| registry.takes(&flow, now))
 }

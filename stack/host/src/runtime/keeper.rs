@@ -11,7 +11,7 @@ use super::handle::HandleId;
 use super::member::SlotId;
 use super::owner::send_signals;
 use super::pump::Pump;
-use super::registry::Claim;
+use super::registry::{Claim, Questions};
 use super::report::{self, Reporter};
 use super::roster::{KEEPER_BELL, Ticks};
 use super::winding_up::wind_up;
@@ -74,7 +74,7 @@ impl Message {
     fn encode(self) -> [u8; MESSAGE] {
         let (kind, argument) = match self {
             Self::Join(slot) => (1u32, u64::from(slot.pack())),
-            Self::Claim(claim) => (2, u64::from(claim.pack())),
+            Self::Claim(claim) => (2, claim.pack()),
             Self::Device(number) => (3, u64::from(number as u32)),
             Self::Handle(handle) => (4, handle.pack()),
             Self::Relay(server) => (5, u64::from(server.ip().to_bits()) << 16 | u64::from(server.port())),
@@ -90,7 +90,7 @@ impl Message {
         let argument = u64::from_ne_bytes(argument.try_into().ok()?);
         match u32::from_ne_bytes(*kind) {
             1 => Some(Self::Join(SlotId::unpack(argument as u32))),
-            2 => Some(Self::Claim(Claim::unpack(argument as u32))),
+            2 => Some(Self::Claim(Claim::unpack(argument))),
             3 => Some(Self::Device(argument as i32)),
             4 => Some(Self::Handle(HandleId::unpack(argument))),
             5 => Some(Self::Relay(SocketAddrV4::new(Ipv4Addr::from_bits((argument >> 16) as u32), argument as u16))),
@@ -139,7 +139,8 @@ const PACKET: usize = 3;
 // The pump's set is at 4.
 const GUESTS: usize = 5;
 const ASKERS: usize = 6;
-const FIRST_LIFELINE: usize = 7;
+const QUESTIONS: usize = 7;
+const FIRST_LIFELINE: usize = 8;
 
 /// What the keeper has for itself.
 struct Keeper {
@@ -149,6 +150,8 @@ struct Keeper {
     /// none to be had.
     by_pid: Vec<(SlotId, Fd)>,
     claims: Vec<(Claim, Fd)>,
+    questions: Questions,
+    has_questions: bool,
     pump: Pump,
     signals: Fd,
     /// When handles are to be looked at without being told.
@@ -176,6 +179,8 @@ impl Keeper {
             lifelines: Vec::new(),
             by_pid: Vec::new(),
             claims: Vec::new(),
+            questions: Questions::new(),
+            has_questions: false,
             pump: Pump::new(),
             signals,
             pump_at: None,
@@ -222,6 +227,7 @@ impl Keeper {
         let _ = self.enter(|core, _| core.roster.phase = Phase::Ticking);
         loop {
             self.take_own_claims();
+            self.answer_questions();
             self.serve_handles();
             let Some(plan) = self.plan() else { return wind_up(self.family, &mut self.claims) };
             if plan.over {
@@ -256,6 +262,9 @@ impl Keeper {
                 if core.is_over() {
                     core.roster.phase = Phase::Absent;
                     return Plan { packet: None, until: None, over: true };
+                }
+                if core.descriptions.len() == 0 && core.member_count() == 0 {
+                    core.give_back_blocks();
                 }
             }
             if !waiting_for_first && core.member_count() != lifelines.len() + by_pid.len() {
@@ -328,6 +337,7 @@ impl Keeper {
             [self.signals, bell, channel, packet, self.pump.fd(), self.rendezvous.fd(), self.reporter.fd()]
                 .map(watched),
         );
+        set.push(watched(self.questions.fd()));
         set.extend(self.lifelines.iter().chain(&self.by_pid).map(|(_, fd)| watched(*fd)));
         let timeout = plan.until.map(|until| until.since(call::now()));
         let result = call::ppoll(&mut set, timeout, None);
@@ -362,6 +372,7 @@ impl Keeper {
         if happened(ASKERS) {
             self.report();
         }
+        self.has_questions = happened(QUESTIONS);
         for slot in gone {
             self.member_gone(slot);
         }
@@ -407,7 +418,10 @@ impl Keeper {
                     self.forget_pid_of(slot);
                     self.lifelines.push((slot, fd));
                 }
-                Some(Message::Claim(claim)) => self.claims.push((claim, fd)),
+                Some(Message::Claim(claim)) => {
+                    self.questions.hear(claim, fd);
+                    self.claims.push((claim, fd));
+                }
                 Some(Message::Device(number)) => {
                     let _ = call::dup3(fd, Fd(number), libc::O_CLOEXEC);
                     let _ = call::close(fd);
@@ -452,6 +466,18 @@ impl Keeper {
         self.pump = pump;
     }
 
+    /// Tells other families what they ask, after those who have gone have been seen to and their names given up.
+    fn answer_questions(&mut self) {
+        if !std::mem::take(&mut self.has_questions) {
+            return;
+        }
+        for question in self.questions.take() {
+            let port = question.key.port;
+            let _ = self.enter(|core, now| core.make_known(port, now));
+            question.answer();
+        }
+    }
+
     /// Claims that the keeper made itself under the lock, and claims to be given up.
     fn take_own_claims(&mut self) {
         let claims = &mut self.claims;
@@ -460,6 +486,7 @@ impl Keeper {
         let Ok(mut core) = family.enter(admit) else { return };
         while let Some((claim, fd)) = core.registry.take_over(SlotId::KEEPER) {
             let _private = crate::sys::alloc::leave_arena();
+            self.questions.hear(claim, fd);
             claims.push((claim, fd));
         }
         claims.retain(|(claim, fd)| {
