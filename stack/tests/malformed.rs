@@ -110,7 +110,7 @@ type Count = fn(&Counters) -> u64;
 //= test RFC 1122 §3.2.1.1 (MUST-7)
 //= test RFC 1122 §3.2.1.2 (MUST-8)
 //= test RFC 1122 §3.2.1.3 (MUST-11, MUST-12)
-//= test RFC 1122 §3.2.2 (MUST-27, MUST-34)
+//= test RFC 1122 §3.2.2 (MUST-27)
 //= test RFC 1122 §3.2.2.1 (SHLD-7)
 //= test RFC 1122 §3.2.2.2 (SHLD-10)
 //= test RFC 1122 §3.2.2.5 (SHLD-12)
@@ -324,7 +324,7 @@ fn the_undamaged_datagram_is_delivered() {
     assert_eq!(stack.counters().udp_in_datagrams, 4);
 }
 
-//= test RFC 1122 §3.2.2 (MUST-30, MUST-31, MUST-32)
+//= test RFC 1122 §3.2.2 (MUST-30, MUST-31, MUST-32, MUST-34)
 #[test]
 fn errors_are_never_answered_by_errors_nor_are_groups_or_later_fragments() {
     let mut stack = stack();
@@ -337,6 +337,9 @@ fn errors_are_never_answered_by_errors_nor_are_groups_or_later_fragments() {
     let mut group_frame = ethernet(0x0800, &changed(&ipv4(17, &[], &udp(None, b"", true)), closed));
     group_frame[..6].fill(0xff);
     feed(&mut stack, &group_frame);
+    for source in [[224, 0, 0, 9], [255; 4], [10, 0, 0, 255], [127, 0, 0, 1], [0; 4]] {
+        feed(&mut stack, &ethernet(0x0800, &ipv4_between(source, [10, 0, 0, 1], 200, &[], &[0; 8])));
+    }
     assert_eq!(stack.counters().icmp_out_msgs, 0);
 }
 

@@ -294,6 +294,7 @@ impl Stack {
             //= RFC 1122 §3.2.2.8 (MAY-12, MAY-13)
             //= RFC 1122 §3.2.2.9 (MUST-56)
             1..=18 => {}
+            //= RFC 1122 §3.2.2 (MUST-27)
             _ => {
                 self.counters.icmp_in_errors += 1;
                 self.counters.icmp_malformed += 1;
@@ -313,7 +314,6 @@ impl Stack {
         //= RFC 1122 §3.4 (MUST-91)
         if transport.len() < 8 || offending.offset != 0 {
             self.counters.icmp_in_errors += 1;
-            //= RFC 1122 §3.2.2 (MUST-27)
             self.counters.icmp_malformed += 1;
             return;
         }
