@@ -51,7 +51,9 @@ Without `remora run` the same is
 The address must be a free one of the interface's network: not the kernel's own, which would
 answer our peers with resets. Static programs, programs with the setuid bit or file
 capabilities, and 32-bit programs cannot carry a preloaded library; `remora run` says so
-instead of starting them on the kernel's network.
+instead of starting them on the kernel's network. With --static a program needs to carry none:
+a process beside it makes and names its sockets, and what it starts is served in the same way.
+Dynamic programs that make system calls of their own (Go with cgo) are better off with --deep.
 
 Exit status: the program's own; before it starts
   2    something is missing or wrong; the message says what to do
@@ -86,6 +88,9 @@ pub enum Command {
     /// One side of the demo's link, in a network namespace of its own
     #[command(name = "__stage", hide = true)]
     Stage(Stage),
+    /// The process beside a program of `remora run --static`
+    #[command(name = "__supervise", hide = true)]
+    Supervise(Supervise),
     /// The demo's web server
     #[command(name = "__serve", hide = true)]
     Serve(Serve),
@@ -170,6 +175,9 @@ pub struct Run {
     /// Flags that stand for variables.
     #[command(flatten)]
     pub network: Network,
+    /// Serve the program from a process beside it, by way of a seccomp filter: for static programs, Go's too
+    #[arg(long = "static", conflicts_with = "deep")]
+    pub served: bool,
     /// The program and its arguments
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     #[arg(value_hint = ValueHint::CommandWithArguments)]
@@ -242,6 +250,15 @@ pub struct Stage {
     pub library: PathBuf,
     /// The client.
     pub curl: PathBuf,
+}
+
+/// `remora __supervise`.
+#[derive(Args, Debug)]
+pub struct Supervise {
+    /// Descriptor over which the filter's notifier comes.
+    pub link: i32,
+    /// The preloaded library.
+    pub library: PathBuf,
 }
 
 /// `remora __serve`.

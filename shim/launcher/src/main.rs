@@ -8,6 +8,7 @@ mod demo;
 mod overlay;
 mod program;
 mod run;
+mod served;
 mod watch;
 
 use clap::Parser;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         cli::Command::Counters(arguments) => watch::counters(&arguments),
         cli::Command::Sockets(arguments) => watch::sockets(&arguments),
         cli::Command::Stage(arguments) => demo::stage::play(&arguments),
+        cli::Command::Supervise(arguments) => served::supervise(&arguments),
         cli::Command::Serve(arguments) => demo::serve::serve(&arguments),
         cli::Command::Generate { directory } => generate(&directory),
     };

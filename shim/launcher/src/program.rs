@@ -78,6 +78,29 @@ pub fn check(path: &Path, arguments: &[OsString], library: &Path) -> Result<(), 
     check_at(path, arguments, &library_kind, SCRIPT_DEPTH)
 }
 
+/// Says why the program at `path` cannot be served from beside it.
+///
+/// # Errors
+/// A refusal with what to do instead.
+pub fn check_served(path: &Path, library: &Path) -> Result<(), Failure> {
+    let kind = |path: &Path| Elf::read(path).ok().flatten();
+    let (Some(program), Some(library)) = (kind(path), kind(library)) else { return Ok(()) };
+    if (program.wide, program.machine) != (library.wide, library.machine) {
+        return Err(Failure::refused(format_args!(
+            "{}: built for another processor, or with 32 bits: its system calls have other numbers than those that \
+             --static catches; use a build like libremora.so's",
+            path.display()
+        )));
+    }
+    match own_rights(path) {
+        Some(rights) if !call::is_root() => Err(Failure::refused(format_args!(
+            "{} has {rights}: behind a seccomp filter it would not get them; run it as the user it belongs to",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn check_at(path: &Path, arguments: &[OsString], library: &Elf, depth: u32) -> Result<(), Failure> {
     let shown = path.display();
     let Some(elf) = Elf::read(path).ok().flatten() else {
@@ -107,7 +130,7 @@ fn check_at(path: &Path, arguments: &[OsString], library: &Elf, depth: u32) -> R
         None => {
             return Err(Failure::refused(format_args!(
                 "{shown} is statically linked: it has no dynamic loader that could preload libremora.so; use a \
-                 dynamically linked build of the program"
+                 dynamically linked build of the program, or --static"
             )));
         }
         Some(loader) if loader.contains("ld-musl") => {

@@ -2,7 +2,7 @@
 
 use crate::cli;
 use crate::overlay::{Overlay, unknown_variables};
-use crate::{Failure, NOT_EXECUTABLE, NOT_FOUND, program};
+use crate::{Failure, NOT_EXECUTABLE, NOT_FOUND, program, served};
 use remora_host::config::{Config, Source, System, Value};
 use remora_host::sys::Errno;
 use remora_host::sys::call;
@@ -39,10 +39,15 @@ pub fn run(arguments: &cli::Run) -> Result<ExitCode, Failure> {
     }
     let (name, rest) = arguments.program.split_first().ok_or_else(|| Failure::refused("no program"))?;
     let path = program::find(name)?;
-    program::check(&path, rest, &library)?;
-
     let mut command = Command::new(&path);
-    command.arg0(name).args(rest).env("LD_PRELOAD", preload(&library));
+    command.arg0(name).args(rest);
+    if arguments.served {
+        program::check_served(&path, &library)?;
+        served::begin(&library, &overlay)?;
+    } else {
+        program::check(&path, rest, &library)?;
+        command.env("LD_PRELOAD", preload(&library));
+    }
     for (name, value) in overlay.variables() {
         command.env(name, value);
     }

@@ -98,6 +98,12 @@ impl<T> User<T> {
 }
 
 impl<T: Plain> User<T> {
+    /// Our own memory, for a call that this library makes itself.
+    pub(crate) fn lend_all<R>(values: &mut [T], body: impl FnOnce(Self) -> R) -> R {
+        // SAFETY: it is accessible and borrowed for as long as the call lasts.
+        body(unsafe { Self::new(values.as_mut_ptr() as usize) })
+    }
+
     /// Reads one value, exactly.
     pub(crate) fn read(self) -> Result<T, Errno> {
         let mut value = MaybeUninit::<T>::uninit();

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use remora_host::runtime;
+use remora_host::sys::Fd;
 
 use crate::calls::process as ours;
 use crate::hooks::real;
@@ -128,6 +129,21 @@ pub(crate) fn raise_broken_pipe() {
     let _ = unsafe { libc::pthread_kill(thread, libc::SIGPIPE) };
 }
 
+/// Names the descriptor over which `remora run --static` hands its program's system calls to this process.
+const SUPERVISOR: &str = "REMORA_SUPERVISOR";
+
+/// This process is nothing else: it ends here.
+fn supervise(link: &std::ffi::OsStr) -> ! {
+    let number = link.to_str().and_then(|text| text.parse().ok());
+    super::aside(|| {
+        if let Some(number) = number {
+            crate::calls::supervisor::serve(Fd(number));
+        }
+    });
+    // SAFETY: no memory is passed.
+    unsafe { libc::_exit(0) }
+}
+
 extern "C" fn start(
     _count: i32,
     arguments: *const *const std::ffi::c_char,
@@ -138,6 +154,9 @@ extern "C" fn start(
     register_fork_handlers();
     super::aside(crate::calls::adopt::scan);
     super::aside(super::deep::start);
+    if let Some(link) = std::env::var_os(SUPERVISOR) {
+        supervise(&link);
+    }
 }
 
 extern "C" fn end() {

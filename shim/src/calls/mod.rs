@@ -1,6 +1,6 @@
 //! What the socket calls of a program come to: safe Rust between the hook table and the stack. `socket` and `names` are
 //! about the socket itself, `io` about data, `options` about options, `ready` and `epoll` about waiting, `fdops` about
-//! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks, `resolver` about name servers, `interfaces` about what programs see
+//! descriptor numbers, `transfer` about copies between descriptors, `strangers` about code without hooks, `supervisor` about programs that no library can be loaded into, `resolver` about name servers, `interfaces` about what programs see
 //! of the device. `policy` decides
 //! between kernel and stack, `process` sees to fork, change of user and exit, `limits` to the address space that is not
 //! the program's, `exec` to sockets that another image inherits, `adopt` to those that this one was left, and `program`
@@ -28,6 +28,7 @@ pub(crate) mod resolver;
 pub(crate) mod rules;
 mod socket;
 mod strangers;
+pub(crate) mod supervisor;
 mod transfer;
 
 use std::fmt;

@@ -436,6 +436,41 @@ impl Runtime {
         }
     }
 
+    /// Makes a handle of a pair that a process has the one end of already, under its numbers: `far` is the other end, and
+    /// the keeper's from now on. A stream's has one byte to read, which nobody gets.
+    ///
+    /// # Errors
+    /// As [`HandleError`]; then nothing has changed.
+    pub fn make_handle_of(&self, id: DescriptionId, far: Fd) -> Result<HandleId, HandleError> {
+        if self.bring_up(true).is_err() || self.family.open().keeper_generation() == 0 {
+            return Err(HandleError::NoKeeper);
+        }
+        self.family.open().had_handles.store(true, Ordering::Relaxed);
+        let slot = self.slot();
+        let plan = self.enter(|core, now| core.plan_handle(slot, id, now)).ok().flatten().ok_or(HandleError::Gone)?;
+        let given = (|| {
+            let (name, length) = handle_address(self.family_id(), id, plan.id, plan.kind)?;
+            let flags = call::fcntl(far, libc::F_GETFL, 0)?;
+            call::fcntl(far, libc::F_SETFL, flags | libc::O_NONBLOCK)?;
+            if plan.kind == HandleKind::Packets {
+                call::set_option_int(far, libc::SOL_SOCKET, libc::SO_PASSCRED, 1)?;
+            }
+            call::bind(far, name.get(..length).unwrap_or(&[]))?;
+            let sent = send_to_keeper(self.family.open(), Message::Handle(plan.id), &[far]);
+            if sent { Ok(()) } else { Err(Errno(libc::EAGAIN)) }
+        })();
+        match given {
+            Ok(()) => {
+                let _ = call::close(far);
+                Ok(plan.id)
+            }
+            Err(errno) => {
+                self.cancel_handle(plan.id);
+                Err(HandleError::Failed(errno))
+            }
+        }
+    }
+
     /// Makes both ends and gives the keeper its own.
     fn make_ends(&self, id: DescriptionId, plan: Plan) -> Result<Fd, Errno> {
         let open = self.family.open();

@@ -78,3 +78,19 @@ pub fn read_process_memory(pid: i32, address: usize, target: &mut [u8]) -> Resul
     // SAFETY: the kernel writes into the exclusive slice only; the remote address is checked by the kernel.
     unsafe { invoke(libc::SYS_process_vm_readv, arguments) }
 }
+
+/// Copies to another process's memory. Returns the number of bytes copied, which is less than asked for when the
+/// writable part ends.
+///
+/// # Errors
+/// As [`read_process_memory`].
+pub fn write_process_memory(pid: i32, address: usize, bytes: &[u8]) -> Result<usize, Errno> {
+    if pid == super::getpid() {
+        return Err(Errno(libc::EPERM));
+    }
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: bytes.len() };
+    let arguments = [word(pid), (&raw const local) as usize, 1, (&raw const remote) as usize, 1, 0];
+    // SAFETY: the kernel reads the slice, and writes memory that is not this process's.
+    unsafe { invoke(libc::SYS_process_vm_writev, arguments) }
+}
