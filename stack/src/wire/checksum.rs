@@ -11,24 +11,25 @@ use core::net::IpAddr;
 pub fn sum(bytes: &[u8]) -> u16 {
     // Eight bytes at a time in the machine's own order: the sum is independent of byte order but for one swap at
     // the end (RFC 1071 §2 (B)). Two chains, so that one addition does not wait for the other's carry.
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (pairs, single) = words.as_chunks::<2>();
     let (mut even, mut odd) = (0_u64, 0_u64);
-    let mut pairs = bytes.chunks_exact(16);
-    for pair in &mut pairs {
-        let (first, second) = pair.split_at(8);
-        even = add_with_carry(even, word(first));
-        odd = add_with_carry(odd, word(second));
+    for [first, second] in pairs {
+        even = add_with_carry(even, u64::from_ne_bytes(*first));
+        odd = add_with_carry(odd, u64::from_ne_bytes(*second));
     }
     let mut total = add_with_carry(even, odd);
-    for piece in pairs.remainder().chunks(8) {
-        total = add_with_carry(total, word(piece));
+    for word in single {
+        total = add_with_carry(total, u64::from_ne_bytes(*word));
     }
+    total = add_with_carry(total, tail(rest));
     u16::from_be_bytes(fold(total).to_ne_bytes())
 }
 
-/// Reads up to eight bytes in the machine's order, the missing ones as zero.
-fn word(piece: &[u8]) -> u64 {
+/// Reads fewer than eight bytes in the machine's order, the missing ones as zero.
+fn tail(rest: &[u8]) -> u64 {
     let mut bytes = [0_u8; 8];
-    for (to, from) in bytes.iter_mut().zip(piece) {
+    for (to, from) in bytes.iter_mut().zip(rest) {
         *to = *from;
     }
     u64::from_ne_bytes(bytes)
