@@ -5,11 +5,12 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use super::spares::{SMALL, Spares};
 use crate::frame::MAX_PAYLOAD_SLICES;
 use crate::io::{Fault, Source};
 
 /// Capacity of the first chunk; the next ones double.
-const LEAST_CHUNK: usize = 2_048;
+const LEAST_CHUNK: usize = SMALL;
 /// Largest chunk: one super-segment.
 const MOST_CHUNK: usize = 65_536;
 
@@ -28,6 +29,8 @@ pub struct SendBuffer {
     start: u64,
     /// Place after the last byte written.
     end: u64,
+    /// A buffer that was lent for the next chunk, or one that was emptied.
+    spare: Option<Vec<u8>>,
 }
 
 impl SendBuffer {
@@ -44,6 +47,20 @@ impl SendBuffer {
         usize::try_from(self.end - first).unwrap_or(usize::MAX)
     }
 
+    /// Gets a buffer for the first chunk, if there will be one.
+    pub fn borrow(&mut self, spares: &mut Spares) {
+        if self.chunks.is_empty() && self.spare.is_none() {
+            self.spare = spares.take(LEAST_CHUNK);
+        }
+    }
+
+    /// Gives a buffer that is not needed now to all connections.
+    pub fn give_back(&mut self, spares: &mut Spares) {
+        if let Some(spare) = self.spare.take() {
+            spares.give(spare);
+        }
+    }
+
     /// Takes `count` bytes from `source`, as many as could be read.
     ///
     /// # Errors
@@ -55,7 +72,9 @@ impl SendBuffer {
             if room == 0 {
                 let grown = self.chunks.back().map_or(0, |chunk| chunk.bytes.capacity().saturating_mul(2));
                 let capacity = (count - taken).max(grown).clamp(LEAST_CHUNK, MOST_CHUNK);
-                self.chunks.push_back(Chunk { offset: self.end, bytes: Vec::with_capacity(capacity) });
+                let lent = self.spare.take().filter(|spare| spare.capacity() >= capacity);
+                let bytes = lent.unwrap_or_else(|| Vec::with_capacity(capacity));
+                self.chunks.push_back(Chunk { offset: self.end, bytes });
                 continue;
             }
             let part = room.min(count - taken);
@@ -76,19 +95,12 @@ impl SendBuffer {
     pub fn acknowledge(&mut self, count: usize) {
         self.start = self.end.min(self.start + count as u64);
         while let Some(first) = self.chunks.front() {
-            // An empty buffer keeps its last chunk if it has room: small writes then need no allocation.
             if first.offset + first.bytes.len() as u64 > self.start {
                 break;
             }
-            if self.chunks.len() == 1 && first.bytes.capacity() <= LEAST_CHUNK && self.start == self.end {
-                let offset = self.start;
-                if let Some(first) = self.chunks.front_mut() {
-                    first.bytes.clear();
-                    first.offset = offset;
-                }
-                break;
-            }
-            self.chunks.pop_front();
+            let emptied = self.chunks.pop_front();
+            self.spare =
+                emptied.map(|chunk| chunk.bytes).filter(|bytes| bytes.capacity() == LEAST_CHUNK).or(self.spare.take());
         }
     }
 

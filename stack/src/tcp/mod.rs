@@ -41,6 +41,7 @@ mod send;
 mod sequence;
 mod signature;
 mod sock;
+mod spares;
 mod state;
 mod switch;
 mod tail_probe;
@@ -73,6 +74,7 @@ use self::receive::{Incoming, Verdict};
 use self::send::Plan;
 use self::sequence::Seq;
 use self::sock::{Fate, Sock};
+use self::spares::Spares;
 use self::time_wait::{TimeWait, WaitVerdict};
 use self::timer::{TimerKey, Timers};
 use crate::frame::{MAX_PAYLOAD_SLICES, Purpose, RxChecksum};
@@ -177,6 +179,7 @@ struct Shared {
     /// Whose peer has announced urgent data (SIGURG); each is queued at most once.
     urgent: VecDeque<SockId>,
     fast_open: fast_open::FastOpenShared,
+    spares: Spares,
     challenge_since: Instant,
     challenges: u32,
 }
@@ -256,6 +259,7 @@ impl Tcp {
                 replies: VecDeque::new(),
                 events: VecDeque::new(),
                 urgent: VecDeque::new(),
+                spares: Spares::default(),
                 challenge_since: Instant::ZERO,
                 challenges: 0,
             },
@@ -573,6 +577,8 @@ impl Tcp {
     fn settle(&mut self, net: &mut Net<'_>, index: u32) {
         let Self { socks, shared, .. } = self;
         let Some(sock) = socks.get_mut(index as usize) else { return };
+        sock.queue.give_back(&mut shared.spares);
+        sock.buffer.give_back(&mut shared.spares);
         if let Fate::Waits(state, lifetime) = core::mem::replace(&mut sock.fate, Fate::Stays) {
             sock.become_time_wait(shared, net, state, lifetime);
         }

@@ -7,12 +7,19 @@ use alloc::vec::Vec;
 
 use super::header::{MOST_SACK_BLOCKS, SackBlock, SackBlocks};
 use super::sequence::Seq;
+use super::spares::{LARGE, SMALL, Spares};
 use crate::io::{Fault, Sink};
 
 /// Payloads from this size on keep their buffer, if they fill at least half of it.
 const KEEP_FROM: usize = 4_096;
 /// Small payloads are copied together up to this size.
-const JOIN_UP_TO: usize = 16_384;
+const JOIN_UP_TO: usize = LARGE;
+/// Payloads below this are copied into a small buffer.
+const SHORT: usize = 512;
+
+const fn capacity_for(length: usize) -> usize {
+    if length < SHORT { SMALL } else { LARGE }
+}
 
 /// Payload of a segment as it arrived: a part of the frame's buffer.
 pub struct Payload<'a> {
@@ -113,7 +120,7 @@ pub struct Reassembly {
     ahead: VecDeque<Piece>,
     ahead_bytes: usize,
     memory: usize,
-    /// An emptied buffer for the next small payloads.
+    /// A buffer that was lent for the next payload, or one that was emptied.
     spare: Option<Vec<u8>>,
     /// Blocks ahead, the one that changed last first.
     blocks: [SackBlock; MOST_SACK_BLOCKS],
@@ -146,6 +153,21 @@ impl Reassembly {
         !self.ahead.is_empty()
     }
 
+    /// Gets a buffer for a payload of this length that is about to be taken.
+    pub fn borrow(&mut self, spares: &mut Spares, length: usize) {
+        let joins = self.ready.back().is_some_and(|last| last.bytes.capacity() - last.bytes.len() >= length);
+        if length < KEEP_FROM && !joins && self.spare.is_none() {
+            self.spare = spares.take(capacity_for(length));
+        }
+    }
+
+    /// Gives a buffer that is not needed now to all connections.
+    pub fn give_back(&mut self, spares: &mut Spares) {
+        if let Some(spare) = self.spare.take() {
+            spares.give(spare);
+        }
+    }
+
     /// Takes the payload that begins at `rcv_nxt`.
     pub fn push_in_order(&mut self, seq: Seq, mut payload: Payload<'_>) {
         let length = payload.len();
@@ -157,13 +179,13 @@ impl Reassembly {
             return;
         }
         let piece = if length < KEEP_FROM
-            && let Some(mut bytes) = self.spare.take().filter(|spare| spare.capacity() >= length)
+            && let Some(mut bytes) = self.spare.take().filter(|spare| spare.capacity() >= capacity_for(length))
         {
             bytes.clear();
             bytes.extend_from_slice(payload.bytes());
             Piece { seq, bytes, start: 0, end: length }
         } else {
-            let (bytes, start, end) = payload.keep(if length < 512 { 2_048 } else { JOIN_UP_TO });
+            let (bytes, start, end) = payload.keep(capacity_for(length));
             Piece { seq, bytes, start, end }
         };
         self.memory += piece.memory();

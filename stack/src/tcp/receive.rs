@@ -442,6 +442,7 @@ impl Sock {
         let had_hole = self.queue.has_hole();
         if taken > 0 {
             if !self.shutdown_read || !self.orphan {
+                self.queue.borrow(&mut shared.spares, payload.len());
                 self.queue.push_in_order(seq, payload);
             }
             self.bytes_received += u64::from(taken);

@@ -126,7 +126,9 @@ impl Protocol for Tcp {
             self.settle(net, index);
             return result;
         }
-        let Some(sock) = self.sock_mut(index) else { return Err(SendError::BrokenPipe) };
+        let Self { socks, shared, .. } = self;
+        let Some(sock) = socks.get_mut(index as usize) else { return Err(SendError::BrokenPipe) };
+        sock.buffer.borrow(&mut shared.spares);
         let result = sock.write(net, source, arguments);
         self.settle(net, index);
         result
