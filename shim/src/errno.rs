@@ -99,7 +99,7 @@ pub(crate) const fn send(error: SendError) -> Errno {
         // `udp_sendmsg` answers EAGAIN when no port is left to bind to by itself.
         SendError::WouldBlock | SendError::NoPort => libc::EAGAIN,
         SendError::BrokenPipe => libc::EPIPE,
-        SendError::InProgress => libc::EINPROGRESS,
+        SendError::InProgress | SendError::Deferred => libc::EINPROGRESS,
         SendError::Already => libc::EALREADY,
         SendError::NotConnected => libc::ENOTCONN,
         SendError::DestinationRequired => libc::EDESTADDRREQ,

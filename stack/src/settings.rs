@@ -66,7 +66,7 @@ pub struct Settings {
     pub tcp_rmem: [u32; 3],
     /// net.ipv4.tcp_wmem: minimum, default, maximum send buffer in bytes.
     pub tcp_wmem: [u32; 3],
-    /// net.ipv4.tcp_adv_win_scale.
+    /// net.ipv4.tcp_adv_win_scale: kept and shown, without effect since Linux 6.6.
     pub tcp_adv_win_scale: i8,
     /// net.ipv4.tcp_moderate_rcvbuf.
     pub tcp_moderate_rcvbuf: bool,

@@ -245,7 +245,7 @@ pub(crate) fn send_all(
     extras: Extras,
 ) -> Result<usize, Errno> {
     let Extras { to, source: from, ttl, tos, segment, timestamping } = extras;
-    let core_flags = SendFlags::from_bits_truncate(flags as u32);
+    let core_flags = SendFlags::from_bits_truncate(flags as u32) - SendFlags::WAITS;
     let arguments = SendArguments { to, flags: core_flags, source: from, ttl, tos, segment, timestamping };
     let total = Cell::new(0usize);
     let mut arguments = arguments;
@@ -259,8 +259,10 @@ pub(crate) fn send_all(
         }
         arguments.flags -= SendFlags::FASTOPEN;
     }
+    let waits = Cell::new(SendFlags::empty());
     let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| -> Option<Result<(), SendError>> {
         loop {
+            let arguments = SendArguments { flags: arguments.flags | waits.get(), ..arguments };
             match stack.send(now, socket, &mut *source, &arguments) {
                 Ok(count) => {
                     total.set(total.get().saturating_add(count));
@@ -283,7 +285,12 @@ pub(crate) fn send_all(
         let timeout = runtime
             .with_socket(handle.id, |stack, socket, _| stack.options(socket).and_then(|options| options.send_timeout))
             .flatten();
+        waits.set(SendFlags::WAITS);
         result = until(runtime, handle.id, Readiness::OUT, Patience::blocking(timeout), &total, &mut step);
+    }
+    //= REF C-15: the first write after connect() with TCP_FASTOPEN_CONNECT does as one with MSG_FASTOPEN.
+    if result == Ok(Err(SendError::Deferred)) {
+        return send_all(fd, handle, runtime, source, flags | libc::MSG_FASTOPEN, extras);
     }
     let errno = match result {
         Ok(Ok(())) => return Ok(sent(handle, runtime, flags, total.get())),
@@ -311,6 +318,7 @@ fn open_fast(
     flags: i32,
     arguments: &SendArguments,
 ) -> Result<usize, Errno> {
+    runtime.refresh_settings();
     let none = Cell::new(0usize);
     let waits = !is_nonblocking(runtime, handle, flags);
     let kind = if waits { SendFlags::empty() } else { SendFlags::DONTWAIT };

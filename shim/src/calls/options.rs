@@ -42,6 +42,9 @@ pub(crate) fn setsockopt(fd: i32, level: i32, name: i32, value: User<std::ffi::c
         Err(INVALID)
     } else {
         let given = Given { place: value.cast(), length: length as usize };
+        if level == libc::IPPROTO_TCP && name == libc::TCP_FASTOPEN_CONNECT {
+            runtime.refresh_settings();
+        }
         set(runtime, handle, level, name, &given).and_then(|option| match option {
             None => Ok(()),
             Some(option) => runtime

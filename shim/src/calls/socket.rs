@@ -271,10 +271,13 @@ pub(crate) fn listen(fd: i32, backlog: i32) -> Outcome<i32> {
     let Some((handle, runtime)) = socket_of(fd) else { return policy::watched_use(fd) };
     let result = match policy::settle(fd, handle, None, Purpose::Listen) {
         Ok(Side::Kernel) => return Outcome::PassThrough,
-        Ok(Side::Stack) => runtime
-            .listen(handle.id, backlog)
-            .ok_or_else(|| gone(fd, handle.id))
-            .and_then(|result| result.map_err(errno::listen)),
+        Ok(Side::Stack) => {
+            runtime.refresh_settings();
+            runtime
+                .listen(handle.id, backlog)
+                .ok_or_else(|| gone(fd, handle.id))
+                .and_then(|result| result.map_err(errno::listen))
+        }
         Err(errno) => Err(errno),
     };
     if result.is_ok() {

@@ -150,6 +150,8 @@ pub enum SendError {
     NotConnected,
     /// EINPROGRESS: a connection was begun, and no byte went with its SYN (MSG_FASTOPEN).
     InProgress,
+    /// The connection waits for this data (TCP_FASTOPEN_CONNECT): it is to be sent as with MSG_FASTOPEN.
+    Deferred,
     /// EALREADY: MSG_FASTOPEN while a connection is being made.
     Already,
     /// EDESTADDRREQ.

@@ -136,6 +136,8 @@ impl Stack {
         }
         match socket.state {
             SocketState::Connected => Err(ConnectError::IsConnected),
+            // `__inet_stream_connect`: one that waits for data has succeeded.
+            SocketState::Connecting if self.is_connect_deferred(&socket) => Err(ConnectError::IsConnected),
             SocketState::Connecting => match self.below_state(&socket) {
                 Below::SynSent | Below::SynReceived => Err(ConnectError::Already),
                 _ => self.conclude(id, &socket),
@@ -283,7 +285,8 @@ impl Stack {
         let (below, _) = self.below(listener.transport);
         below.adopt(sock, id);
         // A connection that was reset while it waited has no peer any more; Linux shows its address all the same.
-        let peer = below.peer_name(sock).unwrap_or_else(|| unspecified_name(listener.family));
+        let peer = below.peer_name(sock).or_else(|| self.tcp.last_peer(sock));
+        let peer = peer.unwrap_or_else(|| unspecified_name(listener.family));
         debug!(target: "remora::socket", "socket {}: accepted {peer}", id.index);
         Ok((id, peer))
     }
@@ -364,6 +367,11 @@ impl Stack {
     #[must_use]
     pub fn kind(&self, id: SocketId) -> Option<(AddressFamily, SocketType, u8)> {
         self.sockets.find(id).map(|socket| (socket.family, socket.kind, socket.protocol))
+    }
+
+    /// Whether a connect waits for the first data.
+    pub(crate) fn is_connect_deferred(&self, socket: &Socket) -> bool {
+        socket.transport == Transport::Tcp && self.tcp.is_connect_deferred(socket.sock)
     }
 
     /// MSG_FASTOPEN has begun to connect.

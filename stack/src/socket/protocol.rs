@@ -129,6 +129,8 @@ bitflags! {
         const DONTWAIT = 0x40;
         /// MSG_FASTOPEN.
         const FASTOPEN = 0x2000_0000;
+        /// The caller sleeps until there is room; no flag of a program's.
+        const WAITS = 0x0800_0000;
     }
 
     /// Flags of a receive that the core acts on (waiting is the caller's business).

@@ -38,6 +38,8 @@ impl Stack {
                 SocketState::Unconnected if self.is_listening(id) => return Err(SendError::IsConnected),
                 SocketState::Unconnected => {}
                 // One that has come to its end by now counts as connected, or fails.
+                // What TCP_FASTOPEN_CONNECT has put off begins now.
+                SocketState::Connecting if self.is_connect_deferred(&socket) => {}
                 SocketState::Connecting => match self.finish_connect(now, id) {
                     None => return Err(SendError::Already),
                     Some(Ok(())) => {}

@@ -4,17 +4,19 @@
 use core::time::Duration;
 
 use super::Shared;
+use super::chrono::Chrono;
 use super::congestion::AckSample;
 use super::header::{Flags, Header};
 use super::receive::Incoming;
 use super::recovery::Acknowledged;
 use super::sack::Delivery;
+use super::segmentation::HEADER_ROOM;
 use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
 use super::undo::Echo;
 use crate::settings::Settings;
-use crate::socket::protocol::{Happened, Net};
+use crate::socket::protocol::Net;
 use crate::time::Instant;
 
 /// One jiffy: a timer whose time has passed fires then.
@@ -73,7 +75,7 @@ impl Sock {
         let before = self.board.packets_out;
         let prior_high = self.board.highest_sacked(self.snd_una);
         self.update_ts_recent(net.now, incoming);
-        let window_newer = self.update_send_window(incoming);
+        let window_newer = self.update_send_window(net, incoming);
         ack.not_duplicate = ack.advanced || window_newer || incoming.length > 0;
         if ack.advanced {
             self.free_acknowledged(incoming);
@@ -107,13 +109,11 @@ impl Sock {
         if ack.advanced {
             // What MSG_MORE held back goes out with the next ACK, as on Linux.
             self.more = false;
-            self.expand_send_buffer(net.settings);
-            // `tcp_check_space`: only who has found no room is told of it.
-            if self.no_space.get() && self.is_writeable(net.settings) {
-                self.no_space.set(false);
-                self.wake(shared, Happened::ROOM);
+            if !self.has_unacknowledged() {
+                self.chrono.stop(net.now, Chrono::Busy, false);
             }
         }
+        self.space_due = true;
         AckResult::Taken
     }
 
@@ -211,12 +211,15 @@ impl Sock {
     }
 
     /// Takes over the window if this segment is the newer one (`tcp_ack_update_window`); says whether it is.
-    pub(super) fn update_send_window(&mut self, incoming: &Incoming<'_>) -> bool {
+    pub(super) fn update_send_window(&mut self, net: &Net<'_>, incoming: &Incoming<'_>) -> bool {
         if !self.is_newer_window(incoming) {
             return false;
         }
         let window = self.window_of(incoming);
         self.snd_wl1 = incoming.header.seq;
+        if self.snd_wnd != window && self.unsent() > 0 {
+            self.restart_window_after_idle(net);
+        }
         self.snd_wnd = window;
         self.max_window = self.max_window.max(window);
         true
@@ -304,9 +307,9 @@ impl Sock {
         if self.options.send_buffer_locked || self.state == State::Closed {
             return;
         }
-        let mss = u32::from(self.current_mss(settings));
-        // Linux counts the memory of a segment: payload and headers rounded up to a power of two, and a descriptor.
-        let per_segment = mss.saturating_add(640).checked_next_power_of_two().unwrap_or(mss) + 256;
+        let mss = u32::from(self.current_mss(settings).max(self.peer_mss));
+        // Linux counts the memory of a segment: payload, headers and shared part rounded up to a power of two, and an skb.
+        let per_segment = mss.saturating_add(HEADER_ROOM + 320).checked_next_power_of_two().unwrap_or(mss) + 256;
         let segments = self.window.cwnd.max(self.board.reordering + 1).max(super::congestion::INITIAL_WINDOW);
         let [_, _, most] = settings.tcp_wmem;
         let wanted = segments.saturating_mul(per_segment).saturating_mul(self.algorithm.sndbuf_expand()).min(most);

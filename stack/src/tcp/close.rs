@@ -72,8 +72,12 @@ impl Sock {
         self.clear_timers();
         self.buffer.clear();
         self.boundaries.clear();
+        self.planned.clear();
+        self.chrono = super::chrono::Chronos::default();
         self.board.clear();
         self.queue.clear();
+        self.charges.clear();
+        self.scaling_ratio = super::window::DEFAULT_RATIO;
         self.tuple.remote_port = 0;
         if !self.address_locked {
             self.tuple.local = unspecified(self.family);
@@ -162,6 +166,7 @@ impl Tcp {
             sock.queue_fin_by_state(shared, net);
         }
         sock.queue.clear();
+        sock.charges.clear();
         if sock.state == State::FinWait2 {
             if sock.tcp.linger2 < 0 {
                 net.counters.tcp_abort_on_linger += 1;

@@ -2,18 +2,22 @@
 //! (§3.10.7.3, `tcp_rcv_synsent_state_process`), simultaneous open included.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use super::header::Flags;
 use super::ports::Endpoint;
 use super::receive::{Incoming, Verdict};
 use super::sequence::Seq;
-use super::sock::{DEFAULT_MSS, Sock};
+use super::sock::{DEFAULT_MSS, RetransmitTimer, Sock};
 use super::state::State;
 use super::{Shared, Tcp, Tuple, isn, window};
 use crate::ip::{Route, RouteError, RouteKey};
 use crate::socket::error::ConnectError;
 use crate::socket::protocol::{Happened, Net};
 use crate::time::Instant;
+
+/// Linux's TCP_TIMEOUT_MIN.
+const SOON: Duration = Duration::from_millis(8);
 
 impl Tcp {
     /// Begins to connect.
@@ -156,6 +160,10 @@ impl Sock {
             //= RFC 9293 §3.10.7.3 "first, check the ACK bit"
             //= RFC 5961 §3.2 (MUST-5)
             if !header.ack.after(self.snd_una) || header.ack.after(self.snd_nxt) {
+                // Perhaps an old connection's: the next SYN, which may do better, need not wait for the timeout.
+                if self.retransmits == 0 {
+                    self.retransmit_at = Some((net.now + SOON, RetransmitTimer::Repeat));
+                }
                 return if incoming.has(Flags::RST) { Verdict::Done } else { Verdict::Reset };
             }
             //= RFC 7323 §5.4: an echo that we never sent.
@@ -230,11 +238,11 @@ impl Sock {
         self.wake(shared, Happened::STATE | Happened::OPENED);
         self.ack.scheduled = true;
         //= RFC 9293 §3.10.7.3: <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, unless it is to wait for data.
-        if self.tcp.defer_accept > 0 || self.ack.pingpong {
+        if self.tcp.defer_accept > 0 || self.ack.pingpong || core::mem::take(&mut self.write_pending) {
             let window = self.receive_window();
             self.ack.enter_quick(16, window);
             self.ack.pingpong = true;
-            self.check_ack(net.now, net.settings);
+            self.check_ack(net.now);
         } else {
             self.ack.now = true;
         }

@@ -6,7 +6,6 @@ use core::time::Duration;
 use super::rto;
 use super::sock::Sock;
 use crate::counters::Counters;
-use crate::settings::Settings;
 use crate::time::Instant;
 
 /// Linux's TCP_DELACK_MIN, also TCP_ATO_MIN.
@@ -46,6 +45,11 @@ pub struct DelayedAck {
 }
 
 impl DelayedAck {
+    /// The estimated gap between segments (ATO).
+    pub const fn estimate(&self) -> Duration {
+        self.ato
+    }
+
     pub const fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -57,6 +61,11 @@ impl DelayedAck {
         self.deadline = None;
         self.pushed = false;
         self.pushed_twice = false;
+    }
+
+    /// Back to the start, but for the estimate of the peer's segments.
+    pub fn forget(&mut self) {
+        *self = Self { rcv_mss: self.rcv_mss, ..Self::default() };
     }
 
     pub const fn is_quick(&self) -> bool {
@@ -73,6 +82,21 @@ impl DelayedAck {
     fn increase_quick(&mut self, most: u32, window: u32) {
         let segments = (window / (2 * u32::from(self.rcv_mss.max(1)))).max(2);
         self.quick = self.quick.max(segments.min(most));
+    }
+
+    /// More will come: at least one ACK goes out at once.
+    pub fn expect_more(&mut self) {
+        self.quick = self.quick.max(1);
+    }
+
+    /// No ACK goes out at once only because the connection is young.
+    pub const fn end_quick(&mut self) {
+        self.quick = 0;
+    }
+
+    /// A short segment has come, or is taken to have (ICSK_ACK_PUSHED).
+    pub const fn push(&mut self) {
+        self.pushed = true;
     }
 
     /// TCP_QUICKACK.
@@ -100,10 +124,13 @@ impl DelayedAck {
 
 impl Sock {
     /// Data came in (`tcp_event_data_recv`); `segment` is the size of one segment of it.
-    pub(super) fn note_data(&mut self, now: Instant, segment: u32) {
+    pub(super) fn note_data(&mut self, now: Instant, segment: u32, length: u32, truesize: u32) {
         self.ack.scheduled = true;
         let size = u16::try_from(segment).unwrap_or(u16::MAX);
         if size >= self.ack.rcv_mss {
+            if size != self.ack.rcv_mss {
+                self.measure_overhead(length, truesize);
+            }
             self.ack.rcv_mss = size.min(self.advertised_mss).max(1);
         } else {
             self.ack.pushed_twice |= self.ack.pushed;
@@ -139,14 +166,14 @@ impl Sock {
     /// Decides what to do about what waits to be acknowledged (`__tcp_ack_snd_check`).
     //= RFC 9293 §3.10.7.4 (MUST-58)
     //= REF T-03
-    pub(super) fn check_ack(&mut self, now: Instant, settings: &Settings) {
+    pub(super) fn check_ack(&mut self, now: Instant) {
         if !self.ack.scheduled || self.ack.now {
             return;
         }
         let unread = self.rcv_nxt.distance_from(self.copied_seq);
         //= RFC 9293 §3.8.6.3 (SHLD-19)
         let two_segments = self.rcv_nxt.distance_from(self.rcv_wup) > u32::from(self.ack.rcv_mss)
-            && (unread < self.options.receive_low_water || self.select_window(settings) >= self.rcv_wnd);
+            && (unread < self.options.receive_low_water || self.select_window() >= self.rcv_wnd);
         //= RFC 5681 §4.2: out of order is acknowledged at once.
         if two_segments || self.ack.is_quick() || self.queue.has_hole() {
             self.ack.now = true;
@@ -199,10 +226,10 @@ impl Sock {
     }
 
     /// The program has read `copied` bytes: acknowledge now if that tells the peer much (`__tcp_cleanup_rbuf`).
-    pub(super) fn check_ack_after_read(&mut self, settings: &Settings, copied: usize) {
+    pub(super) fn check_ack_after_read(&mut self, copied: usize) {
         let mut due = false;
         if self.ack.scheduled {
-            let emptied = self.queue.readable() == 0;
+            let emptied = self.charges.total() == 0;
             due = self.rcv_nxt.distance_from(self.rcv_wup) > u32::from(self.ack.rcv_mss)
                 || (copied > 0 && emptied && (self.ack.pushed_twice || (self.ack.pushed && !self.ack.pingpong)));
         }
@@ -210,7 +237,7 @@ impl Sock {
         if copied > 0 && !due && !self.shutdown_read {
             let window = self.receive_window();
             if window.saturating_mul(2) <= self.window_clamp {
-                let new = self.select_window(settings);
+                let new = self.select_window();
                 due = new > 0 && new >= window.saturating_mul(2);
             }
         }

@@ -142,7 +142,7 @@ impl Sock {
         if self.ecn.echo {
             header.flags |= Flags::ECE;
         }
-        header.window = self.update_window(net.settings, net.counters);
+        header.window = self.update_window(net.counters);
         header.options = self.common_options(net.now, false);
         net.counters.tcp_out_segs += 1;
         self.segments_out = self.segments_out.wrapping_add(1);

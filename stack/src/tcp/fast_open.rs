@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher24;
 use super::header::Cookie;
 use super::isn::purpose;
 use super::receive::Incoming;
-use super::sock::Sock;
+use super::sock::{DEFAULT_MSS, Sock};
 use super::state::State;
 use super::{Keyed, Shared, Tcp, Tuple};
 use crate::counters::Counters;
@@ -20,7 +20,7 @@ use crate::io::Source;
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::socket::error::{ConnectError, SendError};
-use crate::socket::protocol::{Happened, Net, SendArguments, SockId};
+use crate::socket::protocol::{Happened, Net, SendArguments, SendFlags, SockId};
 use crate::time::Instant;
 
 /// Bits of net.ipv4.tcp_fastopen.
@@ -49,6 +49,8 @@ pub struct FastOpen {
     pub deferred: bool,
     /// Fast Open was tried here (`syn_fastopen`).
     pub tried: bool,
+    /// The SYN has asked for a cookie by the experimental option.
+    pub experimental: bool,
     /// The SYN carried data.
     pub sent_data: bool,
     /// The data was acknowledged with the SYN.
@@ -64,6 +66,8 @@ pub struct FastOpen {
 struct Destination {
     cookie: Option<Cookie>,
     mss: u16,
+    /// Which option was answered by nothing: that of RFC 7413 (1), then the experimental one (2), or neither.
+    unanswered: u8,
 }
 
 /// Keys of a server's cookies: the one that makes them, and one that is still taken.
@@ -274,6 +278,9 @@ impl Tcp {
             incoming.header.seq = sock.rcv_nxt;
             incoming.header.flags -= Flags::SYN;
             sock.queue_data(shared, net, incoming);
+            // That was no segment of the connection's that an estimate could rest on (`tcp_fastopen_add_skb`).
+            sock.ack.forget();
+            sock.received_data = false;
         }
         if let Some(sock) = socks.get_mut(listener.index as usize) {
             if let Some(listen) = &mut sock.listen {
@@ -329,7 +336,8 @@ impl Tcp {
         } else {
             0
         };
-        if taken > 0 || source.remaining() == 0 { Ok(taken) } else { Err(SendError::InProgress) }
+        sock.write_pending = source.remaining() > 0 && !arguments.flags.contains(SendFlags::DONTWAIT);
+        if taken > 0 || (source.remaining() == 0 && !deferred) { Ok(taken) } else { Err(SendError::InProgress) }
     }
 
     /// connect() with TCP_FASTOPEN_CONNECT (`tcp_fastopen_defer_connect`). True: the SYN waits for data.
@@ -362,8 +370,11 @@ impl Tcp {
             sock.fast_open.cookie = None;
             return true;
         }
+        // The experimental option is tried once where that of RFC 7413 brought nothing (`tcp_fastopen_cache_get`).
+        let empty = Cookie::new(&[], known.unanswered == 1);
+        sock.fast_open.experimental = known.cookie.is_none() && known.unanswered == 1;
         //= RFC 7413 §4.2.1 (MUST-9)
-        sock.fast_open.cookie = Some(known.cookie.unwrap_or_default());
+        sock.fast_open.cookie = Some(known.cookie.unwrap_or(empty));
         //= RFC 7413 §4.2.2 (MUST-10)
         known.cookie.is_some()
     }
@@ -383,8 +394,12 @@ impl Sock {
             cache.clear();
         }
         let known = cache.entry(self.tuple.remote).or_default();
+        // What the peer takes, whatever TCP_MAXSEG says.
         //= RFC 7413 §4.2.2 (SHLD-5)
-        known.mss = self.peer_mss;
+        known.mss = incoming.header.options.mss.unwrap_or(DEFAULT_MSS);
+        if self.total_retransmits == 0 && offered.is_none() && !self.fast_open.sent_data && known.cookie.is_none() {
+            known.unanswered = known.unanswered.max(if self.fast_open.experimental { 2 } else { 1 });
+        }
         if offered.is_some() {
             //= RFC 7413 §4.1.3 (MUST-4)
             known.cookie = offered;
@@ -396,6 +411,7 @@ impl Sock {
             //= RFC 7413 §4.2.2 (SHLD-6): what the server did not take is sent again at once.
             net.counters.tcp_fast_open_active_fail += 1;
             self.board.mark_all_lost(net.now, false);
+            self.enter_oversized(net.now);
         } else if self.fast_open.sent_data {
             self.fast_open.data_acked = true;
             net.counters.tcp_fast_open_active += 1;

@@ -65,7 +65,7 @@ impl Sock {
         );
         let (rtt, variance) = self.rtt.shown();
         out.put32(8, micros(self.rtt.timeout()));
-        out.put32(12, 40_000);
+        out.put32(12, micros(self.ack.estimate()));
         out.put32(16, u32::from(self.last_mss));
         out.put32(20, u32::from(self.ack.rcv_mss));
         let listening = self.listen.as_ref();
@@ -102,11 +102,17 @@ impl Sock {
         out.put32(152, self.data_segments_in);
         out.put32(156, self.data_segments_out);
         out.put64(160, delivery_rate);
+        let [busy, window_limited, buffer_limited] = self.chrono.shown(now);
+        out.put64(168, busy);
+        out.put64(176, window_limited);
+        out.put64(184, buffer_limited);
         out.put32(192, self.board.rate.delivered);
         out.put32(196, self.board.rate.delivered_ce);
         // `bytes_sent` counts repetitions, too.
         out.put64(200, self.bytes_sent + self.bytes_repeated);
         out.put64(208, self.bytes_repeated);
+        out.put32(216, self.duplicates_reported);
+        out.put32(220, self.board.rack.reordering_seen);
         out.put32(224, self.out_of_order_in);
         out.put32(228, self.snd_wnd);
         out.put32(232, self.rcv_wnd);

@@ -3,6 +3,8 @@
 
 mod acknowledge;
 mod buffer;
+mod charge;
+mod chrono;
 mod close;
 mod congestion;
 mod connect;
@@ -33,6 +35,7 @@ mod recovery;
 mod reduction;
 mod remnant;
 mod repair;
+mod request;
 mod retransmit;
 mod rto;
 mod sack;
@@ -58,7 +61,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use hashbrown::HashMap;
@@ -67,10 +70,10 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use self::header::{Flags, Header, HeaderBytes};
-use self::listen::Request;
 use self::ports::{Endpoint, Ports};
 use self::reassembly::Payload;
 use self::receive::{Incoming, Verdict};
+use self::request::Request;
 use self::send::Plan;
 use self::sequence::Seq;
 use self::sock::{Fate, Sock};
@@ -297,6 +300,19 @@ impl Tcp {
     #[must_use]
     pub fn state(&self, sock: SockId) -> State {
         self.place(sock).and_then(|index| self.sock(index)).map_or(State::Closed, |sock| sock.state)
+    }
+
+    /// The peer of a sock, also of one whose connection is over (`inet_getname` for accept).
+    #[must_use]
+    pub fn last_peer(&self, sock: SockId) -> Option<SocketAddr> {
+        let tuple = self.place(sock).and_then(|index| self.sock(index))?.tuple;
+        Some(SocketAddr::new(tuple.remote, tuple.remote_port))
+    }
+
+    /// Whether a connect with TCP_FASTOPEN_CONNECT waits for the first data.
+    #[must_use]
+    pub fn is_connect_deferred(&self, sock: SockId) -> bool {
+        self.place(sock).and_then(|index| self.sock(index)).is_some_and(|sock| sock.fast_open.deferred)
     }
 
     /// A TCP packet has arrived: `buffer[at..end]` is header and payload. The buffer may be taken.
@@ -590,6 +606,9 @@ impl Tcp {
             sock.send_queued = true;
             shared.ready.push_back(index);
         }
+        if !sock.send_queued {
+            sock.check_space(shared, net);
+        }
         let deadline = sock.deadline();
         shared.timers.arm(TimerKey::Sock(index), &mut sock.armed, deadline);
     }
@@ -663,6 +682,7 @@ impl Tcp {
             }
             sock.send_queued = false;
             sock.after_sending(net.now);
+            sock.check_space(shared, net);
             let deadline = sock.deadline();
             shared.timers.arm(TimerKey::Sock(index), &mut sock.armed, deadline);
         }

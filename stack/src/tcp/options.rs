@@ -219,11 +219,7 @@ impl Sock {
         }
         self.tcp.window_clamp = value.max(LEAST_CLAMP);
         if !matches!(self.state, State::Closed | State::Listen) {
-            // `tcp_set_window_clamp`: less holds at once; more lets the window come up to what it was.
-            let (old, new) = (self.window_clamp, self.tcp.window_clamp);
-            self.window_clamp = new;
-            self.rcv_ssthresh =
-                if new < old { self.rcv_ssthresh.min(new) } else { self.rcv_ssthresh.max(self.rcv_wnd.min(new)) };
+            self.set_window_clamp(self.tcp.window_clamp);
         }
         Ok(())
     }
@@ -244,7 +240,9 @@ impl Sock {
         }
         self.ack.set_quick_option(true);
         if self.ack.scheduled && matches!(self.state, State::Established | State::CloseWait) {
-            self.ack.now = true;
+            // As if the program had read: what it has not read yet is not acknowledged for it.
+            self.ack.push();
+            self.check_ack_after_read(1);
             // For this once.
             if value & 1 == 0 {
                 self.ack.set_quick_option(false);
@@ -364,7 +362,7 @@ fn whole_seconds(span: core::time::Duration) -> u32 {
 /// What getsockopt gives back for TCP_DEFER_ACCEPT: the time of as many timeouts as the value stood for.
 fn deferred_seconds(seconds: u32) -> u32 {
     let (mut total, mut wait) = (0_u32, 1_u32);
-    for _ in 0..super::listen::timeouts_in(seconds) {
+    for _ in 0..super::request::timeouts_in(seconds) {
         total = total.saturating_add(wait);
         wait = (wait * 2).min(120);
     }

@@ -117,6 +117,13 @@ impl Sock {
         let old = self.current_mss(net.settings);
         self.look_up_route(net);
         let new = self.current_mss(net.settings);
+        //= RFC 7413 §4.2.1: a SYN with data was too large for the path; the next one goes without, at once.
+        if new < old && self.state == State::SynSent && self.fast_open.sent_data {
+            self.board.mark_all_lost(net.now, false);
+            self.enter_oversized(net.now);
+            self.syn_due = true;
+            return;
+        }
         if new < old && self.board.mark_oversized_lost(new) {
             self.last_mss = new;
             self.enter_oversized(net.now);

@@ -125,8 +125,7 @@ impl Sock {
             return if in_flight == 0 { NextProbe::None } else { NextProbe::Later };
         }
         // A record must not be joined to the next.
-        let splits =
-            self.boundaries.record_end(self.snd_nxt).is_some_and(|end| end.before(self.snd_nxt + u32::from(length)));
+        let splits = self.boundaries.record_ends_before(self.snd_nxt + u32::from(length));
         let from = self.snd_nxt.distance_from(self.data_start()) as usize;
         let (_, gathered) = self.buffer.gather(from, usize::from(length));
         if splits || gathered < usize::from(length) {

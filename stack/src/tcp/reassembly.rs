@@ -136,8 +136,8 @@ impl Reassembly {
     }
 
     /// Bytes held, readable or ahead of a hole.
-    #[must_use]
-    pub const fn held(&self) -> usize {
+    #[cfg(test)]
+    const fn held(&self) -> usize {
         self.ready_bytes + self.ahead_bytes
     }
 
@@ -239,9 +239,10 @@ impl Reassembly {
         rcv_nxt
     }
 
-    /// Takes a payload ahead of a hole (`tcp_data_queue_ofo`); `limit` bounds the memory.
-    pub fn push_ahead(&mut self, mut seq: Seq, mut payload: Payload<'_>, limit: usize) -> Ahead {
+    /// Takes a payload ahead of a hole (`tcp_data_queue_ofo`), and the FIN behind it if `fin`; `limit` bounds the memory.
+    pub fn push_ahead(&mut self, mut seq: Seq, mut payload: Payload<'_>, fin: bool, limit: usize) -> Ahead {
         let mut end = seq + u32::try_from(payload.len()).unwrap_or(0);
+        let told_end = end + u32::from(fin);
         if self.memory.saturating_add(payload.len()) > limit {
             return Ahead::Refused;
         }
@@ -277,7 +278,10 @@ impl Reassembly {
             }
             result = Ahead::Merged;
         }
-        self.note_block(seq, end);
+        self.note_block(seq, if fin { told_end } else { end });
+        if payload.len() == 0 {
+            return result;
+        }
         self.ahead_bytes += payload.len();
         if payload.len() < KEEP_FROM
             && let Some(before) = index.checked_sub(1).and_then(|index| self.ahead.get_mut(index))
@@ -448,7 +452,7 @@ mod tests {
     fn push(queue: &mut Reassembly, seq: u32, bytes: &[u8]) -> Ahead {
         let mut buffer = bytes.to_vec();
         let end = buffer.len();
-        queue.push_ahead(Seq(seq), Payload { buffer: &mut buffer, at: 0, end }, 1 << 20)
+        queue.push_ahead(Seq(seq), Payload { buffer: &mut buffer, at: 0, end }, false, 1 << 20)
     }
 
     fn first(queue: &mut Reassembly, seq: u32, bytes: &[u8]) -> Seq {
@@ -517,7 +521,7 @@ mod tests {
         for n in 0..10_000 {
             let mut buffer = b"x".to_vec();
             let payload = Payload { buffer: &mut buffer, at: 0, end: 1 };
-            if queue.push_ahead(Seq(n * 2), payload, 10_000) == Ahead::Refused {
+            if queue.push_ahead(Seq(n * 2), payload, false, 10_000) == Ahead::Refused {
                 refused += 1;
             }
         }

@@ -10,7 +10,7 @@ use super::sequence::Seq;
 use super::sock::{Fate, Sock};
 use super::state::State;
 use super::time_wait::LIFETIME;
-use super::{Shared, close};
+use super::{Shared, charge, close};
 use crate::ip::PacketInfo;
 use crate::socket::error::SocketFault;
 use crate::socket::filter::{self, Program, View};
@@ -137,7 +137,7 @@ impl Sock {
         let ended = matches!(self.state, State::CloseWait | State::Closing | State::LastAck);
         if ended && !incoming.header.seq.before(self.rcv_nxt) {
             // Nothing can follow the peer's FIN.
-            self.check_ack(net.now, net.settings);
+            self.check_ack(net.now);
             return Verdict::Done;
         }
         //= RFC 9293 §3.6.1 (MAY-1)
@@ -152,7 +152,7 @@ impl Sock {
         }
         self.queue_data(shared, net, incoming);
         if self.state != State::Closed {
-            self.check_ack(net.now, net.settings);
+            self.check_ack(net.now);
         }
         Verdict::Done
     }
@@ -186,7 +186,9 @@ impl Sock {
         //= RFC 9293 §3.10.7.4 "first, check sequence number"
         //= RFC 9293 §3.4 (MUST-66)
         let window_end = self.rcv_nxt + self.receive_window();
-        if incoming.end.before(self.rcv_wup) || header.seq.after(window_end) {
+        // What goes beyond the window is taken only while nothing waits to be read (`tcp_sequence`).
+        let overlong = incoming.end.after(window_end) && self.queue.readable() > 0;
+        if incoming.end.before(self.rcv_wup) || header.seq.after(window_end) || overlong {
             if reset {
                 // `tcp_reset_check`: our FIN's answer may be one off.
                 //= RFC 5961 §3.2 (MUST-1)
@@ -394,11 +396,12 @@ impl Sock {
         self.accept_cwr(&incoming);
         let Incoming { header, header_at: _, length, end, mut payload, info } = incoming;
         let fin = header.flags.contains(Flags::FIN);
-        let mut seq = header.seq + u32::from(header.flags.contains(Flags::SYN));
+        let mut seq = header.seq;
         if seq == end {
             return;
         }
-        let data_end = seq + length;
+        let opening = u32::from(header.flags.contains(Flags::SYN));
+        let data_end = seq + opening + length;
         let segment = if info.gso_size > 0 { u32::from(info.gso_size).min(length) } else { length };
         if !end.after(self.rcv_nxt) {
             net.counters.delayed_ack_lost += 1;
@@ -409,6 +412,8 @@ impl Sock {
             self.ack_out_of_window();
             return;
         }
+        // The answer to a SYN of ours that crossed the peer's repeats the peer's SYN: old data, told above.
+        seq += opening;
         let fin_alone = fin && length == 0 && seq == self.rcv_nxt;
         if !seq.before(self.rcv_nxt + self.receive_window()) && !fin_alone {
             if self.receive_window() == 0 {
@@ -419,7 +424,7 @@ impl Sock {
         }
         if seq.after(self.rcv_nxt) {
             self.check_ecn(shared, net, info.tos);
-            self.queue_ahead(net, seq, payload, fin.then_some(data_end), segment);
+            self.queue_ahead(net, seq, payload, fin.then_some(data_end), (segment, info.gso_size > 0));
             return;
         }
         if seq.before(self.rcv_nxt) {
@@ -431,29 +436,35 @@ impl Sock {
             payload.at = payload.at.saturating_add(known as usize).min(payload.end);
             seq = self.rcv_nxt;
         }
-        // More than the window would hold is not taken, though one segment of it fits.
-        let most = (self.receive_window() as usize).max(segment as usize);
-        let mut fin = fin;
-        if payload.len() > most {
-            payload.end = payload.at + most;
-            fin = false;
+        if !self.has_receive_room(net.settings, net.counters) && self.queue.readable() > 0 && length > 0 {
+            // The peer learns that there is nothing left of the window (ICSK_ACK_NOMEM).
+            net.counters.tcp_rcv_q_drop += 1;
+            self.no_receive_memory = true;
+            self.ack.scheduled = true;
+            self.ack.now = true;
+            self.wake(shared, Happened::INPUT);
+            return;
         }
         let taken = u32::try_from(payload.len()).unwrap_or(0);
         let had_hole = self.queue.has_hole();
+        let cut = info.gso_size > 0;
+        let truesize = charge::truesize(length, cut);
         if taken > 0 {
             if !self.shutdown_read || !self.orphan {
                 self.queue.borrow(&mut shared.spares, payload.len());
                 self.queue.push_in_order(seq, payload);
+                self.charges.add(seq, seq + taken, truesize, cut);
             }
             self.bytes_received += u64::from(taken);
-            self.grow_window(net.settings, taken);
-            let echo = header.options.timestamps.filter(|_| self.timestamps).map(|timestamps| timestamps.echo);
-            self.measure_receive_rtt(net.now, echo);
         }
         self.rcv_nxt = self.queue.advance(seq + taken);
+        self.charges.advance(self.rcv_nxt);
         if taken > 0 {
-            self.note_data(net.now, segment.max(1));
+            self.note_data(net.now, segment.max(1), length, truesize);
+            let echo = header.options.timestamps.filter(|_| self.timestamps).map(|timestamps| timestamps.echo);
+            self.measure_receive_rtt(net.now, echo, length);
             self.check_ecn(shared, net, info.tos);
+            self.grow_window(net.settings, length, truesize);
         }
         //= RFC 5681 §3.2 (SHLD-7)
         if had_hole {
@@ -475,22 +486,36 @@ impl Sock {
 
     /// `tcp_data_queue_ofo`.
     //= RFC 9293 §3.10.7.4 (SHLD-31)
-    fn queue_ahead(&mut self, net: &mut Net<'_>, seq: Seq, mut payload: Payload<'_>, fin: Option<Seq>, segment: u32) {
+    fn queue_ahead(
+        &mut self,
+        net: &mut Net<'_>,
+        seq: Seq,
+        payload: Payload<'_>,
+        fin: Option<Seq>,
+        (segment, cut): (u32, bool),
+    ) {
         net.counters.tcp_ofo_queue += 1;
         let segments = payload.len().div_ceil(segment.max(1) as usize).max(1);
         self.out_of_order_in = self.out_of_order_in.wrapping_add(u32::try_from(segments).unwrap_or(u32::MAX));
-        let room = (self.rcv_nxt + self.receive_window()).distance_from(seq) as usize;
-        let cut = payload.len() > room.max(segment as usize);
-        if cut {
-            payload.end = payload.at + room;
-        } else if let Some(fin) = fin {
+        let length = u32::try_from(payload.len()).unwrap_or(0);
+        let truesize = charge::truesize(length, cut);
+        if !self.has_receive_room(net.settings, net.counters) {
+            net.counters.tcp_ofo_drop += 1;
+            self.no_receive_memory = true;
+            self.owe_ack();
+            return;
+        }
+        if let Some(fin) = fin {
             self.fin_ahead = Some(fin);
         }
-        if payload.len() > 0 {
+        if length > 0 || fin.is_some() {
             let limit = (self.options.receive_buffer as usize).saturating_mul(2);
-            match self.queue.push_ahead(seq, payload, limit) {
-                Ahead::Queued => {}
-                Ahead::Merged => net.counters.tcp_ofo_merge += 1,
+            match self.queue.push_ahead(seq, payload, fin.is_some(), limit) {
+                Ahead::Queued => self.charges.add_ahead(seq, seq + length, truesize, cut),
+                Ahead::Merged => {
+                    self.charges.add_ahead(seq, seq + length, truesize, cut);
+                    net.counters.tcp_ofo_merge += 1;
+                }
                 Ahead::Duplicate => net.counters.tcp_dsack_ofo_sent += 1,
                 Ahead::Refused => net.counters.tcp_ofo_drop += 1,
             }
@@ -498,7 +523,12 @@ impl Sock {
                 self.queue.forget_duplicate();
             }
         }
-        self.note_data(net.now, segment.max(1));
+        // `tcp_data_queue_ofo`: what is ahead of a hole shall not take room from what fills it.
+        if !self.orphan {
+            self.grow_receive_buffer(net.settings, self.space);
+        }
+        self.note_data(net.now, segment.max(1), length, truesize);
+        self.grow_window(net.settings, length, truesize);
         //= RFC 5681 §4.2
         //= RFC 9293 §3.10.7.4 (MAY-13)
         //= RFC 5681 §3.2 (SHLD-6)
@@ -515,6 +545,7 @@ impl Sock {
         self.shutdown_read = true;
         self.finished = true;
         self.queue.drop_ahead();
+        self.charges.drop_ahead();
         match self.state {
             State::SynReceived | State::Established => {
                 self.set_state(shared, net.counters, State::CloseWait);
@@ -566,7 +597,7 @@ impl Sock {
             self.update_pacing_rate(net.settings);
         }
         self.expand_send_buffer(net.settings);
-        self.begin_space(net.now, net.settings);
+        self.begin_space(net.now);
         if self.options.keepalive {
             self.restart_keepalive(net);
         }

@@ -220,7 +220,7 @@ impl Sock {
                 Ok(end)
             }
             RepairQueue::Send => {
-                let room = (self.options.send_buffer as usize).saturating_sub(self.buffer.memory());
+                let room = (self.options.send_buffer as usize).saturating_sub(self.send_memory());
                 if room == 0 {
                     return Err(SendError::WouldBlock);
                 }

@@ -190,6 +190,12 @@ impl Scoreboard {
         self.ranges.front()
     }
 
+    /// Ranges: what was sent in one go and was not cut since.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Memory of the ranges.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -233,19 +239,6 @@ impl Scoreboard {
     pub fn push(&mut self, mut range: Range) {
         range.stamp = self.rate.sent(range.sent_at, self.packets_out == 0);
         self.enlist(&range);
-        // A connection that sends single segments without loss would otherwise grow the list by one each.
-        if let Some(last) = self.ranges.back_mut()
-            && last.end == range.start
-            && last.mark.is_empty()
-            && (Mark::FIN | Mark::PUSHED | Mark::RECORD).contains(range.mark)
-            && last.mss == range.mss
-            && last.sent_at == range.sent_at
-            && last.end.distance_from(last.start).is_multiple_of(u32::from(range.mss.max(1)))
-        {
-            last.end = range.end;
-            last.mark = range.mark;
-            return;
-        }
         self.ranges.push_back(range);
     }
 

@@ -1,106 +1,227 @@
-//! How the stream is cut into (super-)segments as Linux cuts it: which ends of writes are pushed to the reader (PSH,
-//! `tcp_mark_push`, `forced_push`), which are ends of records (MSG_EOR), how large a super-segment may be
+//! How the stream is cut into (super-)segments as Linux cuts it: the buffers that a send fills (`tcp_sendmsg_locked`) and
+//! what they count as memory, which ends of writes are pushed to the reader (PSH, `tcp_mark_push`, `forced_push`), which
+//! are ends of records (MSG_EOR), how large a super-segment may be
 //! (`tcp_tso_autosize`, `tcp_cwnd_test`) and when it is worth to wait for a larger one (`tcp_tso_should_defer`). When data
 //! goes out at all is in `send.rs`.
 
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
+use super::chrono::Chrono;
 use super::congestion::UNPACED;
 use super::recovery::Phase;
+use super::send::Plan;
 use super::sequence::Seq;
 use super::sock::Sock;
+use crate::io::Source;
 use crate::settings::Settings;
+use crate::socket::error::SendError;
+use crate::socket::protocol::{Net, SendFlags};
 use crate::time::Instant;
 
 /// Linux's sk_pacing_shift: a super-segment holds what the pacing rate gives in about a millisecond.
 const PACING_SHIFT: u32 = 10;
+/// Linux's MAX_TCP_HEADER, as it is without tunnels and wireless devices.
+pub const HEADER_ROOM: u32 = 192;
+/// What an skb of TCP costs beside its data (`SKB_TRUESIZE` of 512 bytes of head less their overhead).
+const BUFFER_OVERHEAD: usize = 832;
 /// Linux waits for the rest of a super-segment for this long at most (`tcp_tso_should_defer`).
 const DEFER: Duration = Duration::from_millis(1);
 
-/// Places in the part of the stream that was not sent yet.
+/// How a send pushes what has filled a buffer on its way (`tcp_push_one`, `__tcp_push_pending_frames`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// Nagle, TCP_CORK and MSG_MORE decide.
+    No,
+    /// All that the windows allow.
+    All,
+    /// One (super-)segment, without waiting for a larger one.
+    One,
+}
+
+/// One buffer of the part of the stream that was not sent yet: no (super-)segment goes across its end.
+#[derive(Clone, Copy, Debug)]
+struct Unsent {
+    end: Seq,
+    /// Its end is pushed to the reader.
+    pushed: bool,
+    /// Its end is the end of a record.
+    record: bool,
+}
+
+/// The part of the stream that was not sent yet, in buffers as Linux makes them (`sk_write_queue`).
 #[derive(Debug, Default)]
 pub struct Boundaries {
-    /// Ends of what is pushed to the reader.
-    pushed: VecDeque<Seq>,
-    /// Ends of records: no segment goes across.
-    records: VecDeque<Seq>,
+    unsent: VecDeque<Unsent>,
     /// `pushed_seq`: the end that was pushed last.
     last_push: Option<Seq>,
-    /// Where Linux's last buffer begins: a full one ends there and may be pushed by itself.
-    tail: Option<Seq>,
 }
 
 impl Boundaries {
+    /// Buffers.
+    pub fn len(&self) -> usize {
+        self.unsent.len()
+    }
+
     /// What ends at or before `seq` has been sent.
     pub fn sent(&mut self, seq: Seq) {
-        while self.pushed.front().is_some_and(|end| !end.after(seq)) {
-            self.pushed.pop_front();
-        }
-        while self.records.front().is_some_and(|end| !end.after(seq)) {
-            self.records.pop_front();
+        while self.unsent.front().is_some_and(|buffer| !buffer.end.after(seq)) {
+            self.unsent.pop_front();
         }
     }
 
-    /// End of the record that `seq` lies in.
-    pub fn record_end(&self, seq: Seq) -> Option<Seq> {
-        self.records.iter().copied().find(|end| end.after(seq))
+    /// End of the buffer that is sent next, and whether it is the last one.
+    pub fn first(&self) -> Option<(Seq, bool)> {
+        self.unsent.front().map(|buffer| (buffer.end, self.unsent.len() == 1))
     }
 
-    /// Whether a push lies after `start` and not after `end`.
-    pub fn is_pushed(&self, start: Seq, end: Seq) -> bool {
-        self.pushed.iter().any(|push| push.after(start) && !push.after(end))
+    /// Whether the end of the first buffer, at `seq`, is pushed, and whether it is the end of a record.
+    pub fn marks_at(&self, seq: Seq) -> (bool, bool) {
+        self.unsent.front().filter(|buffer| buffer.end == seq).map_or((false, false), |b| (b.pushed, b.record))
+    }
+
+    /// Whether a record ends before `seq`.
+    pub fn record_ends_before(&self, seq: Seq) -> bool {
+        self.unsent.iter().take_while(|buffer| buffer.end.before(seq)).any(|buffer| buffer.record)
     }
 
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    fn push(&mut self, seq: Seq) {
-        self.pushed.push_back(seq);
-        self.last_push = Some(seq);
+    /// Bytes that the last buffer takes up to `goal`; the first buffer begins at `start`.
+    fn room(&self, start: Seq, goal: u32) -> u32 {
+        let before = self.unsent.len().checked_sub(2).and_then(|index| self.unsent.get(index));
+        match self.unsent.back() {
+            Some(last) if !last.record => {
+                goal.saturating_sub(last.end.distance_from(before.map_or(start, |buffer| buffer.end)))
+            }
+            _ => 0,
+        }
+    }
+
+    fn push(&mut self) {
+        if let Some(last) = self.unsent.back_mut() {
+            last.pushed = true;
+            self.last_push = Some(last.end);
+        }
     }
 }
 
 impl Sock {
-    /// Bytes from `start` to the end of the buffer were written by one call (`tcp_sendmsg_locked`). `record`: MSG_EOR.
-    pub(super) fn note_write(&mut self, settings: &Settings, start: Seq, record: bool) {
-        let end = self.data_end();
-        let goal = self.size_goal(settings);
-        let half = self.max_window >> 1;
-        let boundaries = &mut self.boundaries;
-        // Joined to what waits, unless that was sent or is a record of its own.
-        let joins = self.snd_nxt.before(start) && boundaries.records.back() != Some(&start);
-        if joins && boundaries.pushed.back() == Some(&start) {
-            boundaries.pushed.pop_back();
-        }
-        if !joins {
-            // What TCP_NODELAY pushed out was the data of then (`tcp_skb_entail`).
-            self.tcp.push_once = false;
-        }
-        let mut tail = boundaries.tail.filter(|_| joins).unwrap_or(start);
-        // `forced_push`: more than half of the largest window since the last push.
-        let far = |boundaries: &Boundaries, at: Seq| at.offset_from(boundaries.last_push.unwrap_or(start) + half) > 0;
-        while end.offset_from(tail + goal) > 0 {
-            tail += goal;
-            if tail.after(start) && far(boundaries, tail) {
-                boundaries.push(tail);
+    /// Memory that the send buffer counts (`sk_wmem_queued`): what was written and is not acknowledged, and what each
+    /// buffer costs beside it.
+    pub(super) fn send_memory(&self) -> usize {
+        self.buffer.len() + BUFFER_OVERHEAD * (self.board.count() + self.boundaries.len())
+    }
+
+    /// Takes what the send buffer has room for (`tcp_sendmsg_locked`): memory is asked for with each new buffer only, and a
+    /// buffer that is full goes out, if it may, before the next one is begun.
+    pub(super) fn fill(
+        &mut self,
+        net: &mut Net<'_>,
+        source: &mut dyn Source,
+        wanted: usize,
+        flags: SendFlags,
+    ) -> Result<usize, SendError> {
+        let mut goal = self.size_goal(net.settings, flags);
+        let mut total = 0;
+        while total < wanted {
+            let mut room = self.boundaries.room(self.snd_nxt, goal);
+            if room == 0 {
+                if !self.has_send_room(net.settings) {
+                    self.no_space.set(true);
+                    break;
+                }
+                // What TCP_NODELAY pushed out was the data of then (`tcp_skb_entail`).
+                self.tcp.push_once = false;
+                self.restart_window_after_idle(net);
+                self.chrono.start(net.now, Chrono::Busy);
+                let end = self.data_end();
+                self.boundaries.unsent.push_back(Unsent { end, pushed: false, record: false });
+                room = goal;
             }
+            let part = (room as usize).min(wanted - total);
+            let taken = self.buffer.append(source, part).unwrap_or(0);
+            if taken == 0 {
+                break;
+            }
+            let end = self.data_end();
+            if let Some(last) = self.boundaries.unsent.back_mut() {
+                last.end = end;
+                last.pushed &= total > 0;
+            }
+            total += taken;
+            let full = taken == room as usize;
+            if total == wanted || !full || flags.contains(SendFlags::OOB) {
+                continue;
+            }
+            if self.is_push_forced() {
+                self.boundaries.push();
+                self.push_inline(net, Push::All);
+            } else if self.boundaries.len() == 1 {
+                self.push_inline(net, Push::One);
+            }
+            goal = self.size_goal(net.settings, flags);
         }
-        boundaries.tail = Some(tail);
-        if !self.more || far(boundaries, end) {
-            boundaries.push(end);
+        if total == 0 {
+            if self.boundaries.room(self.snd_nxt, u32::MAX) == u32::MAX {
+                self.boundaries.unsent.pop_back();
+            }
+            return Err(if self.has_send_room(net.settings) { SendError::Memory } else { SendError::WouldBlock });
         }
-        if record {
-            boundaries.records.push_back(end);
+        Ok(total)
+    }
+
+    /// More than half of the largest window was written since the last push (`forced_push`).
+    fn is_push_forced(&self) -> bool {
+        let half = self.max_window >> 1;
+        let pushed = self.boundaries.last_push.unwrap_or(self.iss + 1);
+        self.data_end().offset_from(pushed + half) > 0
+    }
+
+    /// The end of a send (`tcp_push`). `record`: MSG_EOR.
+    pub(super) fn end_write(&mut self, record: bool) {
+        if !self.more || self.is_push_forced() {
+            self.boundaries.push();
+        }
+        if record && let Some(last) = self.boundaries.unsent.back_mut() {
+            last.record = true;
         }
     }
 
+    /// Decides what goes out in the middle of a send; it is handed out by the next `poll_transmit`.
+    fn push_inline(&mut self, net: &mut Net<'_>, push: Push) {
+        while self.may_transmit() && self.paused_until.is_none() && !self.syn_due {
+            let Some(plan) = self.plan_data(net, push) else { break };
+            self.planned.push_back(plan);
+            if push == Push::One {
+                break;
+            }
+        }
+    }
+
+    /// What was decided on in the middle of a send, and is still to go.
+    pub(super) fn take_planned(&mut self) -> Option<Plan> {
+        while let Some(mut plan) = self.planned.pop_front() {
+            if let Some(seq) = plan.seq
+                && !seq.before(self.data_start())
+            {
+                plan.from = seq.distance_from(self.data_start()) as usize;
+                return Some(plan);
+            }
+        }
+        None
+    }
+
     /// `tcp_xmit_size_goal`: how much data one buffer takes.
-    fn size_goal(&self, settings: &Settings) -> u32 {
+    fn size_goal(&self, settings: &Settings, flags: SendFlags) -> u32 {
         let mss = u32::from(self.current_mss(settings)).max(1);
-        // GSO_LEGACY_MAX_SIZE less MAX_TCP_HEADER.
-        let most = self.route.map_or(0, |route| route.gso_max.min(65_535)).saturating_sub(320);
+        if flags.contains(SendFlags::OOB) {
+            return mss;
+        }
+        // GSO_LEGACY_MAX_SIZE less MAX_TCP_HEADER (`sk_setup_caps`), whatever the device does: Linux cuts by itself, too.
+        let most = 65_535 - HEADER_ROOM;
         let cutoff = if self.max_window > 536 { self.max_window >> 1 } else { self.max_window };
         let goal = if cutoff > 0 { most.min(cutoff.max(48)) } else { most };
         (goal - goal % mss).max(mss)

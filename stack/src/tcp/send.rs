@@ -4,12 +4,15 @@
 
 use core::time::Duration;
 
+use super::Shared;
+use super::chrono::Chrono;
 use super::congestion::{Event, INITIAL_WINDOW};
 use super::header::{Flags, Header, HeaderBytes, TIMESTAMPS_LENGTH, Timestamps};
 use super::path_probe::NextProbe;
 use super::phase::Phase;
 use super::rate::Stamp;
 use super::sack::{Mark, Range};
+use super::segmentation::Push;
 use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
@@ -17,11 +20,31 @@ use crate::frame::MAX_PAYLOAD_SLICES;
 use crate::io::Source;
 use crate::settings::Settings;
 use crate::socket::error::SendError;
-use crate::socket::protocol::{Net, SendArguments, SendFlags};
+use crate::socket::protocol::{Happened, Net, SendArguments, SendFlags};
 use crate::time::Instant;
 
 /// How long nothing goes out after the device was full.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// Why something is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// It is taken for lost.
+    Loss,
+    /// The retransmission timer has fired, and has its next time already.
+    Timer,
+    /// To make the peer answer, which stands for no loss.
+    Probe,
+}
+
+/// The buffer that is sent next.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// Bytes left of it.
+    length: u32,
+    /// Nothing was written behind it.
+    in_tail: bool,
+}
 
 /// A segment that was decided on: header, and which bytes of the send buffer follow.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +65,7 @@ impl Sock {
     /// Takes bytes to send (`tcp_sendmsg`).
     pub(super) fn write(
         &mut self,
-        net: &Net<'_>,
+        net: &mut Net<'_>,
         source: &mut dyn Source,
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
@@ -52,6 +75,7 @@ impl Sock {
             }
             //= REF C-21
             if matches!(self.state, State::SynSent | State::SynReceived) && !self.shutdown_write {
+                self.write_pending |= arguments.flags.contains(SendFlags::WAITS);
                 return Err(SendError::WouldBlock);
             }
             return Err(SendError::BrokenPipe);
@@ -67,18 +91,13 @@ impl Sock {
         if wanted == 0 {
             return Ok(0);
         }
-        let room = (self.options.send_buffer as usize).saturating_sub(self.buffer.memory());
-        if room == 0 || !self.is_below_low_water(net.settings) {
-            self.no_space.set(true);
+        // Who waits for room is woken when a third of the buffer is free (`sk_stream_wait_memory`).
+        if arguments.flags.contains(SendFlags::WAITS) && self.no_space.get() && !self.is_writeable(net.settings) {
             return Err(SendError::WouldBlock);
         }
-        let start = self.data_end();
-        let taken = self.buffer.append(source, wanted.min(room)).map_err(|_| SendError::Memory)?;
-        if taken < wanted {
-            self.no_space.set(true);
-        }
+        let taken = self.fill(net, source, wanted, arguments.flags)?;
         self.more = arguments.flags.contains(SendFlags::MORE) && taken == wanted;
-        self.note_write(net.settings, start, arguments.flags.contains(SendFlags::EOR) && taken == wanted);
+        self.end_write(arguments.flags.contains(SendFlags::EOR) && taken == wanted);
         if arguments.flags.contains(SendFlags::OOB) {
             //= RFC 9293 §3.8.5 (MUST-62): the pointer shows to the byte after the urgent ones, as everybody does it.
             self.snd_up = Some(self.data_end());
@@ -86,20 +105,45 @@ impl Sock {
         Ok(taken)
     }
 
-    /// TCP_NOTSENT_LOWAT (`__sk_stream_memory_free`).
-    fn is_below_low_water(&self, settings: &Settings) -> bool {
-        let limit =
-            if self.tcp.not_sent_low_water > 0 { self.tcp.not_sent_low_water } else { settings.tcp_notsent_lowat };
+    /// Whether so many unsent bytes leave room for more (TCP_NOTSENT_LOWAT, `__tcp_stream_memory_free`).
+    fn is_below_low_water(&self, settings: &Settings, unsent: u32) -> bool {
+        let own = self.tcp.not_sent_low_water;
         // Before and after a connection nothing counts as queued.
-        let unsent = if self.state == State::Closed { 0 } else { self.unsent() };
-        unsent < limit
+        let unsent = if self.state == State::Closed { 0 } else { unsent };
+        unsent < if own > 0 { own } else { settings.tcp_notsent_lowat }
+    }
+
+    /// `sk_stream_memory_free`: a new buffer may be begun.
+    pub(super) fn has_send_room(&self, settings: &Settings) -> bool {
+        self.send_memory() < self.options.send_buffer as usize && self.is_below_low_water(settings, self.unsent())
     }
 
     /// `sk_stream_is_writeable`: a third of the buffer is free.
     pub(super) fn is_writeable(&self, settings: &Settings) -> bool {
-        let used = self.buffer.memory();
+        let used = self.send_memory();
         let space = (self.options.send_buffer as usize).saturating_sub(used);
-        space >= used / 2 && space > 0 && self.is_below_low_water(settings)
+        space >= used / 2 && space > 0 && self.is_below_low_water(settings, self.unsent().saturating_mul(2))
+    }
+
+    /// After an ACK and what it let go: tells the program that has found no room of it (`tcp_check_space`).
+    pub(super) fn check_space(&mut self, shared: &mut Shared, net: &Net<'_>) {
+        if !core::mem::take(&mut self.space_due) || !self.no_space.get() {
+            return;
+        }
+        // What fills the congestion window needs no larger buffer (`tcp_should_expand_sndbuf`).
+        if self.board.in_flight() < self.window.cwnd {
+            self.expand_send_buffer(net.settings);
+        }
+        if self.is_writeable(net.settings) {
+            self.no_space.set(false);
+            self.chrono.stop(net.now, Chrono::Buffer, self.has_unacknowledged());
+            self.wake(shared, Happened::ROOM);
+        }
+    }
+
+    /// Something was written and is not acknowledged.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        self.board.packets_out > 0 || self.unsent() > 0
     }
 
     /// Whether `plan` may have something to give.
@@ -108,6 +152,7 @@ impl Sock {
             return false;
         }
         self.syn_due
+            || !self.planned.is_empty()
             || self.ack.now
             || self.probe_due
             || self.head_due
@@ -121,12 +166,15 @@ impl Sock {
         if matches!(self.state, State::Closed | State::Listen) || self.paused_until.is_some() {
             return None;
         }
+        if let Some(plan) = self.take_planned() {
+            return Some(plan);
+        }
         if self.syn_due {
             return Some(self.plan_syn(net));
         }
         if self.recovery.new_first {
             if self.may_transmit()
-                && let Some(plan) = self.plan_data(net)
+                && let Some(plan) = self.plan_data(net, Push::No)
             {
                 return Some(plan);
             }
@@ -145,7 +193,7 @@ impl Sock {
                 NextProbe::Later => {}
                 //= RFC 6675 §4 (MUST-5)
                 NextProbe::None => {
-                    if let Some(plan) = self.plan_data(net) {
+                    if let Some(plan) = self.plan_data(net, Push::No) {
                         return Some(plan);
                     }
                 }
@@ -185,8 +233,8 @@ impl Sock {
         header.options.window_scale = self.window_scaling.then_some(self.rcv_wscale);
         //= RFC 7413 §4.2.2 (SHLD-4)
         header.options.fast_open = self.fast_open.cookie.take().filter(|_| self.tries_fast_open(answering));
-        let repeated =
-            self.board.head().is_some_and(|head| head.mark.contains(Mark::AMBIGUOUS)) || self.retransmits > 0;
+        let repeated = self.board.head().is_some_and(|head| head.mark.intersects(Mark::AMBIGUOUS | Mark::LOST))
+            || self.retransmits > 0;
         if repeated {
             net.counters.tcp_retrans_segs += 1;
             self.total_retransmits += 1;
@@ -258,7 +306,7 @@ impl Sock {
             && !range.mark.contains(Mark::SYN)
         {
             let from = range.start.distance_from(self.data_start()) as usize;
-            return self.repeat(net, range, from, true);
+            return self.repeat(net, range, from, Why::Probe);
         }
         let forced = core::mem::take(&mut self.head_due);
         let most = if forced { 1 } else { quota.min(self.paced_segments(net.settings, u32::from(mss))) };
@@ -270,6 +318,7 @@ impl Sock {
             return None;
         }
         let most = most.saturating_mul(u32::from(mss));
+        let why = if forced { Why::Timer } else { Why::Loss };
         let range = match self.board.next_lost(most, mss) {
             Some(range) => range,
             //= RFC 6298 §5 (SHLD-7)
@@ -308,14 +357,15 @@ impl Sock {
                 net,
                 Range { end: range.start + whole, mark: range.mark - (Mark::FIN | Mark::PUSHED), ..range },
                 from,
-                false,
+                why,
             );
         }
-        self.repeat(net, range, from, false)
+        self.repeat(net, range, from, why)
     }
 
-    /// Sends a range again (`tcp_retransmit_skb`); `probe`: to make the peer answer, which stands for no loss.
-    fn repeat(&mut self, net: &mut Net<'_>, range: Range, from: usize, probe: bool) -> Option<Plan> {
+    /// Sends a range again (`tcp_retransmit_skb`).
+    fn repeat(&mut self, net: &mut Net<'_>, range: Range, from: usize, why: Why) -> Option<Plan> {
+        let probe = why == Why::Probe;
         let fin = range.mark.contains(Mark::FIN);
         let length = range.end.distance_from(range.start) - u32::from(fin);
         self.path_probe.give_up();
@@ -327,12 +377,12 @@ impl Sock {
         self.total_retransmits += packets;
         self.bytes_repeated += u64::from(length);
         if !probe {
-            self.note_repetition(net, &range, packets);
+            self.note_repetition(net, &range, packets, why);
         }
         Some(self.plan_segment(net, range.start, from, length, range.mark, false))
     }
 
-    fn note_repetition(&mut self, net: &mut Net<'_>, range: &Range, packets: u32) {
+    fn note_repetition(&mut self, net: &mut Net<'_>, range: &Range, packets: u32, why: Why) {
         self.retransmit_since = self.retransmit_since.or(Some(net.now));
         self.board.undo.repeated(packets);
         self.note_reduction_output(packets);
@@ -344,7 +394,8 @@ impl Sock {
         }
         // The repetition of the first segment gets the time that it needs (`tcp_xmit_retransmit_queue`).
         let waits = matches!(self.retransmit_at, Some((_, RetransmitTimer::Reorder)));
-        if self.retransmit_at.is_none() || (range.start == self.snd_una && !waits) {
+        let first = range.start == self.snd_una && why == Why::Loss;
+        if self.retransmit_at.is_none() || (first && !waits) {
             self.retransmit_at = Some((net.now + self.rtt.timeout(), RetransmitTimer::Repeat));
         }
     }
@@ -362,12 +413,11 @@ impl Sock {
     }
 
     /// New data and FIN.
-    fn plan_data(&mut self, net: &mut Net<'_>) -> Option<Plan> {
+    pub(super) fn plan_data(&mut self, net: &mut Net<'_>, push: Push) -> Option<Plan> {
         let unsent = self.unsent();
         if unsent == 0 {
             return None;
         }
-        self.restart_window_after_idle(net);
         let mss = self.current_mss(net.settings);
         self.last_mss = mss;
         let mss = u32::from(mss);
@@ -389,15 +439,21 @@ impl Sock {
         //= RFC 9293 §3.8.6.2.1 (MUST-38)
         //= RFC 5681 §2 (MUST-1)
         //= RFC 7323 §2.4 (MUST-12)
-        if unsent.min(mss) > room && !forced {
+        let (end, in_tail) = self.boundaries.first().unwrap_or((self.data_end(), true));
+        let buffer = Waiting { length: end.distance_from(self.snd_nxt).min(data), in_tail };
+        if (buffer.length + u32::from(self.fin_queued && in_tail)).min(mss) > room && !forced {
+            self.chrono.start(net.now, Chrono::Window);
             return None;
         }
         if !forced && self.is_held_by_pacing(net.now) {
             return None;
         }
-        let record_end = self.boundaries.record_end(self.snd_nxt);
-        let record = record_end.map_or(data, |end| end.distance_from(self.snd_nxt)).min(data);
-        let mut length = self.length_to_send(net, record, record == data, forced, quota, room)?;
+        let mut length = if forced {
+            buffer.length.min(room).min(mss)
+        } else {
+            self.chrono.stop(net.now, Chrono::Window, true);
+            self.length_to_send(net, buffer, push, quota, room)?
+        };
         let from = self.snd_nxt.distance_from(self.data_start()) as usize;
         let (_, gathered) = self.buffer.gather(from, length as usize);
         let gathered = u32::try_from(gathered).unwrap_or(0);
@@ -415,18 +471,18 @@ impl Sock {
     pub(super) fn plan_new(&mut self, net: &mut Net<'_>, length: u32, fin: bool, forced: bool, probing: bool) -> Plan {
         let mss = u32::from(self.last_mss.max(1));
         let from = self.snd_nxt.distance_from(self.data_start()) as usize;
-        let record_end = self.boundaries.record_end(self.snd_nxt);
         let start = self.snd_nxt;
         let end = start + length + u32::from(fin);
+        let (pushed, ends_record) = self.boundaries.marks_at(start + length);
         if !length.is_multiple_of(mss) {
             self.snd_sml = end;
         }
         let mut mark = if fin { Mark::FIN } else { Mark::empty() };
         // What a timer pushes out is pushed to the reader too (`tcp_write_wakeup`).
-        if probing || self.boundaries.is_pushed(start, start + length) {
+        if probing || pushed {
             mark |= Mark::PUSHED;
         }
-        if record_end == Some(start + length) {
+        if ends_record {
             mark |= Mark::RECORD;
         }
         self.boundaries.sent(start + length);
@@ -455,33 +511,26 @@ impl Sock {
         self.plan_segment(net, start, from, length, mark, true)
     }
 
-    /// Bytes of the next new segment of a buffer that holds `record` more, the last one if `in_tail`; `None`: nothing goes
-    /// now (`tcp_write_xmit`, `tcp_mss_split_point`).
-    fn length_to_send(
-        &mut self,
-        net: &Net<'_>,
-        record: u32,
-        in_tail: bool,
-        forced: bool,
-        quota: u32,
-        room: u32,
-    ) -> Option<u32> {
+    /// Bytes of the next new segment, from the buffer that is next; `None`: nothing goes now (`tcp_write_xmit`,
+    /// `tcp_mss_split_point`).
+    fn length_to_send(&mut self, net: &Net<'_>, buffer: Waiting, push: Push, quota: u32, room: u32) -> Option<u32> {
         let mss = u32::from(self.last_mss);
-        if forced {
-            return Some(record.min(room).min(mss));
-        }
+        let Waiting { length, in_tail } = buffer;
         // Only the first segment of a super-segment would carry CWR: it goes alone.
         let most = if self.ecn.tell_reduced { 1 } else { self.paced_segments(net.settings, mss) };
-        if record <= mss {
+        let ungated = push != Push::No;
+        if length <= mss {
             // Only the last buffer may still be added to; a FIN ends it.
-            let free = self.fin_queued || self.recovery.new_first;
+            let free = ungated || self.fin_queued || self.recovery.new_first;
             //= RFC 9293 §3.9.1.2 (SHLD-27)
-            let held = in_tail && !free && self.is_held_by_nagle(record < mss);
-            return (!held).then_some(record.min(room));
+            let held = in_tail && !free && self.is_held_by_nagle(length < mss);
+            return (!held).then_some(length.min(room));
         }
-        if self.is_worth_waiting(net.settings, net.now, record, in_tail, most) {
+        if push != Push::One && self.is_worth_waiting(net.settings, net.now, length, in_tail, most) {
             if quota.saturating_mul(mss) < room {
                 self.note_window_use(net, true);
+            } else {
+                self.chrono.start(net.now, Chrono::Window);
             }
             return None;
         }
@@ -491,14 +540,15 @@ impl Sock {
         //= RFC 9293 §3.9.1.2 (SHLD-28)
         let longest = quota.min(most).max(1).saturating_mul(mss);
         if longest <= room && !in_tail {
-            return Some(record.min(longest));
+            return Some(length.min(longest));
         }
-        let needed = record.min(room);
+        let needed = length.min(room);
         if longest <= needed {
             return Some(longest);
         }
         let partial = needed % mss;
-        let held = !(self.fin_queued && needed == record) && self.is_held_by_nagle(partial != 0);
+        let free = ungated || (self.fin_queued && needed == length);
+        let held = !free && self.is_held_by_nagle(partial != 0);
         Some(if held { needed - partial } else { needed })
     }
 
@@ -529,6 +579,14 @@ impl Sock {
     /// `tcp_cwnd_application_limited`). `limited`: it held something back.
     //= RFC 7661 §4.4.3 in spirit
     fn note_window_use(&mut self, net: &Net<'_>, limited: bool) {
+        // `tcp_cwnd_validate`: all has gone, and the program could not write more.
+        if !limited
+            && self.no_space.get()
+            && self.unsent() == 0
+            && matches!(self.state, State::Established | State::CloseWait)
+        {
+            self.chrono.start(net.now, Chrono::Buffer);
+        }
         let in_flight = self.board.packets_out;
         let more = !self.window_limited && in_flight > self.max_packets_out;
         if !self.snd_una.before(self.max_packets_seq) || limited || more {
@@ -561,11 +619,11 @@ impl Sock {
     }
 
     /// `tcp_cwnd_restart`: a window that was not used for a while proves nothing (RFC 5681 §4.1).
-    fn restart_window_after_idle(&mut self, net: &Net<'_>) {
+    pub(super) fn restart_window_after_idle(&mut self, net: &Net<'_>) {
         if self.board.packets_out > 0 || !net.settings.tcp_slow_start_after_idle || self.algorithm.has_cong_control() {
             return;
         }
-        let rto = self.rtt.base();
+        let rto = self.rtt.timeout();
         let mut idle = net.now.since(self.last_sent);
         if idle <= rto {
             return;
@@ -583,7 +641,7 @@ impl Sock {
     }
 
     fn plan_segment(&mut self, net: &mut Net<'_>, seq: Seq, from: usize, length: u32, mark: Mark, fresh: bool) -> Plan {
-        let window = self.update_window(net.settings, net.counters);
+        let window = self.update_window(net.counters);
         let mut flags = Flags::ACK;
         // A super-segment is pushed too, so that the receiver hands it on at once (`__tcp_transmit_skb`).
         //= RFC 9293 §3.9.1.2 (MUST-61)
@@ -614,7 +672,7 @@ impl Sock {
 
     /// A segment without data: ACK or probe.
     fn plan_bare(&mut self, net: &mut Net<'_>, seq: Seq) -> Plan {
-        let window = self.update_window(net.settings, net.counters);
+        let window = self.update_window(net.counters);
         let mut header = self.header(seq, Flags::ACK);
         self.point_to_urgent(&mut header, seq);
         header.window = window;

@@ -2,10 +2,13 @@
 //! `struct tcp_sock`. What is done with them stands in the files of the topics.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
 use super::buffer::SendBuffer;
+use super::charge::Charges;
+use super::chrono::Chronos;
 use super::congestion::{Algorithm, Window};
 use super::delayed_ack::DelayedAck;
 use super::ecn::Ecn;
@@ -21,11 +24,12 @@ use super::repair::RepairQueue;
 use super::rto::RoundTrip;
 use super::sack::Scoreboard;
 use super::segmentation::Boundaries;
+use super::send::Plan;
 use super::sequence::Seq;
 use super::signature::{self, Signatures};
 use super::state::State;
 use super::urgent::Urgent;
-use super::{Reply, Shared, Tuple, isn};
+use super::{Reply, Shared, Tuple, isn, window};
 use crate::frame::Purpose;
 use crate::ip::Route;
 use crate::settings::Settings;
@@ -130,6 +134,14 @@ pub struct Sock {
     pub more: bool,
     /// Where the unsent part of the stream is pushed and cut.
     pub boundaries: Boundaries,
+    /// What was decided on in the middle of a send and is to go first.
+    pub planned: VecDeque<Plan>,
+    /// What holds the connection back, and since when.
+    pub chrono: Chronos,
+    /// A program waits with data for the connection to stand: the data carries the ACK of the SYN-ACK (`sk_write_pending`).
+    pub write_pending: bool,
+    /// An ACK has come: there may be room again for the program.
+    pub space_due: bool,
     pub board: Scoreboard,
     pub window: Window,
     pub algorithm: Algorithm,
@@ -167,6 +179,12 @@ pub struct Sock {
     pub window_clamp: u32,
     pub rcv_ssthresh: u32,
     pub queue: Reassembly,
+    /// What is in it counts against the receive buffer.
+    pub charges: Charges,
+    /// Something could not be taken for want of memory: the next ACK offers no window.
+    pub no_receive_memory: bool,
+    /// How much of the memory of segments is data, in 1/256 (`scaling_ratio`).
+    pub scaling_ratio: u8,
     /// Sequence number of a FIN that came ahead of a hole.
     pub fin_ahead: Option<Seq>,
     /// First byte that the program has not read.
@@ -297,6 +315,10 @@ impl Sock {
             syn_due: false,
             more: false,
             boundaries: Boundaries::default(),
+            planned: VecDeque::new(),
+            chrono: Chronos::default(),
+            write_pending: false,
+            space_due: false,
             board: Scoreboard::new(settings.tcp_reordering),
             window: Window::default(),
             algorithm: Algorithm::from_setting(&settings.tcp_congestion_control),
@@ -325,6 +347,9 @@ impl Sock {
             window_clamp: 0,
             rcv_ssthresh: 0,
             queue: Reassembly::default(),
+            charges: Charges::default(),
+            no_receive_memory: false,
+            scaling_ratio: window::DEFAULT_RATIO,
             fin_ahead: None,
             copied_seq: Seq(0),
             input_withheld: false,
@@ -430,6 +455,7 @@ impl Sock {
     pub fn purge_output(&mut self) {
         self.buffer.clear();
         self.boundaries.clear();
+        self.planned.clear();
         self.board.clear();
         self.snd_una = self.snd_nxt;
     }
@@ -441,16 +467,6 @@ impl Sock {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    /// Bytes that the receive buffer could advertise if it were empty (`tcp_full_space`).
-    pub fn full_space(&self, settings: &Settings) -> u32 {
-        window_from_space(settings, self.options.receive_buffer)
-    }
-
-    /// Bytes that the receive buffer can take now (`tcp_space`).
-    pub fn free_space(&self, settings: &Settings) -> u32 {
-        self.full_space(settings).saturating_sub(u32::try_from(self.queue.held()).unwrap_or(u32::MAX))
     }
 
     /// What is left of the window that was offered last (`tcp_receive_window`).
@@ -470,7 +486,10 @@ impl Sock {
     /// Payload bytes of a full segment now (`tcp_current_mss`).
     pub fn current_mss(&self, settings: &Settings) -> u16 {
         let mtu = self.path_probe.limit(self.route.map_or(1_500, |route| route.mtu));
-        let mss = self.path_mss(mtu).max(settings.tcp_min_snd_mss.saturating_sub(TIMESTAMPS_LENGTH));
+        // `__tcp_mtu_to_mss`: the least is that of a segment with its options.
+        let options =
+            if self.timestamps { TIMESTAMPS_LENGTH } else { 0 } + if self.is_signed() { SIGNATURE_LENGTH } else { 0 };
+        let mss = self.path_mss(mtu).max(settings.tcp_min_snd_mss.saturating_sub(options));
         // RFC 9293 §3.8.6.2.1: never more than half of the largest window, or a small window would never fill.
         let half = u32::from(if self.max_window > u32::from(DEFAULT_MSS) { 1_u16 } else { 0 });
         let cutoff = self.max_window >> half;
@@ -552,7 +571,7 @@ impl Sock {
         if !self.state.needs_reset() && self.snd_nxt == self.iss {
             header.flags = Flags::RST;
         }
-        header.window = self.update_window(net.settings, net.counters);
+        header.window = self.update_window(net.counters);
         //= RFC 7323 §3.2 (SHLD-6)
         header.options = self.common_options(net.now, false);
         net.counters.tcp_out_rsts += 1;
@@ -574,15 +593,5 @@ impl Sock {
     /// What getsockname shows.
     pub fn local_name(&self) -> SocketAddr {
         SocketAddr::new(self.tuple.local, self.shown_port)
-    }
-}
-
-/// `tcp_win_from_space`: the part of the buffer that is offered as window; the rest is for overhead.
-pub fn window_from_space(settings: &Settings, space: u32) -> u32 {
-    let scale = settings.tcp_adv_win_scale;
-    if scale <= 0 {
-        space >> u32::from(scale.unsigned_abs()).min(31)
-    } else {
-        space - (space >> u32::from(scale.unsigned_abs()).min(31))
     }
 }

@@ -121,6 +121,9 @@ impl Protocol for Tcp {
         let Some(sock) = self.sock(index) else { return Err(SendError::BrokenPipe) };
         //= RFC 7413 §2 (MUST-1)
         let opening = arguments.flags.contains(SendFlags::FASTOPEN) && sock.state == State::Closed;
+        if sock.fast_open.deferred && sock.repair.is_none() && !arguments.flags.contains(SendFlags::FASTOPEN) {
+            return Err(SendError::Deferred);
+        }
         if (opening || sock.fast_open.deferred) && sock.repair.is_none() {
             let result = self.send_opening(net, index, source, arguments);
             self.settle(net, index);
@@ -157,6 +160,7 @@ impl Protocol for Tcp {
             sock.space_seq = sock.copied_seq;
         }
         sock.queue.put_back(sock.copied_seq, bytes);
+        sock.charges.put_back(sock.copied_seq, length);
         self.settle(net, index);
     }
 
@@ -315,10 +319,11 @@ impl Sock {
         if length > 0 && !peek {
             self.copied_seq += u32::try_from(length).unwrap_or(0);
             self.pass_mark();
+            self.charges.release(self.copied_seq);
             self.tune_receive_buffer(net.now, net.settings);
         }
         if !peek && !matches!(self.state, State::Closed | State::SynSent) {
-            self.check_ack_after_read(net.settings, length);
+            self.check_ack_after_read(length);
         }
         Ok(Received { length, at: self.last_received, ..Received::nothing(None) })
     }

@@ -261,7 +261,7 @@ impl Sock {
     }
 
     fn send_final_ack(&mut self, shared: &mut Shared, net: &mut Net<'_>) {
-        let window = self.update_window(net.settings, net.counters);
+        let window = self.update_window(net.counters);
         let mut header = self.header(self.snd_nxt, Flags::ACK);
         header.window = window;
         header.options = self.common_options(net.now, true);

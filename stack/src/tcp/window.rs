@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use super::sequence::Seq;
-use super::sock::{Sock, window_from_space};
+use super::sock::Sock;
 use crate::counters::Counters;
 use crate::settings::Settings;
 use crate::time::Instant;
@@ -13,6 +13,21 @@ use crate::time::Instant;
 const LARGEST_SHIFT: u8 = 14;
 /// Payloads below this size do not let the window grow (`tcp_event_data_recv`).
 const LEAST_GROWING: u32 = 128;
+
+/// TCP_RMEM_TO_WIN_SCALE: the ratio of data to memory is in units of 1/256.
+const RATIO_SHIFT: u32 = 8;
+/// TCP_DEFAULT_SCALING_RATIO: half of the memory is data, until segments tell (tcp_adv_win_scale is without effect since
+/// Linux 6.6).
+pub const DEFAULT_RATIO: u8 = 128;
+/// SOCK_MIN_RCVBUF / 2.
+const LEAST_CLAMP: u32 = 1_152;
+/// A round trip is never measured as nothing.
+const LEAST_SAMPLE: Duration = Duration::from_micros(1);
+
+/// `__tcp_win_from_space`.
+fn window_from_space(space: u32, ratio: u8) -> u32 {
+    u32::try_from((u64::from(space) * u64::from(ratio)) >> RATIO_SHIFT).unwrap_or(u32::MAX)
+}
 
 /// First window and the scale to offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +42,7 @@ pub struct Initial {
 
 /// `tcp_select_initial_window`.
 pub fn initial(settings: &Settings, buffer: u32, locked: bool, clamp: u32, mss: u16, scaling: bool) -> Initial {
-    let mut space = window_from_space(settings, buffer);
+    let mut space = window_from_space(buffer, DEFAULT_RATIO);
     let clamp = if clamp == 0 { u32::from(u16::MAX) << LARGEST_SHIFT } else { clamp };
     space = space.min(clamp);
     let mss = u32::from(mss.max(1));
@@ -51,10 +66,16 @@ pub fn initial(settings: &Settings, buffer: u32, locked: bool, clamp: u32, mss: 
 
 impl Sock {
     /// The window to offer now, without ever taking back what was offered (`tcp_select_window`).
-    pub(super) fn update_window(&mut self, settings: &Settings, counters: &mut Counters) -> u16 {
+    pub(super) fn update_window(&mut self, counters: &mut Counters) -> u16 {
         let old = self.rcv_wnd;
+        if core::mem::take(&mut self.no_receive_memory) {
+            self.rcv_wnd = 0;
+            self.rcv_wup = self.rcv_nxt;
+            counters.tcp_to_zero_window_adv += u64::from(old != 0);
+            return 0;
+        }
         let left = self.receive_window();
-        let mut new = self.select_window(settings);
+        let mut new = self.select_window();
         //= RFC 9293 §3.8.6 (SHLD-14): the right edge does not move to the left.
         //= RFC 9293 §3.8.6 (SHLD-14)
         //= RFC 7323 §2.4 (MUST-11)
@@ -78,19 +99,17 @@ impl Sock {
     }
 
     /// `__tcp_select_window`.
-    //= REF T-03
-    pub(super) fn select_window(&self, settings: &Settings) -> u32 {
-        let mut free = self.free_space(settings);
-        let full = self.full_space(settings).min(self.window_clamp);
+    pub(super) fn select_window(&self) -> u32 {
+        let mut free = self.free_space();
+        let allowed = self.full_space();
+        let full = allowed.min(self.window_clamp);
         let mss = u32::from(self.ack.rcv_mss.max(1)).min(full.max(1));
         if full == 0 {
             return 0;
         }
         if free < full / 2 {
             free &= !((1_u32 << self.rcv_wscale) - 1);
-            //= RFC 9293 §3.8.6.1 (MAY-8)
-            //= RFC 9293 §3.8.6.2.2 (MUST-39)
-            if free < full >> 4 || free < mss {
+            if free < allowed >> 4 || free < mss {
                 return 0;
             }
         }
@@ -110,61 +129,135 @@ impl Sock {
         }
     }
 
+    /// TCP_WINDOW_CLAMP, or what the receive buffer turns out to hold (`tcp_set_window_clamp`).
+    pub(super) fn set_window_clamp(&mut self, clamp: u32) {
+        let (old, new) = (self.window_clamp, clamp.max(LEAST_CLAMP));
+        self.window_clamp = new;
+        if new < old {
+            self.rcv_ssthresh = self.rcv_ssthresh.min(new);
+        } else if new > old {
+            self.rcv_ssthresh = self.rcv_ssthresh.max(self.rcv_wnd.min(new));
+        }
+    }
+
+    /// Segments of a new size have come: `length` bytes that count as `truesize` tell how much of the receive buffer is
+    /// data (`tcp_measure_rcv_mss`).
+    pub(super) fn measure_overhead(&mut self, length: u32, truesize: u32) {
+        let ratio = (u64::from(length) << RATIO_SHIFT) / u64::from(truesize.max(1));
+        let ratio = u8::try_from(ratio).unwrap_or(u8::MAX).max(1);
+        if ratio != self.scaling_ratio {
+            self.scaling_ratio = ratio;
+            self.set_window_clamp(self.full_space());
+            self.space = self.space.min(self.window_clamp);
+        }
+    }
+
     /// Data has shown that the peer uses the window: let it grow (`tcp_grow_window`).
-    pub(super) fn grow_window(&mut self, settings: &Settings, length: u32) {
+    pub(super) fn grow_window(&mut self, settings: &Settings, length: u32, truesize: u32) {
         if length < LEAST_GROWING {
             return;
         }
-        let room = self.window_clamp.min(self.free_space(settings)).saturating_sub(self.rcv_ssthresh);
-        let step = (2 * u32::from(self.advertised_mss)).max(length.saturating_mul(2));
-        self.rcv_ssthresh = self.rcv_ssthresh.saturating_add(room.min(step));
+        let room = self.window_clamp.min(self.free_space()).saturating_sub(self.rcv_ssthresh);
+        if room == 0 {
+            return;
+        }
+        let step = if self.window_from_space(truesize) <= length {
+            2 * u32::from(self.advertised_mss)
+        } else {
+            self.cautious_growth(settings, length, truesize)
+        };
+        if step > 0 {
+            self.rcv_ssthresh = self.rcv_ssthresh.saturating_add(room.min(step.max(length.saturating_mul(2))));
+            self.ack.expect_more();
+        }
+    }
+
+    /// Segments that waste memory let the window grow only while it is small (`__tcp_grow_window`).
+    fn cautious_growth(&self, settings: &Settings, length: u32, truesize: u32) -> u32 {
+        let [_, _, most] = settings.tcp_rmem;
+        let mut truesize = self.window_from_space(truesize) >> 1;
+        let mut window = self.window_from_space(most) >> 1;
+        while window > 0 && self.rcv_ssthresh <= window {
+            if truesize <= length {
+                return 2 * u32::from(self.ack.rcv_mss);
+            }
+            truesize >>= 1;
+            window >>= 1;
+        }
+        0
+    }
+
+    /// The receive buffer has overflowed: it may become larger, or else less is offered (`tcp_clamp_window`).
+    pub(super) fn clamp_after_overflow(&mut self, settings: &Settings) {
+        self.ack.end_quick();
+        let [_, _, most] = settings.tcp_rmem;
+        let used = u32::try_from(self.charges.total()).unwrap_or(u32::MAX);
+        if self.options.receive_buffer < most && !self.options.receive_buffer_locked {
+            self.options.receive_buffer = self.options.receive_buffer.max(used.min(most));
+        }
+        if used > self.options.receive_buffer {
+            self.rcv_ssthresh = self.window_clamp.min(2 * u32::from(self.advertised_mss));
+        }
+    }
+
+    /// Whether there is memory for what has come, now or when what can be spared is thrown away (`tcp_prune_queue`).
+    //= REF T-06
+    pub(super) fn has_receive_room(&mut self, settings: &Settings, counters: &mut Counters) -> bool {
+        let is_full = |sock: &Self| sock.charges.total() > u64::from(sock.options.receive_buffer);
+        if !is_full(self) {
+            return true;
+        }
+        counters.prune_called += 1;
+        self.clamp_after_overflow(settings);
+        if is_full(self) {
+            self.charges.collapse();
+        }
+        if is_full(self) && self.queue.has_hole() {
+            // SACK is only a promise to try (RFC 2018 §8).
+            counters.ofo_pruned += 1;
+            self.queue.drop_ahead();
+            self.charges.drop_ahead();
+        }
+        let room = !is_full(self);
+        counters.rcv_pruned += u64::from(!room);
+        room
     }
 
     /// Starts the measurement (`tcp_init_buffer_space`).
-    pub(super) fn begin_space(&mut self, now: Instant, settings: &Settings) {
-        let (most, segment) = (self.full_space(settings), u32::from(self.advertised_mss));
+    pub(super) fn begin_space(&mut self, now: Instant) {
+        let mss = u32::from(self.advertised_mss);
+        let most = self.full_space();
         self.window_clamp = self.window_clamp.min(most);
         // Room for one segment is kept back (net.ipv4.tcp_app_win).
-        if self.window_clamp > 2 * segment && self.window_clamp + segment > most {
-            self.window_clamp = (2 * segment).max(most - segment);
+        if self.window_clamp > 2 * mss && self.window_clamp + mss > most {
+            self.window_clamp = most.saturating_sub(mss).max(2 * mss);
         }
         self.rcv_ssthresh = self.rcv_ssthresh.min(self.window_clamp);
-        self.space = self.rcv_ssthresh.min(self.rcv_wnd).min(10 * u32::from(self.advertised_mss));
+        self.space = self.rcv_ssthresh.min(self.rcv_wnd).min(10 * mss);
         self.space_seq = self.copied_seq;
         self.space_since = now;
         self.rcv_rtt_since = now;
         self.rcv_rtt_seq = self.rcv_nxt;
     }
 
-    /// Measures the round trip as the receiver sees it: by the echo of our timestamps, else by the time that a
-    /// window takes (`tcp_rcv_rtt_measure`).
-    pub(super) fn measure_receive_rtt(&mut self, now: Instant, echo: Option<u32>) {
-        let sample = match echo {
-            Some(echo) if echo != 0 => {
-                if echo == self.rcv_rtt_echo {
-                    return;
-                }
-                self.rcv_rtt_echo = echo;
-                let millis = self.timestamp(now).wrapping_sub(echo);
-                if millis > 10_000 {
-                    return;
-                }
-                Duration::from_millis(u64::from(millis.max(1)))
-            }
-            _ => {
-                if !self.rcv_nxt.after(self.rcv_rtt_seq) {
-                    return;
-                }
-                let sample = now.since(self.rcv_rtt_since);
-                self.rcv_rtt_since = now;
-                self.rcv_rtt_seq = self.rcv_nxt + self.rcv_wnd;
-                sample
-            }
-        };
-        self.rcv_rtt = Some(match self.rcv_rtt {
-            Some(old) => (old * 7 + sample) / 8,
-            None => sample,
-        });
+    /// Measures the round trip as the receiver sees it: by the time that a window takes (`tcp_rcv_rtt_measure`) and by
+    /// the echo of our timestamps (`tcp_rcv_rtt_measure_ts`).
+    pub(super) fn measure_receive_rtt(&mut self, now: Instant, echo: Option<u32>, length: u32) {
+        if self.rcv_nxt.offset_from(self.rcv_rtt_seq) >= 0 {
+            let sample = now.since(self.rcv_rtt_since).max(LEAST_SAMPLE);
+            // A window is not always used: only less than what is known says something.
+            self.rcv_rtt = Some(self.rcv_rtt.map_or(sample, |old| old.min(sample)));
+            self.rcv_rtt_since = now;
+            self.rcv_rtt_seq = self.rcv_nxt + self.rcv_wnd;
+        }
+        let Some(echo) = echo.filter(|echo| *echo != 0 && *echo != self.rcv_rtt_echo) else { return };
+        self.rcv_rtt_echo = echo;
+        let millis = self.timestamp(now).wrapping_sub(echo);
+        if length < u32::from(self.ack.rcv_mss) || millis > 10_000 {
+            return;
+        }
+        let sample = Duration::from_millis(u64::from(millis.max(1)));
+        self.rcv_rtt = Some(self.rcv_rtt.map_or(sample, |old| (old * 7 + sample) / 8));
     }
 
     /// The program has read: when it keeps up with more than the window per round trip, enlarge the buffer
@@ -175,24 +268,51 @@ impl Sock {
         if now.since(self.space_since) < rtt {
             return;
         }
-        let copied = self.copied_seq.distance_from(self.space_seq);
+        // What is still unread was not copied in this round.
+        let unread = self.rcv_nxt.distance_from(self.copied_seq);
+        let copied = self.copied_seq.distance_from(self.space_seq).saturating_sub(unread);
         if copied > self.space {
-            let [_, _, most] = settings.tcp_rmem;
-            if settings.tcp_moderate_rcvbuf && !self.options.receive_buffer_locked {
-                let mut wanted = u64::from(copied) * 2 + 16 * u64::from(self.advertised_mss);
-                // The sender may double its window in the next round: leave room for that.
-                let growth = wanted * u64::from(copied - self.space) / u64::from(self.space.max(1));
-                wanted = wanted.saturating_add(growth.saturating_mul(2));
-                let buffer = u32::try_from(wanted.saturating_mul(2)).unwrap_or(u32::MAX).min(most);
-                if buffer > self.options.receive_buffer {
-                    self.options.receive_buffer = buffer;
-                    self.window_clamp = window_from_space(settings, buffer).min(u32::from(u16::MAX) << self.rcv_wscale);
-                }
-            }
-            self.space = copied;
+            self.grow_receive_buffer(settings, copied);
         }
         self.space_seq = self.copied_seq;
         self.space_since = now;
+    }
+
+    /// So that a sender who doubles its rate fits, and what lies ahead of a hole as well (`tcp_rcvbuf_grow`).
+    pub(super) fn grow_receive_buffer(&mut self, settings: &Settings, space: u32) {
+        let old = u64::from(self.space.max(1));
+        self.space = space;
+        if !settings.tcp_moderate_rcvbuf || self.options.receive_buffer_locked {
+            return;
+        }
+        let mut window = u64::from(space) * 2;
+        window += window.saturating_mul(2).saturating_mul(u64::from(space).saturating_sub(old)) / old;
+        if let Some(highest) = self.queue.highest() {
+            window += u64::from(highest.distance_from(self.rcv_nxt));
+        }
+        let [_, _, most] = settings.tcp_rmem;
+        let wanted = (window << RATIO_SHIFT) / u64::from(self.scaling_ratio.max(1));
+        let buffer = u32::try_from(wanted).unwrap_or(u32::MAX).min(most);
+        if buffer > self.options.receive_buffer {
+            self.options.receive_buffer = buffer;
+            self.window_clamp = self.window_from_space(buffer);
+        }
+    }
+
+    /// `tcp_win_from_space`: the part of so much of the receive buffer that is data.
+    pub(super) fn window_from_space(&self, space: u32) -> u32 {
+        window_from_space(space, self.scaling_ratio)
+    }
+
+    /// Bytes that the receive buffer could advertise if it were empty (`tcp_full_space`).
+    pub(super) fn full_space(&self) -> u32 {
+        self.window_from_space(self.options.receive_buffer)
+    }
+
+    /// Bytes that the receive buffer can take now (`tcp_space`).
+    pub(super) fn free_space(&self) -> u32 {
+        let used = u32::try_from(self.charges.total()).unwrap_or(u32::MAX);
+        self.window_from_space(self.options.receive_buffer.saturating_sub(used))
     }
 
     /// Takes over the first window of a connection.

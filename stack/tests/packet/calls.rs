@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use remora_stack::io::Collect;
+use remora_stack::socket::error::SendError;
 use remora_stack::socket::options::{OptionName, OptionValue, SetOption};
 use remora_stack::socket::protocol::{
     AddressFamily, Readiness, ReceiveFlags, SendArguments, SendFlags, Shutdown, SocketType,
@@ -226,11 +227,19 @@ fn send(play: &mut Play, fd: i64, open: &Descriptor, name: &str, parts: &[String
     let flags = if name == "write" { 0 } else { value(argument(parts, 3)?)? };
     let bytes = stream(open.written, length - open.taken);
     let to = (name == "sendto" && parts.len() > 4).then(|| SocketAddr::new(REMOTE.into(), LOCAL_PORT));
-    let flags = SendFlags::from_bits_truncate(u32::try_from(flags).unwrap_or(0));
+    let mut flags = SendFlags::from_bits_truncate(u32::try_from(flags).unwrap_or(0));
+    flags.set(SendFlags::DONTWAIT, open.nonblocking || flags.contains(SendFlags::DONTWAIT));
+    flags.set(SendFlags::WAITS, open.waiting);
+    let mut source = bytes.as_slice();
     let arguments = SendArguments { to, flags, ..SendArguments::default() };
-    let sent = play.stack.send(play.now, open.id, &mut bytes.as_slice(), &arguments);
+    let mut sent = play.stack.send(play.now, open.id, &mut source, &arguments);
+    if sent == Err(SendError::Deferred) {
+        let arguments = SendArguments { flags: flags | SendFlags::FASTOPEN, ..arguments };
+        sent = play.stack.send(play.now, open.id, &mut source, &arguments);
+    }
     let open = play.descriptor(fd)?;
     let blocked = sent.as_ref().is_err_and(|error| errno("write", error) == "EAGAIN");
+    open.waiting = !open.nonblocking && (blocked || sent.as_ref().is_ok_and(|count| *count < bytes.len()));
     if let Ok(count) = &sent {
         open.written += u32::try_from(*count).unwrap_or(0);
         open.taken += u32::try_from(*count).unwrap_or(0);

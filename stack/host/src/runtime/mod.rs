@@ -231,6 +231,8 @@ pub struct Runtime {
 
 /// How old the settings may be that a new socket begins with. Reading them all takes a third of a millisecond.
 const SETTINGS_AGE: Duration = Duration::from_millis(100);
+/// The same for calls that are rare.
+const REFRESHED_AGE: Duration = Duration::from_millis(1);
 
 impl Runtime {
     /// The configuration that the family was started with.
@@ -327,7 +329,7 @@ impl Runtime {
         protocol: u8,
         nonblocking: bool,
     ) -> Result<DescriptionId, CreateError> {
-        self.read_settings_again();
+        self.read_settings_again(SETTINGS_AGE);
         let slot = self.slot();
         self.enter(|core, now| {
             let socket = core.stack.socket(now, family, kind, protocol)?;
@@ -337,12 +339,17 @@ impl Runtime {
         .unwrap_or(Err(CreateError::NoMemory))
     }
 
+    /// A rare call that goes by /proc/sys as it is now: listen(), Fast Open.
+    pub fn refresh_settings(&self) {
+        self.read_settings_again(REFRESHED_AGE);
+    }
+
     /// A new socket goes by /proc/sys as it is, not as it was when the family began (`tcp_init_sock`).
-    fn read_settings_again(&self) {
+    fn read_settings_again(&self, age: Duration) {
         let now = call::now();
         let micros = now.micros();
         let read = self.settings_read.load(Ordering::Relaxed);
-        if Duration::from_micros(micros.saturating_sub(read)) < SETTINGS_AGE {
+        if Duration::from_micros(micros.saturating_sub(read)) < age {
             return;
         }
         self.settings_read.store(micros, Ordering::Relaxed);

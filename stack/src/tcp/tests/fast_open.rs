@@ -155,7 +155,12 @@ fn deferred_connect_succeeds_and_the_first_write_opens() {
     pair.run(Duration::from_millis(50));
     assert_eq!(pair.log.len(), from);
     assert!(pair.poll(true, sock).contains(Readiness::OUT));
-    assert_eq!(pair.send(true, sock, b"data"), Ok(4));
+    // The caller is told to send as with MSG_FASTOPEN, which may have to wait.
+    assert_eq!(pair.send(true, sock, b"data"), Err(SendError::Deferred));
+    let now = pair.now;
+    let mut source = &b"data"[..];
+    let arguments = SendArguments { flags: SendFlags::FASTOPEN | SendFlags::DONTWAIT, ..SendArguments::default() };
+    assert_eq!(pair.left.with(now, |tcp, net| tcp.send(net, sock, &mut source, &arguments)), Ok(4));
     pair.run(Duration::from_millis(50));
     assert_eq!(pair.log[from].1.payload(), b"data");
     let server = pair.accept(false, listener).expect("a connection");

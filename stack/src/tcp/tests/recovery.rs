@@ -171,7 +171,7 @@ fn a_lost_repetition_does_not_wait_for_the_timer() {
             && packet.payload()[..8] == pattern(8)[..])
     });
     pair.count = 1_000;
-    let data = pattern(1_448 * 40);
+    let data = pattern(1_448 * 30);
     pair.send(true, client, &data).expect("room");
     pair.run(Duration::from_millis(190));
     assert_eq!(pair.left.counters.tcp_lost_retransmit, 2);
