@@ -86,7 +86,7 @@ pub(crate) fn until<R>(
     }
 }
 
-/// One holder more of a description, for the length of a call.
+/// One holder more of a description, for the length of a call. Within another of the same call it is nothing.
 pub(super) struct Held<'a>(&'a Runtime, u64);
 
 thread_local! {
@@ -98,7 +98,10 @@ thread_local! {
 
 impl<'a> Held<'a> {
     pub(super) fn new(runtime: &'a Runtime, id: DescriptionId) -> Self {
-        let number = HOLDS.get().wrapping_add(1);
+        if HOLD.get().is_some_and(|(held, _)| held == id) {
+            return Self(runtime, 0);
+        }
+        let number = HOLDS.get().wrapping_add(1).max(1);
         HOLDS.set(number);
         runtime.hold(id);
         HOLD.set(Some((id, number)));

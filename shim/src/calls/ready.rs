@@ -73,6 +73,15 @@ impl Sorted {
         sorted
     }
 
+    /// Whether some number stands for another file than when it was looked at.
+    fn is_renumbered(&self, entries: &[libc::pollfd]) -> bool {
+        entries.iter().zip(&self.places).any(|(entry, place)| match *place {
+            Place::Ours(id, ..) => fdtable::socket(entry.fd).is_none_or(|handle| handle.id != id),
+            Place::Set(..) => !matches!(fdtable::lookup(entry.fd), Some(Entry::Epoll(_))),
+            Place::Ignored | Place::Kernel(_) => false,
+        })
+    }
+
     fn add_kernel(&mut self, entry: &libc::pollfd) -> usize {
         self.kernel.push(libc::pollfd { revents: 0, ..*entry });
         self.kernel.len() - 1
@@ -157,6 +166,7 @@ fn wait(
     }
     let handled = signal::handled();
     let interrupted = || handled.any_since();
+    let mut renumbered = false;
     loop {
         if !sorted.sets.is_empty() {
             runtime.refresh_proxies();
@@ -175,7 +185,19 @@ fn wait(
             descriptions.iter().any(|(id, wanted)| view.readiness(*id).intersects(*wanted))
                 || sets.iter().any(|set| view.set_is_ready(*set))
         });
+        // do_poll, do_select: who is woken looks at what stands under the numbers now.
+        if end == Ok(()) && sorted.is_renumbered(entries) {
+            sorted = Sorted::new(runtime, entries, hide);
+            renumbered = true;
+            continue;
+        }
         let count = sorted.fill(runtime, entries);
+        if renumbered && hide {
+            // A number that was closed during a select counts as all that was asked (POLLIN_SET and its kin).
+            for entry in entries.iter_mut().filter(|entry| entry.revents & libc::POLLNVAL != 0) {
+                entry.revents = libc::POLLERR | libc::POLLPRI;
+            }
+        }
         match end {
             _ if count > 0 => return Some(Ok(count)),
             Err(WaitEnd::Interrupted) => return Some(Err(Errno(libc::EINTR))),

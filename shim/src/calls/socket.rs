@@ -327,6 +327,8 @@ fn take_either(
         }
         Ok(new)
     };
+    // As the kernel keeps the file of a call under way, from the first sleep on.
+    let mut held = None;
     loop {
         // Asked each time: the listener may be closed meanwhile.
         let companions = companion::of(handle.id);
@@ -346,6 +348,7 @@ fn take_either(
             return result;
         }
         let Patience::Until(deadline) = patience else { return Err(Errno(libc::EAGAIN)) };
+        held.get_or_insert_with(|| Held::new(runtime, handle.id));
         wait_for_either(handle, runtime, &companions, deadline)?;
     }
 }
@@ -357,7 +360,6 @@ fn wait_for_either(
     companions: &[Fd],
     deadline: Option<Instant>,
 ) -> Result<(), Errno> {
-    let _held = Held::new(runtime, handle.id);
     let mut kernel: SmallVec<[libc::pollfd; 2]> =
         companions.iter().map(|fd| libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 }).collect();
     let wanted = Readiness::IN | Readiness::ERR | Readiness::HUP;
@@ -428,6 +430,8 @@ fn next_connection(
     nonblocking: bool,
 ) -> Result<(runtime::DescriptionId, SocketAddr), Errno> {
     let nothing = Cell::new(0);
+    // Until the connection has been taken: the listener may be closed while this sleeps.
+    let _held = matches!(patience, Patience::Until(_)).then(|| Held::new(runtime, handle.id));
     let accepted = until(runtime, handle.id, Readiness::IN, patience, &nothing, |stack, socket, now| {
         match stack.accept(now, socket) {
             Err(AcceptError::WouldBlock) => None,

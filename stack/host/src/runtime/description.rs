@@ -234,7 +234,7 @@ impl Core {
     pub(super) fn release(&mut self, now: Instant, slot: SlotId, id: DescriptionId) {
         let Some(description) = self.descriptions.find_mut(id) else { return };
         if description.holders.drop_one(slot) {
-            self.destroy(now, id);
+            self.end_unless_awaited(now, id);
         } else {
             self.handles_are_due(id);
         }
@@ -254,6 +254,15 @@ impl Core {
         let Some(set): Option<&mut EpollSet> = self.sets.find_mut(id) else { return };
         if set.holders.drop_one(slot) {
             self.destroy_set(id);
+        }
+    }
+
+    /// A description without holders ends, unless somebody sleeps on it: as the kernel keeps the file of a poll under way,
+    /// the last of them ends it.
+    pub(super) fn end_unless_awaited(&mut self, now: Instant, id: DescriptionId) {
+        let found = self.descriptions.find(id);
+        if found.is_some_and(|description| description.waiters == 0 && description.holders.total() == 0) {
+            self.destroy(now, id);
         }
     }
 

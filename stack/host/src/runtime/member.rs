@@ -149,7 +149,7 @@ impl Core {
         if !self.is_member(slot) {
             return;
         }
-        self.forget_sleepers_of(slot);
+        self.forget_sleepers_of(now, slot);
         self.roster.ring_again();
         let lost = self.registry.lose_claims_of(slot);
         let gone: Vec<DescriptionId> = self
@@ -160,7 +160,7 @@ impl Core {
             })
             .collect();
         for id in gone {
-            self.destroy(now, id);
+            self.end_unless_awaited(now, id);
         }
         self.keep_lingering(&lost);
         if !self.handles.is_empty() {

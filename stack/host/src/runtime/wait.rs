@@ -105,18 +105,33 @@ thread_local! {
 }
 
 impl Core {
-    /// Adds or removes a sleeper's bell at what it waits for.
-    fn enlist(&mut self, bell: u32, descriptions: &[(DescriptionId, Readiness)], sets: &[SetId], on: bool) {
-        let bit = 1u64 << bell;
-        let change = |waiters: &mut u64| *waiters = if on { *waiters | bit } else { *waiters & !bit };
+    /// Adds a sleeper's bell at what it waits for.
+    fn enlist(&mut self, bell: u32, descriptions: &[(DescriptionId, Readiness)], sets: &[SetId]) {
         for (id, _) in descriptions {
             if let Some(description) = self.descriptions.find_mut(*id) {
-                change(&mut description.waiters);
+                description.waiters |= 1 << bell;
             }
         }
         for id in sets {
             if let Some(set) = self.sets.find_mut(*id) {
-                change(&mut set.waiters);
+                set.waiters |= 1 << bell;
+                set.told &= !(1 << bell);
+            }
+        }
+    }
+
+    /// The reverse. What was closed meanwhile ends with the last who waits for it.
+    fn delist(&mut self, now: Instant, bell: u32, descriptions: &[(DescriptionId, Readiness)], sets: &[SetId]) {
+        let bit = 1u64 << bell;
+        for (id, _) in descriptions {
+            if let Some(description) = self.descriptions.find_mut(*id) {
+                description.waiters &= !bit;
+            }
+            self.end_unless_awaited(now, *id);
+        }
+        for id in sets {
+            if let Some(set) = self.sets.find_mut(*id) {
+                set.waiters &= !bit;
                 set.told &= !bit;
             }
         }
@@ -132,13 +147,20 @@ impl Core {
     }
 
     /// A process has died: its threads sleep no more.
-    pub(super) fn forget_sleepers_of(&mut self, slot: SlotId) {
+    pub(super) fn forget_sleepers_of(&mut self, now: Instant, slot: SlotId) {
         let dead = self.roster.bells_of(slot);
-        if dead == 0 {
-            return;
+        if dead != 0 {
+            self.forget_bells(now, dead);
         }
-        for description in self.descriptions.values_mut() {
-            description.waiters &= !dead;
+    }
+
+    /// Those who had these bells wait for nothing any more.
+    fn forget_bells(&mut self, now: Instant, dead: u64) {
+        for id in self.descriptions.names() {
+            if let Some(description) = self.descriptions.find_mut(id).filter(|it| it.waiters & dead != 0) {
+                description.waiters &= !dead;
+                self.end_unless_awaited(now, id);
+            }
         }
         for set in self.sets.values_mut() {
             set.waiters &= !dead;
@@ -288,10 +310,10 @@ impl Waiting<'_> {
         let own = self.own();
         let Self { runtime, descriptions, sets, bell, .. } = self;
         if let Some(bell) = bell.take() {
-            let _ = runtime.enter_as(own, |core, _| {
+            let _ = runtime.enter_as(own, |core, now| {
                 // A handler may have run on the way in.
                 if BELLS_HELD.get() & own != 0 {
-                    core.enlist(bell, descriptions, sets, false);
+                    core.delist(now, bell, descriptions, sets);
                     core.roster.give_bell_back(bell);
                     BELLS_HELD.set(BELLS_HELD.get() & !own);
                 }
@@ -315,7 +337,7 @@ impl Waiting<'_> {
                 self.note_spin(core, now, ready);
                 BELLS_HELD.set(BELLS_HELD.get() & !self.own());
                 if let Some(bell) = self.bell.take() {
-                    core.enlist(bell, self.descriptions, self.sets, false);
+                    core.delist(now, bell, self.descriptions, self.sets);
                     core.roster.own = 0;
                     core.roster.give_bell_back(bell);
                 }
@@ -328,7 +350,7 @@ impl Waiting<'_> {
                 core.roster.own = self.own();
                 BELLS_HELD.set(BELLS_HELD.get() | self.own());
                 match self.bell {
-                    Some(bell) => core.enlist(bell, self.descriptions, self.sets, true),
+                    Some(bell) => core.enlist(bell, self.descriptions, self.sets),
                     None => core.statistics.without_bell += 1,
                 }
             }
@@ -447,17 +469,7 @@ impl Runtime {
         if held == 0 {
             return;
         }
-        let _ = self.enter(|core, _| {
-            for description in core.descriptions.values_mut() {
-                description.waiters &= !held;
-            }
-            for set in core.sets.values_mut() {
-                set.waiters &= !held;
-            }
-            for bell in (0..BELLS as u32).filter(|bell| held & 1 << bell != 0) {
-                core.roster.give_bell_back(bell);
-            }
-        });
+        let _ = self.enter(|core, now| core.forget_bells(now, held));
     }
 
     /// Has all sleeping threads of this process look whether they are interrupted.
