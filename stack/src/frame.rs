@@ -75,6 +75,16 @@ pub enum Purpose {
     Address,
     /// ARP.
     Neighbour,
+    /// A packet to an address of ours, for a port that no socket of this stack holds: another stack of this machine may
+    /// have it (see [`crate::stack::Stack::handle_sibling`]). It has no link header and never goes to the link.
+    Sibling {
+        /// IP protocol number of the port.
+        protocol: u8,
+        /// The port it is for.
+        port: u16,
+        /// It answers a packet to this port, which no socket of this stack holds: see [`Purpose::ClosedPort`].
+        closed: Option<u16>,
+    },
 }
 
 /// Most slices of payload that one frame is gathered from.

@@ -75,9 +75,7 @@ pub(super) fn follow_listen(runtime: &Runtime, handle: Handle, backlog: i32) {
         }
         return;
     }
-    if !handle.is_stream() || config::active().is_none_or(config::Settings::loopback_in_stack) {
-        return;
-    }
+    let Some(settings) = config::active().filter(|_| handle.is_stream()) else { return };
     let local = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
     let Some(local) = local.filter(|local| local.ip().is_unspecified()) else { return };
     let Some(place) = claim() else {
@@ -88,7 +86,12 @@ pub(super) fn follow_listen(runtime: &Runtime, handle: Handle, backlog: i32) {
     let v6_only = is_v6_only(runtime, handle);
     let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     for (slot, ip) in place.fds.iter().zip(addresses) {
-        let wanted = if ip.is_ipv4() { !v6_only } else { handle.family == AddressFamily::Inet6 };
+        // 127.0.0.1 may be the stack's own; ::1 never is.
+        let wanted = if ip.is_ipv4() {
+            !v6_only && !settings.loopback_in_stack()
+        } else {
+            handle.family == AddressFamily::Inet6
+        };
         if !wanted {
             continue;
         }

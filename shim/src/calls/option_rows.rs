@@ -4,7 +4,7 @@
 use remora_host::runtime::Runtime;
 use remora_host::sys::Errno;
 use remora_stack::socket::kept::{Kept, KeptOptions};
-use remora_stack::socket::options::SetOption;
+use remora_stack::socket::options::{SetOption, SocketOptions};
 use remora_stack::socket::protocol::SocketType;
 use smallvec::SmallVec;
 
@@ -168,7 +168,8 @@ pub(super) fn protocol(runtime: &Runtime, handle: Handle) -> u8 {
 }
 
 pub(super) fn is_udp(runtime: &Runtime, handle: Handle) -> bool {
-    handle.kind == SocketType::Datagram && protocol(runtime, handle) == libc::IPPROTO_UDP as u8
+    handle.kind == SocketType::Datagram
+        && matches!(i32::from(protocol(runtime, handle)), libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE)
 }
 
 impl Who {
@@ -240,7 +241,12 @@ pub(super) fn get(
 /// Level, name and value of each option that differs from the default.
 pub(super) fn changed(options: &KeptOptions) -> SmallVec<[(i32, i32, i32); 4]> {
     let rows = ROWS.iter().map(|row| (row.level, row.name, row.kept));
-    let udp = [(libc::IPPROTO_UDP, 103, Kept::UdpSegment), (libc::IPPROTO_UDP, 104, Kept::UdpGro)];
+    let udp = [
+        (libc::IPPROTO_UDP, 103, Kept::UdpSegment),
+        (libc::IPPROTO_UDP, 104, Kept::UdpGro),
+        (libc::IPPROTO_UDP, UDPLITE_SEND_CSCOV, Kept::UdpLiteSend),
+        (libc::IPPROTO_UDP, UDPLITE_RECV_CSCOV, Kept::UdpLiteReceive),
+    ];
     rows.chain(udp)
         .filter(|(.., kept)| options.is_changed(*kept))
         .map(|(level, name, kept)| (level, name, options.read(kept)))
@@ -275,10 +281,24 @@ pub(super) fn get_fixed(name: i32) -> Option<Result<Bytes, Errno>> {
     })
 }
 
+/// linux/udp.h.
+const UDPLITE_SEND_CSCOV: i32 = 10;
+const UDPLITE_RECV_CSCOV: i32 = 11;
+
+fn is_lite(runtime: &Runtime, handle: Handle) -> bool {
+    i32::from(protocol(runtime, handle)) == libc::IPPROTO_UDPLITE
+}
+
+fn coverage(options: &SocketOptions, kept: Kept) -> Bytes {
+    int(options.kept.read(kept).max(0))
+}
+
 /// IPPROTO_UDP of a UDP socket, where the options have not been found among the rows.
-pub(super) fn set_udp(name: i32, given: &Given) -> Result<SetOption, Errno> {
+pub(super) fn set_udp(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
     let value = given.int()?;
     match name {
+        UDPLITE_SEND_CSCOV if is_lite(runtime, handle) => Ok(SetOption::Kept(Kept::UdpLiteSend, value)),
+        UDPLITE_RECV_CSCOV if is_lite(runtime, handle) => Ok(SetOption::Kept(Kept::UdpLiteReceive, value)),
         // UDP_ENCAP: off is what it is; IPsec in UDP needs the kernel's IPsec.
         100 if value == 0 => Ok(SetOption::Kept(Kept::BsdCompat, 0)),
         103 => Ok(SetOption::Kept(Kept::UdpSegment, value)),
@@ -290,8 +310,11 @@ pub(super) fn set_udp(name: i32, given: &Given) -> Result<SetOption, Errno> {
 /// As [`set_udp`], for what is read.
 pub(super) fn get_udp(fd: i32, runtime: &Runtime, handle: Handle, name: i32) -> Result<Bytes, Errno> {
     match name {
-        // UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV, UDP_ENCAP.
-        10 | 11 | 100 => Ok(int(0)),
+        // What was never set shows as 0, on UDP sockets too.
+        UDPLITE_SEND_CSCOV => common(fd, handle, runtime, |options| coverage(options, Kept::UdpLiteSend)),
+        UDPLITE_RECV_CSCOV => common(fd, handle, runtime, |options| coverage(options, Kept::UdpLiteReceive)),
+        // UDP_ENCAP.
+        100 => Ok(int(0)),
         103 => common(fd, handle, runtime, |options| options.kept.read(Kept::UdpSegment)).map(int),
         104 => common(fd, handle, runtime, |options| options.kept.read(Kept::UdpGro)).map(int),
         _ => Err(UNKNOWN),

@@ -63,8 +63,14 @@ pub(crate) fn setsockopt(fd: i32, level: i32, name: i32, value: User<std::ffi::c
     traced(format_args!("setsockopt({fd}, {level}, {name})"), result.map(|()| 0))
 }
 
+/// SOL_UDPLITE's options are those of IPPROTO_UDP, of either kind of socket (`udp_setsockopt`).
+const fn without_alias(level: i32) -> i32 {
+    if level == libc::IPPROTO_UDPLITE { libc::IPPROTO_UDP } else { level }
+}
+
 /// The typed option; `None` for one that is rightly without effect.
 fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) -> Result<Option<SetOption>, Errno> {
+    let level = without_alias(level);
     if level == libc::SOL_SOCKET && name != libc::SO_BINDTODEVICE {
         // sock_setsockopt reads an int for everything else before it looks at the name.
         given.int()?;
@@ -99,7 +105,7 @@ fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) 
     }
     match level {
         libc::SOL_SOCKET => socket_level::set(handle, name, given),
-        libc::IPPROTO_UDP => option_rows::set_udp(name, given).map(Some),
+        libc::IPPROTO_UDP => option_rows::set_udp(runtime, handle, name, given).map(Some),
         libc::IPPROTO_IP => ip_level::set(runtime, handle, name, given).map(Some),
         libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => ipv6_level::set(handle, name, given).map(Some),
         libc::IPPROTO_TCP if name == TCP_AO_REPAIR && is_listening(runtime, handle) => Err(Errno(libc::EPERM)),
@@ -178,6 +184,7 @@ fn is_listening(runtime: &Runtime, handle: Handle) -> bool {
 
 /// Whether the socket has options of this level to read; who has none is told so before the length is looked at.
 fn has_level(runtime: &Runtime, handle: Handle, level: i32, name: i32) -> Result<(), Errno> {
+    let level = without_alias(level);
     // raw_getsockopt, raw_geticmpfilter.
     if level == libc::SOL_RAW && handle.kind == SocketType::Raw {
         return match own(-1, handle, runtime, OptionName::IcmpFilter) {
@@ -217,6 +224,7 @@ pub(super) fn int(value: i32) -> Bytes {
 }
 
 fn get(fd: i32, handle: Handle, runtime: &Runtime, level: i32, name: i32) -> Result<Bytes, Errno> {
+    let level = without_alias(level);
     if let Some(found) = option_rows::get(fd, runtime, handle, (level, name)) {
         return found;
     }

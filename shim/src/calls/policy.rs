@@ -1,7 +1,7 @@
 //! Kernel or stack: decided at the first call that names or needs an address, and the hand-over of a socket to the
 //! kernel.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use remora_host::config::rules::Verdict;
 use remora_host::runtime::Runtime;
@@ -143,8 +143,10 @@ pub(crate) fn settle(fd: i32, handle: Handle, address: Option<SocketAddr>, purpo
     }
     let by_default = || {
         let name = address.filter(|_| rule.is_none_or(|rule| rule.verdict == Verdict::Allow))?;
-        let kernels = !settings.loopback_in_stack() && is_loopback(runtime, handle, name, purpose);
-        kernels.then_some(Reason::Loopback)
+        // ::1 has no place in a stack without IPv6: it stays the kernel's.
+        let is_kernels =
+            |name: SocketAddr| name.ip() == IpAddr::V6(Ipv6Addr::LOCALHOST) || !settings.loopback_in_stack();
+        (is_kernels(name) && is_loopback(runtime, handle, name, purpose)).then_some(Reason::Loopback)
     };
     if let Some(reason) = rules::sends_to_kernel(rule).or_else(by_default) {
         let standing = standing(runtime, handle);

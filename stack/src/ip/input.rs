@@ -8,6 +8,7 @@ use log::trace;
 
 use super::icmp::{self, Report};
 use super::igmp;
+use super::sibling::Sibling;
 use super::{AddressKind, PacketInfo, PathError};
 use crate::frame::{Purpose, RxChecksum, RxMeta};
 use crate::socket::protocol::Net;
@@ -26,8 +27,12 @@ pub(crate) struct Arrival {
     pub(crate) meta: RxMeta,
     /// The frame was for a group or for everybody.
     pub(crate) link_group: bool,
-    /// It was sent by this stack itself.
+    /// It was sent on this machine: by this stack itself or by a sibling.
     pub(crate) looped: bool,
+    /// Whether it has to do with siblings.
+    pub(crate) sibling: Sibling,
+    /// What it was sent for, when it was sent here.
+    pub(crate) purpose: Purpose,
 }
 
 impl Stack {
@@ -182,10 +187,25 @@ impl Stack {
             random: &mut self.random,
         };
         let mut raw_wanted = false;
-        if !self.raw.is_idle() {
+        // Raw sockets have had their copy of what comes back.
+        if !self.raw.is_idle() && arrival.sibling != Sibling::Refused {
             let packet = buffer.get(at..end).unwrap_or(&[]);
             raw_wanted = self.raw.handle_packet(&mut net, &info, header.protocol, packet, header.header);
         }
+        if self.siblings.are_there && arrival.looped && arrival.sibling == Sibling::No && kind == AddressKind::Local {
+            let bytes = buffer.get(transport..end).unwrap_or(&[]);
+            if let Some(purpose) = self.purpose_for_sibling(header, &info, bytes, arrival.purpose) {
+                let bytes = core::mem::take(buffer);
+                return self.siblings.pass_on(bytes, arrival.meta.gso_size, purpose);
+            }
+        }
+        let mut net = Net {
+            now: self.now,
+            ip: &mut self.ip,
+            counters: &mut self.counters,
+            settings: &self.settings,
+            random: &mut self.random,
+        };
         match header.protocol {
             PROTOCOL_TCP => {
                 net.counters.ip_in_delivers += 1;
@@ -196,17 +216,18 @@ impl Stack {
                     net.counters.ip_in_discards += 1;
                 }
             }
-            udp_wire::PROTOCOL => {
+            udp_wire::PROTOCOL | udp_wire::LITE => {
                 net.counters.ip_in_delivers += 1;
                 let datagram = buffer.get(transport..end).unwrap_or(&[]);
+                let udp = if header.protocol == udp_wire::LITE { &mut self.udp_lite } else { &mut self.udp };
                 //= RFC 1122 §3.4 (MUST-89)
-                if let Disposition::NoPort(port) = self.udp.handle_datagram(&mut net, &info, datagram) {
+                if let Disposition::NoPort(port) = udp.handle_datagram(&mut net, &info, datagram) {
                     let report = Report {
                         kind: icmpv4::UNREACHABLE,
                         //= RFC 1122 §3.2.2.1 (SHLD-7)
                         code: icmpv4::CODE_PORT,
                         rest: [0; 4],
-                        purpose: Purpose::ClosedPort { protocol: udp_wire::PROTOCOL, port },
+                        purpose: Purpose::ClosedPort { protocol: header.protocol, port },
                     };
                     let packet = buffer.get(at..end).unwrap_or(&[]);
                     //= RFC 1122 §3.3.8 (MUST-35)
@@ -346,6 +367,7 @@ impl Stack {
         match protocol {
             PROTOCOL_TCP => self.tcp.handle_error(&mut net, error),
             udp_wire::PROTOCOL => self.udp.handle_error(&mut net, error),
+            udp_wire::LITE => self.udp_lite.handle_error(&mut net, error),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ pub(crate) mod input;
 pub mod output;
 pub mod reassembly;
 pub mod route;
+pub(crate) mod sibling;
 
 use alloc::collections::VecDeque;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -63,6 +63,10 @@ pub enum Kept {
     UdpNoCheck6Rx,
     UdpSegment,
     UdpGro,
+    /// UDPLITE_SEND_CSCOV; -1 while it was not set.
+    UdpLiteSend,
+    /// UDPLITE_RECV_CSCOV; -1 while it was not set.
+    UdpLiteReceive,
     V6OldPacketInfo,
     V6OldHopOptions,
     V6OldDestinationOptions,
@@ -145,7 +149,7 @@ impl Kept {
             Self::V6UnicastHops | Self::V6MulticastHops | Self::V6TrafficClass => Takes::RangeOrDefault(0, 255),
             Self::V6MtuDiscover => Takes::Range(0, 5),
             // Checked below: they are more than a range.
-            Self::V6Mtu | Self::IpLocalPortRange => Takes::Any,
+            Self::V6Mtu | Self::IpLocalPortRange | Self::UdpLiteSend | Self::UdpLiteReceive => Takes::Any,
             _ => Takes::Flag,
         }
     }
@@ -153,7 +157,7 @@ impl Kept {
     /// What a fresh AF_INET socket shows. One of AF_INET6 differs in IP_MULTICAST_ALL, see [`KeptOptions::v6`].
     const fn default(self) -> i32 {
         match self {
-            Self::PeekOff => -1,
+            Self::PeekOff | Self::UdpLiteSend | Self::UdpLiteReceive => -1,
             Self::V6UnicastHops => 64,
             Self::TcpRtoMaxMs => 120_000,
             Self::TcpRtoMinUs | Self::TcpDelackMaxUs => 200_000,
@@ -191,6 +195,8 @@ impl Kept {
                     let (low, high) = (value & 0xffff, (value.cast_unsigned() >> 16).cast_signed());
                     if low != 0 && high != 0 && low > high { Err(OptionError::Invalid) } else { Ok(value) }
                 }
+                // `udp_lib_setsockopt`: the header is always covered.
+                Self::UdpLiteSend | Self::UdpLiteReceive if value != 0 => Ok(value.clamp(8, 65_535)),
                 _ => Ok(value),
             },
         }

@@ -14,6 +14,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// IPPROTO_UDP.
 pub const UDP: u8 = 17;
+/// IPPROTO_UDPLITE.
+pub const UDP_LITE: u8 = 136;
 /// IPPROTO_RAW: header included, nothing received.
 pub const RAW: u8 = 255;
 
@@ -24,6 +26,8 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
+    /// UDP-Lite (RFC 3828).
+    UdpLite,
     /// ICMP echo sockets.
     Ping,
     /// Raw IP.
@@ -43,9 +47,10 @@ pub struct Row {
 
 /// The rows that every stack has.
 //= REF S-04
-const STANDARD: [Row; 4] = [
+const STANDARD: [Row; 5] = [
     Row { kind: SocketType::Stream, protocol: TCP, transport: Transport::Tcp },
     Row { kind: SocketType::Datagram, protocol: UDP, transport: Transport::Udp },
+    Row { kind: SocketType::Datagram, protocol: UDP_LITE, transport: Transport::UdpLite },
     Row { kind: SocketType::Datagram, protocol: ICMP, transport: Transport::Ping },
     Row { kind: SocketType::Raw, protocol: ANY, transport: Transport::Raw },
 ];
@@ -53,7 +58,7 @@ const STANDARD: [Row; 4] = [
 /// The switch.
 #[derive(Clone, Debug)]
 pub struct ProtocolSwitch {
-    rows: SmallVec<[Row; 6]>,
+    rows: SmallVec<[Row; 7]>,
 }
 
 impl Default for ProtocolSwitch {
@@ -110,6 +115,7 @@ mod tests {
         let find = |kind, protocol| switch.find(kind, protocol).map(|(row, number)| (row.transport, number));
         assert_eq!(find(SocketType::Stream, 0), Ok((Transport::Tcp, TCP)));
         assert_eq!(find(SocketType::Datagram, 0), Ok((Transport::Udp, UDP)));
+        assert_eq!(find(SocketType::Datagram, UDP_LITE), Ok((Transport::UdpLite, UDP_LITE)));
         assert_eq!(find(SocketType::Datagram, ICMP), Ok((Transport::Ping, ICMP)));
         assert_eq!(find(SocketType::Raw, 89), Ok((Transport::Raw, 89)));
         assert_eq!(find(SocketType::Raw, RAW), Ok((Transport::Raw, RAW)));

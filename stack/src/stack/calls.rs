@@ -123,6 +123,7 @@ impl Stack {
         let below: &mut dyn Protocol = match socket.transport {
             Transport::Tcp => &mut self.tcp,
             Transport::Udp => &mut self.udp,
+            Transport::UdpLite => &mut self.udp_lite,
             Transport::Ping | Transport::Raw => &mut self.raw,
         };
         // A protocol may refuse what all of them have.
@@ -212,6 +213,7 @@ impl Stack {
         let below: &mut dyn Protocol = match transport {
             Transport::Tcp => &mut self.tcp,
             Transport::Udp => &mut self.udp,
+            Transport::UdpLite => &mut self.udp_lite,
             Transport::Ping | Transport::Raw => &mut self.raw,
         };
         (below, net)
@@ -222,6 +224,7 @@ impl Stack {
         match transport {
             Transport::Tcp => &self.tcp,
             Transport::Udp => &self.udp,
+            Transport::UdpLite => &self.udp_lite,
             Transport::Ping | Transport::Raw => &self.raw,
         }
     }

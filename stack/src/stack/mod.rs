@@ -15,12 +15,13 @@ use log::{debug, trace};
 use self::output::Outgoing;
 pub use self::output::TransmitError;
 use crate::counters::Counters;
-use crate::frame::{Medium, RxMeta};
+use crate::frame::{Medium, Purpose, RxMeta};
 use crate::interface::InterfaceConfig;
 use crate::ip::icmp::{self, Report};
 use crate::ip::igmp;
 use crate::ip::input::Arrival;
 use crate::ip::reassembly::Reassembly;
+use crate::ip::sibling::{Sibling, Siblings};
 use crate::ip::{Ip, route::RouteEntry};
 use crate::link::{Link, LinkContext};
 use crate::random::{Random, Secret};
@@ -48,8 +49,10 @@ pub struct Stack {
     pub(crate) counters: Counters,
     pub(crate) ip: Ip,
     pub(crate) reassembly: Reassembly,
+    pub(crate) siblings: Siblings,
     pub(crate) tcp: Tcp,
     pub(crate) udp: Udp,
+    pub(crate) udp_lite: Udp,
     pub(crate) raw: Raw,
     pub(crate) sockets: Table<Socket>,
     pub(crate) switch: ProtocolSwitch,
@@ -71,8 +74,10 @@ impl Stack {
             counters: Counters::default(),
             ip: Ip::default(),
             reassembly: Reassembly::default(),
+            siblings: Siblings::default(),
             tcp,
             udp: Udp::new(),
+            udp_lite: Udp::lite(),
             raw: Raw::new(),
             sockets: Table::default(),
             switch: ProtocolSwitch::default(),
@@ -132,7 +137,12 @@ impl Stack {
             // Bare IP packets: the version says which.
             match buffer.first().map(|byte| byte >> 4) {
                 Some(6) => self.counters.ipv6_ignored += 1,
-                _ => self.handle_ipv4(buffer, 0, end, Arrival { meta, link_group: false, looped: false }),
+                _ => self.handle_ipv4(
+                    buffer,
+                    0,
+                    end,
+                    Arrival { meta, link_group: false, looped: false, sibling: Sibling::No, purpose: Purpose::Own },
+                ),
             }
             return;
         }
@@ -158,9 +168,12 @@ impl Stack {
         }
         let link_group = frame.destination.is_group();
         match frame.kind {
-            EtherType::Ipv4 => {
-                self.handle_ipv4(buffer, frame.payload, frame.end, Arrival { meta, link_group, looped: false })
-            }
+            EtherType::Ipv4 => self.handle_ipv4(
+                buffer,
+                frame.payload,
+                frame.end,
+                Arrival { meta, link_group, looped: false, sibling: Sibling::No, purpose: Purpose::Own },
+            ),
             EtherType::Arp => match Arp::parse(buffer.get(frame.payload..frame.end).unwrap_or(&[])) {
                 Ok(arp) => {
                     let (link, mut context) = self.link_parts();
@@ -227,7 +240,9 @@ impl Stack {
     /// that has happened since.
     pub fn poll_event(&mut self) -> Option<(SocketId, Happened)> {
         self.udp.set_held(self.link.held_bytes());
-        self.tcp.poll_event().or_else(|| self.udp.poll_event()).or_else(|| self.raw.poll_event())
+        self.udp_lite.set_held(self.link.held_bytes());
+        let transports = self.tcp.poll_event().or_else(|| self.udp.poll_event());
+        transports.or_else(|| self.udp_lite.poll_event()).or_else(|| self.raw.poll_event())
     }
 
     /// The next socket whose peer has announced urgent data: its owner gets SIGURG (`sk_send_sigurg`).
@@ -275,6 +290,7 @@ impl Stack {
         self.sockets.is_empty()
             && self.tcp.is_idle()
             && self.udp.is_idle()
+            && self.udp_lite.is_idle()
             && self.raw.is_idle()
             && self.ip.queued() == 0
     }
@@ -282,7 +298,8 @@ impl Stack {
     /// Bytes held in queues.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.tcp.memory() + self.udp.memory() + self.raw.memory() + self.reassembly.memory() + self.ip.queued()
+        let datagrams = self.udp.memory() + self.udp_lite.memory() + self.raw.memory();
+        self.tcp.memory() + datagrams + self.reassembly.memory() + self.ip.queued()
     }
 
     /// Ephemeral ports come from these inclusive ranges only (several families share one address); none: from the
@@ -291,20 +308,22 @@ impl Stack {
     pub fn restrict_ports(&mut self, allowed: &[(u16, u16)], may_grow: bool) {
         self.tcp.restrict_ports(allowed.to_vec(), may_grow);
         self.udp.restrict_ports(allowed.to_vec(), may_grow);
+        self.udp_lite.restrict_ports(allowed.to_vec(), may_grow);
     }
 
     /// Whether more ports ought to be had before the next socket asks for one.
     #[must_use]
     pub fn wants_ports(&self) -> bool {
-        self.udp.wants_ports()
+        self.udp.wants_ports() || self.udp_lite.wants_ports()
     }
 
-    /// Whether any socket holds this local port, of TCP (6) or UDP (17).
+    /// Whether any socket holds this local port, of TCP (6), UDP (17) or UDP-Lite (136).
     #[must_use]
     pub fn is_port_used(&self, protocol: u8, port: u16) -> bool {
         match protocol {
             6 => self.tcp.is_port_used(port),
             17 => self.udp.is_port_used(port),
+            136 => self.udp_lite.is_port_used(port),
             _ => false,
         }
     }
@@ -345,6 +364,7 @@ impl Stack {
         self.now = self.now.max(now);
         self.ip.set_time(self.now);
         self.udp.set_held(self.link.held_bytes());
+        self.udp_lite.set_held(self.link.held_bytes());
         for neighbour in self.ip.take_confirmed() {
             self.link.confirm(self.now, neighbour);
         }

@@ -14,6 +14,7 @@ use super::Stack;
 use crate::frame::{DeviceCapabilities, MAX_PAYLOAD_SLICES, PartialChecksum, Purpose, RxChecksum, RxMeta, Transmit};
 use crate::ip::input::Arrival;
 use crate::ip::output::{Delivery, Packet, count_output, delivery_of, fill_transport_checksum};
+use crate::ip::sibling::{PassedOn, Sibling};
 use crate::ip::{Route, RouteKey};
 use crate::link::{Fate, LinkContext, Ready};
 use crate::socket::protocol::Net;
@@ -152,7 +153,12 @@ impl Stack {
         let meta = RxMeta { checksum: RxChecksum::Partial, gso_size: packet.gso_size, vlan: None };
         let mut bytes = packet.bytes;
         let end = bytes.len();
-        self.handle_ipv4(&mut bytes, 0, end, Arrival { meta, link_group: false, looped: true });
+        self.handle_ipv4(
+            &mut bytes,
+            0,
+            end,
+            Arrival { meta, link_group: false, looped: true, sibling: Sibling::No, purpose: packet.purpose },
+        );
     }
 
     /// Makes the next ARP frame or ready packet the one to hand out.
@@ -161,6 +167,13 @@ impl Stack {
         outgoing.header.clear();
         outgoing.checksum = None;
         outgoing.gso_size = 0;
+        if let Some(PassedOn { bytes, gso_size, purpose }) = self.siblings.next() {
+            outgoing.packet = bytes;
+            outgoing.gso_size = gso_size;
+            outgoing.purpose = purpose;
+            outgoing.last = Last::Datagram;
+            return true;
+        }
         if let Some(frame) = self.link.next_frame() {
             outgoing.packet = frame;
             outgoing.purpose = Purpose::Neighbour;

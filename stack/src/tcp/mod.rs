@@ -85,7 +85,7 @@ use crate::ip::{AddressKind, PacketInfo, PathError, Route};
 use crate::random::Random;
 use crate::settings::Settings;
 use crate::socket::kept::Kept;
-use crate::socket::protocol::{Happened, Net, SockId, SocketId};
+use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::time::Instant;
 use crate::wire::checksum;
 
@@ -730,6 +730,19 @@ impl Tcp {
             && self.shared.waits.is_empty()
             && self.shared.replies.is_empty()
             && self.socks.iter().all(|(_, sock)| sock.state == State::Closed)
+    }
+
+    /// Whether a connection or a listener is there for a segment (`__inet_lookup`).
+    pub(crate) fn has_receiver(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let tuple = Tuple { local: to.ip(), local_port: to.port(), remote: from.ip(), remote_port: from.port() };
+        let listens = |index: &u32| {
+            self.sock(*index).is_some_and(|sock| {
+                let refuses_v4 = sock.family == AddressFamily::Inet6 && sock.options.v6_only && to.is_ipv4();
+                !refuses_v4 && (sock.tuple.local == to.ip() || sock.tuple.local.is_unspecified())
+            })
+        };
+        self.shared.established.contains_key(&tuple)
+            || self.shared.listening.get(&to.port()).is_some_and(|list| list.iter().any(listens))
     }
 
     /// Whether somebody holds the port.

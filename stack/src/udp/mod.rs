@@ -18,6 +18,7 @@ use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, SockId, SocketId};
 use crate::socket::table::Table;
 use crate::time::Instant;
+use crate::wire::udp as wire;
 
 pub(crate) use self::inbox::Inbox;
 pub(crate) use self::membership::Memberships;
@@ -88,6 +89,8 @@ pub struct Udp {
     may_grow: bool,
     /// Bytes that wait below for our address to be ours.
     held: usize,
+    /// UDP-Lite (RFC 3828), which differs in what the checksum covers.
+    lite: bool,
 }
 
 impl Udp {
@@ -95,6 +98,17 @@ impl Udp {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// UDP-Lite, without sockets.
+    #[must_use]
+    pub fn lite() -> Self {
+        Self { lite: true, ..Self::default() }
+    }
+
+    /// IP protocol number.
+    const fn protocol(&self) -> u8 {
+        if self.lite { wire::LITE } else { wire::PROTOCOL }
     }
 
     /// The next socket to which something has happened; each is queued at most once.

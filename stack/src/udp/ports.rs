@@ -127,6 +127,12 @@ impl Udp {
         usize::try_from(scaled).ok().and_then(|at| group.get(at)).copied().or(Some(best))
     }
 
+    /// Whether any socket would take a datagram (`find` without the choice between several).
+    pub(crate) fn has_receiver(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let holders = self.ports.get(&to.port()).map_or(&[][..], |holders| holders);
+        holders.iter().filter_map(|id| self.socks.find(*id)).any(|sock| score(sock, from, to.ip()).is_some())
+    }
+
     /// Every socket that a broadcast or multicast datagram is for (`__udp4_lib_mcast_deliver`).
     pub(super) fn find_all(&self, from: SocketAddr, to: SocketAddr) -> smallvec::SmallVec<[SockId; 8]> {
         let holders = self.ports.get(&to.port()).map_or(&[][..], |holders| holders.as_slice());

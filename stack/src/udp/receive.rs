@@ -8,6 +8,7 @@ use crate::ip::icmp::{Verdict, verdict};
 use crate::ip::{AddressKind, PacketInfo, PathError};
 use crate::socket::error::{ReceiveError, SocketFault};
 use crate::socket::filter::View;
+use crate::socket::kept::Kept;
 use crate::socket::protocol::{Happened, Net, ReceiveFlags, Received, SockId};
 use crate::wire::read_u16;
 use crate::wire::udp::{self as wire, UdpError};
@@ -27,8 +28,13 @@ pub enum Disposition {
 impl Udp {
     /// One datagram from the network layer; `bytes` begins with the UDP header.
     pub fn handle_datagram(&mut self, net: &mut Net<'_>, info: &PacketInfo, bytes: &[u8]) -> Disposition {
-        let header = match wire::Udp::parse(bytes, info.source, info.destination, info.checksum) {
-            Ok(header) => header,
+        let parsed = if self.lite {
+            wire::Udp::parse_lite(bytes, info.source, info.destination, info.checksum)
+        } else {
+            wire::Udp::parse(bytes, info.source, info.destination, info.checksum).map(|header| (header, header.length))
+        };
+        let (header, coverage) = match parsed {
+            Ok(parsed) => parsed,
             Err(error) => {
                 net.counters.udp_in_errors += 1;
                 match error {
@@ -41,33 +47,50 @@ impl Udp {
         let from = SocketAddr::new(info.source, header.source);
         let to = SocketAddr::new(info.destination, header.destination);
         let datagram = bytes.get(..header.length).unwrap_or(&[]);
+        let partial = (coverage < header.length).then_some(coverage);
         if matches!(info.kind, AddressKind::Broadcast | AddressKind::Multicast) {
             let receivers = self.find_all(from, to);
             if receivers.is_empty() {
                 net.counters.udp_ignored_multi += 1;
             }
             for id in receivers {
-                self.queue(net, info, id, from, datagram);
+                self.queue(net, info, id, (from, datagram, partial));
             }
             return Disposition::Done;
         }
+        let protocol = self.protocol();
         let mut network = [0; 20];
         let payload = datagram.get(wire::HEADER_LENGTH..).unwrap_or(&[]);
-        let view = View::transport(info, wire::PROTOCOL, payload, 0, &mut network);
+        let view = View::transport(info, protocol, payload, 0, &mut network);
         if let Some(id) = self.find(net, from, to, Some(&view)) {
-            self.queue(net, info, id, from, datagram);
+            self.queue(net, info, id, (from, datagram, partial));
             return Disposition::Done;
         }
         net.counters.udp_no_ports += 1;
         Disposition::NoPort(header.destination)
     }
 
-    fn queue(&mut self, net: &mut Net<'_>, info: &PacketInfo, id: SockId, from: SocketAddr, whole: &[u8]) {
+    /// `partial`: how many bytes of a UDP-Lite packet are covered, when it is not all of them.
+    fn queue(
+        &mut self,
+        net: &mut Net<'_>,
+        info: &PacketInfo,
+        id: SockId,
+        (from, whole, partial): (SocketAddr, &[u8], Option<usize>),
+    ) {
+        let protocol = self.protocol();
         let Some(sock) = self.socks.find_mut(id) else { return };
+        // `udp_queue_rcv_one_skb`: UDPLITE_RECV_CSCOV asks for as much, or with 0 for all; without it anything will do.
+        if let (Some(covered), Ok(asked)) = (partial, usize::try_from(sock.options.kept.read(Kept::UdpLiteReceive)))
+            && (asked == 0 || covered < asked)
+        {
+            net.counters.udp_in_errors += 1;
+            return;
+        }
         let mut end = whole.len();
         if let Some(filter) = &sock.options.filter {
             let mut header = [0; 20];
-            let view = View::transport(info, wire::PROTOCOL, whole, wire::HEADER_LENGTH, &mut header);
+            let view = View::transport(info, protocol, whole, wire::HEADER_LENGTH, &mut header);
             let wanted = usize::try_from(filter.run(&view)).unwrap_or(usize::MAX);
             if wanted == 0 {
                 net.counters.udp_in_errors += 1;

@@ -14,6 +14,7 @@ use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SendArguments, SendFlags, SockId};
 use crate::time::Instant;
 use crate::wire::udp as wire;
+use crate::wire::{checksum, write_u16};
 
 /// IP_PMTUDISC_DONT: never set DF.
 const PMTUDISC_DONT: u8 = 0;
@@ -45,7 +46,7 @@ impl Udp {
         source: &mut dyn Source,
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
-        let held = self.held;
+        let (held, lite) = (self.held, self.lite);
         // `inet_send_prepare`: whoever tries to send has a port from then on.
         if self.socks.find(id).is_some_and(|sock| sock.port == 0) {
             self.autobind(net, id)?;
@@ -73,7 +74,7 @@ impl Udp {
             .corked
             .as_ref()
             .map_or(*arguments, |corked| SendArguments { flags: arguments.flags, ..corked.arguments });
-        let plan = plan(net, sock, to, arguments)?;
+        let plan = plan(net, sock, to, arguments, lite)?;
         // `sock_alloc_send_pskb`: the route is known by now, and its faults came first.
         if let Some(fault) = sock.inbox.fault.take() {
             return Err(SendError::Fault(fault));
@@ -121,9 +122,10 @@ impl Udp {
 
     /// Sends what a cork kept back (`udp_push_pending_frames`); nobody hears of an error.
     pub(super) fn push_corked(&mut self, net: &mut Net<'_>, id: SockId) {
+        let lite = self.lite;
         let Some(sock) = self.socks.find_mut(id) else { return };
         let Some(Corked { bytes, to, arguments }) = sock.corked.take() else { return };
-        if let Ok(plan) = plan(net, sock, to, &arguments)
+        if let Ok(plan) = plan(net, sock, to, &arguments, lite)
             && transmit(net, sock, &plan, (to, &arguments), bytes).is_ok()
             && sock.note_sending_time(net.now, &arguments)
         {
@@ -165,6 +167,7 @@ struct Plan {
     tos: u8,
     dont_fragment: bool,
     kind: AddressKind,
+    lite: bool,
 }
 
 fn check_family(sock: &UdpSock, to: IpAddr) -> Result<(), SendError> {
@@ -178,7 +181,13 @@ fn check_family(sock: &UdpSock, to: IpAddr) -> Result<(), SendError> {
     }
 }
 
-fn plan(net: &mut Net<'_>, sock: &UdpSock, to: SocketAddr, arguments: &SendArguments) -> Result<Plan, SendError> {
+fn plan(
+    net: &mut Net<'_>,
+    sock: &UdpSock,
+    to: SocketAddr,
+    arguments: &SendArguments,
+    lite: bool,
+) -> Result<Plan, SendError> {
     let kind = net.ip.address_kind(to.ip());
     let bound = Some(sock.local).filter(|local| !local.is_unspecified() && !local.is_multicast());
     let mut source = arguments.source.filter(|source| !source.is_unspecified()).or(bound);
@@ -211,6 +220,7 @@ fn plan(net: &mut Net<'_>, sock: &UdpSock, to: SocketAddr, arguments: &SendArgum
         dont_fragment: matches!(options.mtu_discover, PMTUDISC_DO | PMTUDISC_PROBE),
         kind,
         route,
+        lite,
     })
 }
 
@@ -228,7 +238,7 @@ fn transmit(
     let by_option = usize::try_from(sock.options.kept.read(Kept::UdpSegment)).unwrap_or(0);
     let segment = arguments.segment.map_or(by_option, usize::from);
     let payload = datagram.len().saturating_sub(wire::HEADER_LENGTH);
-    if segment == 0 {
+    if segment == 0 || plan.lite {
         return transmit_one(net, sock, plan, to, datagram);
     }
     if 20 + wire::HEADER_LENGTH + payload.min(segment) > usize::from(plan.route.mtu) {
@@ -262,6 +272,10 @@ fn transmit_one(
     if let Some(place) = datagram.get_mut(..wire::HEADER_LENGTH) {
         place.copy_from_slice(&head);
     }
+    let protocol = if plan.lite { wire::LITE } else { wire::PROTOCOL };
+    if plan.lite {
+        cover(&mut datagram, (plan.source, to.ip()), sock.options.kept.read(Kept::UdpLiteSend));
+    }
     let mut route = plan.route;
     if sock.options.mtu_discover == PMTUDISC_PROBE
         && let Some(interface) = net.ip.interface()
@@ -276,7 +290,7 @@ fn transmit_one(
     let ip = Header {
         source: plan.source,
         destination: to.ip(),
-        protocol: wire::PROTOCOL,
+        protocol,
         ttl: plan.ttl,
         tos: plan.tos,
         dont_fragment,
@@ -294,4 +308,21 @@ fn transmit_one(
         }
         Err(OutputError::Version) => Err(SendError::NetworkUnreachable),
     }
+}
+
+/// Makes the checksum of a UDP-Lite packet, of as much as UDPLITE_SEND_CSCOV says (`udplite_csum`).
+//= RFC 3828 §3.1
+fn cover(packet: &mut [u8], (from, to): (IpAddr, IpAddr), asked: i32) {
+    let mut covered = packet.len();
+    if let Ok(asked) = u16::try_from(asked)
+        && usize::from(asked) < covered
+    {
+        if asked > 0 {
+            covered = usize::from(asked);
+        }
+        write_u16(packet, 4, asked);
+    }
+    let mut sum = checksum::Accumulator::new(checksum::pseudo_header(from, to, wire::LITE, packet.len()));
+    sum.add(packet.get(..covered).unwrap_or(&[]));
+    write_u16(packet, usize::from(wire::CHECKSUM_OFFSET), wire::on_the_wire(sum.finish()));
 }

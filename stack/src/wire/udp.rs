@@ -1,4 +1,4 @@
-//! The UDP header (RFC 768).
+//! The UDP header (RFC 768), and that of UDP-Lite (RFC 3828), which has the checksum's coverage in the place of the length.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -12,6 +12,8 @@ pub const HEADER_LENGTH: usize = 8;
 pub const CHECKSUM_OFFSET: u16 = 6;
 /// IP protocol number.
 pub const PROTOCOL: u8 = 17;
+/// IP protocol number of UDP-Lite.
+pub const LITE: u8 = 136;
 
 /// What is wrong with a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,34 @@ impl Udp {
         Ok(Self { source: word(0)?, destination: word(2)?, length })
     }
 
+    /// Reads and verifies the header of a UDP-Lite packet (`udplite_checksum_init`), and how many bytes of it the checksum
+    /// covers.
+    ///
+    /// # Errors
+    /// See [`UdpError`]; `Checksum` also for a coverage that cannot be (RFC 3828 §3.1).
+    pub fn parse_lite(packet: &[u8], from: IpAddr, to: IpAddr, trust: RxChecksum) -> Result<(Self, usize), UdpError> {
+        let head = packet.get(..HEADER_LENGTH).ok_or(UdpError::Truncated)?;
+        let word = |at| read_u16(head, at).ok_or(UdpError::Truncated);
+        let coverage = match usize::from(word(4)?) {
+            0 => packet.len(),
+            given => given,
+        };
+        let covered = packet.get(..coverage).filter(|covered| covered.len() >= HEADER_LENGTH);
+        let covered = covered.ok_or(UdpError::Checksum)?;
+        //= RFC 3828 §3.1: the checksum is never left out.
+        if word(6)? == 0 {
+            return Err(UdpError::Checksum);
+        }
+        if trust == RxChecksum::Unverified {
+            let mut sum = checksum::Accumulator::new(checksum::pseudo_header(from, to, LITE, packet.len()));
+            sum.add(covered);
+            if !sum.is_valid() {
+                return Err(UdpError::Checksum);
+            }
+        }
+        Ok((Self { source: word(0)?, destination: word(2)?, length: packet.len() }, coverage))
+    }
+
     /// Appends the header with the given checksum.
     pub fn emit(&self, target: &mut Vec<u8>, sum: u16) {
         let Self { source, destination, length } = self;
@@ -93,6 +123,37 @@ mod tests {
         sum.add(&bytes);
         bytes[6..8].copy_from_slice(&on_the_wire(sum.finish()).to_be_bytes());
         bytes
+    }
+
+    #[test]
+    //= test RFC 3828 §3.1
+    fn what_a_lite_checksum_does_not_cover_may_be_damaged() {
+        let lite = |coverage: u16, covered: usize| {
+            let mut bytes = datagram();
+            bytes[4..6].copy_from_slice(&coverage.to_be_bytes());
+            bytes[6..8].fill(0);
+            let mut sum = checksum::Accumulator::new(checksum::pseudo_header(FROM, TO, LITE, 11));
+            sum.add(&bytes[..covered]);
+            let sum = on_the_wire(sum.finish()).to_be_bytes();
+            bytes[6..8].copy_from_slice(&sum);
+            bytes
+        };
+        let parse = |bytes: &[u8]| {
+            Udp::parse_lite(bytes, FROM, TO, RxChecksum::Unverified).map(|(header, coverage)| (header.length, coverage))
+        };
+        assert_eq!(parse(&lite(0, 11)), Ok((11, 11)));
+        assert_eq!(parse(&lite(11, 11)), Ok((11, 11)));
+        let mut partial = lite(8, 8);
+        partial[10] ^= 1;
+        assert_eq!(parse(&partial), Ok((11, 8)));
+        partial[0] ^= 1;
+        assert_eq!(parse(&partial), Err(UdpError::Checksum));
+        for coverage in [1, 7, 12] {
+            assert_eq!(parse(&lite(coverage, 11)), Err(UdpError::Checksum));
+        }
+        let mut none = lite(0, 11);
+        none[6..8].fill(0);
+        assert_eq!(parse(&none), Err(UdpError::Checksum));
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn arp(link: u32, addresses: &[LocalAddress]) -> Program {
     section
 }
 
-/// TCP or UDP to one of our addresses: the ports that are ours, and what else is small if `others`.
+/// TCP, UDP or UDP-Lite to one of our addresses: the ports that are ours, and what else is small if `others`.
 fn transport(link: u32, mtu: u16, protocol: u8, ports: &Ports) -> Program {
     let mut section = Program::default();
     let Ports::Only { ranges, singles, others } = ports else { return section };
@@ -142,7 +142,7 @@ fn to_us(link: u32, mtu: u16, ports: &Ports) -> Program {
         section.push(RETURN, ACCEPT);
         section.push(LOAD_BYTE, link + 9);
         section.return_if(libc::IPPROTO_ICMP as u32, ACCEPT);
-        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
+        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE] {
             section.section_if(protocol as u32, transport(link, mtu, protocol as u8, ports));
         }
         section.push(RETURN, if *others { ACCEPT } else { 0 });
@@ -184,6 +184,26 @@ pub(super) fn program(medium: Medium, mtu: u16, scope: &Scope) -> Vec<libc::sock
             program.section_if(0x40, ipv4(0, mtu, scope));
         }
     }
+    program.push(RETURN, 0);
+    program.0
+}
+
+/// The program for packets of other families with our address, in frames to `station`. They name no link of ours, and
+/// no other stack answers for what nobody has: `others` means nothing here.
+pub(super) fn siblings(station: [u8; 6], ports: &Ports) -> Vec<libc::sock_filter> {
+    let [a, b, c, d, e, f] = station;
+    let mut section = Program::default();
+    section.push(LOAD_HALF, 4);
+    let ports = match ports {
+        Ports::All => Ports::All,
+        Ports::Only { ranges, singles, .. } => {
+            Ports::Only { ranges: ranges.clone(), singles: singles.clone(), others: false }
+        }
+    };
+    section.section_if(u32::from(u16::from_be_bytes([e, f])), to_us(14, u16::MAX, &ports));
+    let mut program = Program::default();
+    program.push(LOAD_WORD, 0);
+    program.section_if(u32::from_be_bytes([a, b, c, d]), section);
     program.push(RETURN, 0);
     program.0
 }
@@ -323,6 +343,24 @@ mod tests {
         ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
         assert!(!passes(&ipv6, HOST));
         assert!(!passes(&ip_to([10, 7, 0, 5])[..20], HOST));
+    }
+
+    #[test]
+    fn of_what_siblings_send_only_our_station_and_ports_pass() {
+        let (tcp, udp, icmp) = (libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP);
+        let ports = Ports::Only { ranges: vec![(32_768, 33_023)], singles: vec![(tcp as u8, 80)], others: true };
+        let program = siblings([2, 1, 2, 3, 4, 5], &ports);
+        let passes = |station: [u8; 6], protocol, port| {
+            let mut frame = to_port(protocol, port, 0);
+            frame[..6].copy_from_slice(&station);
+            run(&program, &frame, OTHER).is_some_and(|verdict| verdict != 0)
+        };
+        for (protocol, port, wanted) in
+            [(tcp, 80, true), (udp, 80, false), (udp, 32_768, true), (tcp, 33_024, false), (icmp, 7, true)]
+        {
+            assert_eq!(passes([2, 1, 2, 3, 4, 5], protocol, port), wanted, "{protocol} {port}");
+            assert!(!passes([2, 1, 2, 3, 4, 6], protocol, port) && !passes([6, 1, 2, 3, 4, 5], protocol, port));
+        }
     }
 
     #[test]

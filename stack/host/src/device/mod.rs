@@ -17,6 +17,7 @@ pub mod offload;
 pub mod packet;
 pub mod pcap;
 pub mod portable;
+pub mod siblings;
 #[cfg(test)]
 pub(crate) mod testlab;
 pub mod unix;

@@ -122,7 +122,7 @@ pub(super) fn deaf_socket() -> Result<Fd, OpenError> {
 }
 
 /// struct sockaddr_ll.
-fn link_address(index: i32, protocol: u16) -> [u8; 20] {
+pub(super) fn link_address(index: i32, protocol: u16) -> [u8; 20] {
     let mut address = [0u8; 20];
     address[..2].copy_from_slice(&(libc::AF_PACKET as u16).to_ne_bytes());
     address[2..4].copy_from_slice(&protocol.to_be_bytes());

@@ -1,11 +1,13 @@
 //! Bringing the family's device up at the first bind, connect, listen or send, leaving the keeper, and looking again at
 //! a link that has changed. Opening is retried as long as it fails: an interface may come later.
 
+use super::family::DEVICE_FDS;
 use super::keeper::{self, Message, Phase, send_to_keeper};
 use super::registry::{ClaimError, random_word};
 use super::{Core, Open, Runtime};
 use crate::config::{Config, ConfigError};
 use crate::device::pcap::{PcapTee, PcapWriter};
+use crate::device::siblings::SiblingLink;
 use crate::device::{self, Device, DeviceError, DeviceKind, OpenError};
 use crate::sys::alloc::leave_arena;
 use crate::sys::arena::Arena;
@@ -64,23 +66,23 @@ const THERE: u32 = 2;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opens the device; memory comes from where the caller stands.
-fn open_device(config: &Config) -> Result<(Box<dyn Device>, [Fd; 2]), OpenError> {
+fn open_device(config: &Config) -> Result<(Box<dyn Device>, [Fd; DEVICE_FDS]), OpenError> {
     let spec = config.device_spec().ok_or_else(|| OpenError::NoInterface(String::new()))?;
     let device = device::open(&spec)?;
     let socket = device.fd();
-    let Some(path) = &config.pcap else { return Ok((device, [socket, Fd::NONE])) };
+    let Some(path) = &config.pcap else { return Ok((device, [socket, Fd::NONE, Fd::NONE])) };
     let medium = device.capabilities().medium;
     match PcapWriter::open(&path.value.to_string_lossy(), &spec.interface, medium) {
         Ok(writer) => {
             let file = writer.fd();
-            Ok((Box::new(PcapTee::new(device, writer)), [socket, file]))
+            Ok((Box::new(PcapTee::new(device, writer)), [socket, file, Fd::NONE]))
         }
         Err(errno) => {
             log::warn!(
                 target: "remora::runtime",
                 "REMORA_PCAP: {} cannot be written ({errno}); no capture is made", path.value.display()
             );
-            Ok((device, [socket, Fd::NONE]))
+            Ok((device, [socket, Fd::NONE, Fd::NONE]))
         }
     }
 }
@@ -107,10 +109,31 @@ impl Core {
     pub(super) fn lose_device(&mut self, open: &Open, now: Instant) {
         if let Some(mut device) = self.device.take() {
             device.close();
+            if let Some(mut siblings) = self.siblings.take() {
+                siblings.close();
+            }
             self.stack.detach(now);
             open.set_device_lost(true);
             log::warn!(target: "remora::runtime", "the network interface has gone; it is opened again when it is back");
         }
+    }
+}
+
+impl Core {
+    /// Opens the way to the other families on the address, where there can be any. Without it they do not reach each
+    /// other, and each works by itself.
+    fn meet_siblings(&mut self) {
+        self.siblings = self.registry.place().and_then(|place| match SiblingLink::open(place) {
+            Ok(link) => Some(link),
+            Err(errno) => {
+                log::info!(
+                    target: "remora::runtime",
+                    "no way to other programs on this address by the loopback interface ({errno})"
+                );
+                None
+            }
+        });
+        self.stack.set_siblings(self.siblings.is_some());
     }
 }
 
@@ -183,7 +206,7 @@ impl Runtime {
         let _raised = call::raise_capability(call::NET_RAW);
         // Opening allocates in the arena, hence under the lock; it makes system calls that do not wait for anyone.
         let result = self.enter(|core, now| {
-            let (device, fds) = open_device(config).map_err(|error| {
+            let (device, mut fds) = open_device(config).map_err(|error| {
                 let private = leave_arena();
                 let copy = error.clone();
                 drop(private);
@@ -207,6 +230,10 @@ impl Runtime {
                 }
                 // Without names the family has the address for itself, as far as it knows.
                 Err(ClaimError::Failed) => {}
+            }
+            core.meet_siblings();
+            if let (Some(siblings), Some(last)) = (&core.siblings, fds.last_mut()) {
+                *last = siblings.fd();
             }
             // Another family that has the address would look like a conflict.
             interface.probe &= core.registry.is_answerer();
@@ -343,15 +370,16 @@ impl Runtime {
                 core.pump(open, now);
                 core.settle(open, now);
                 let over = core.stack.is_idle() || core.stack.memory() == 0;
-                (over, core.device_fd(), core.stack.next_timeout())
+                (over, core.frame_fds(), core.stack.next_timeout())
             });
             let now = call::now();
-            let Ok((false, Some(fd), next)) = step else { return };
+            let Ok((false, fds @ [Some(_), _], next)) = step else { return };
             if now >= deadline {
                 return;
             }
             let until = next.unwrap_or(deadline).min(deadline);
-            let mut set = [libc::pollfd { fd: fd.raw(), events: libc::POLLIN, revents: 0 }];
+            let mut set =
+                fds.map(|fd| libc::pollfd { fd: fd.unwrap_or(Fd::NONE).raw(), events: libc::POLLIN, revents: 0 });
             let _ = call::ppoll(&mut set, Some(until.since(now)), Some(&call::ALL_SIGNALS));
         }
     }

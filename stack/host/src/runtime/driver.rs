@@ -1,10 +1,12 @@
 //! Moving frames: from the device into the stack, from the stack to the device, and the stack's events to those who
 //! wait for them. All of it under the lock; nothing here blocks.
 
-use super::registry::{Registry, random_word};
+use super::registry::{PortKey, Registry, random_word};
 use super::{Core, Open};
+use crate::device::siblings::{HEADER as SIBLING_HEADER, SiblingLink};
 use crate::device::{DeviceError, LocalAddress, MAX_FRAME, Ports, Scope, TransmitError};
 use crate::sys::{Errno, Fd};
+use remora_stack::frame::{Medium, Purpose};
 use remora_stack::socket::protocol::{Happened, Readiness, SocketId};
 use remora_stack::stack::{Stack, TransmitError as TransmitFailure};
 use remora_stack::time::Instant;
@@ -24,6 +26,12 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How old what waits on the device may become while a caller only sends: less than a queue for an unresolved neighbour
 /// takes to fill with small datagrams.
 const GLANCE: Duration = Duration::from_micros(200);
+
+/// How long siblings that have been heard are looked after at each turn.
+const SIBLINGS_BUSY: Duration = Duration::from_millis(100);
+
+/// How often a caller that never sleeps looks for siblings that have been quiet.
+const SIBLINGS_LOOK: Duration = Duration::from_millis(1);
 
 /// Batches handled before the lock is given to others.
 const BATCHES: usize = 8;
@@ -99,6 +107,10 @@ impl Core {
 
     fn receive_batch(&mut self, open: &Open, now: Instant) -> usize {
         self.received_at = Some(now);
+        let frames = self.receive_from_siblings(open, now);
+        if frames > 0 {
+            return frames;
+        }
         let Some(device) = self.device.as_mut() else { return 0 };
         // What an earlier call left says nothing about now.
         let fresh = !device.has_frames();
@@ -124,6 +136,33 @@ impl Core {
                 }
             }
         }
+        BATCH
+    }
+
+    /// Takes in what other families on this address have sent. While they are quiet it costs a system call a
+    /// millisecond at most; a sleeper is told by the descriptor itself.
+    fn receive_from_siblings(&mut self, open: &Open, now: Instant) -> usize {
+        let Some(siblings) = self.siblings.as_mut() else { return 0 };
+        let busy = self.heard_siblings.is_some_and(|heard| now.since(heard) < SIBLINGS_BUSY);
+        let looked = self.looked_for_siblings.is_some_and(|looked| now.since(looked) < SIBLINGS_LOOK);
+        if !open.take_siblings_call() && looked && !busy {
+            return 0;
+        }
+        self.looked_for_siblings = Some(now);
+        for count in 0..BATCH {
+            self.buffer.clear();
+            self.buffer.reserve(MAX_FRAME);
+            let buffer = &mut self.buffer;
+            let Some(gso_size) = open.consistently(|| siblings.receive(buffer)) else { return count };
+            self.heard_siblings = Some(now);
+            let Self { registry, stack, buffer, .. } = self;
+            let flow = Flow::of(Medium::Ip, buffer.get(SIBLING_HEADER..).unwrap_or(&[]));
+            if !registry.has_shared() || flow.is_none_or(|flow| registry.takes(&flow, now)) {
+                stack.handle_sibling(now, buffer, SIBLING_HEADER, gso_size);
+            }
+        }
+        // There may be more.
+        open.call_siblings();
         BATCH
     }
 
@@ -169,6 +208,12 @@ impl Core {
         let IpAddr::V4(address) = interface.address else { return };
         let addresses = vec![LocalAddress { address, prefix: interface.prefix }];
         let scope = Scope { addresses, ports };
+        if let Some(siblings) = self.siblings.as_mut() {
+            let failed = open.consistently(|| siblings.set_ports(&scope.ports)).is_err();
+            if failed {
+                let _ = open.consistently(|| siblings.set_ports(&Ports::All));
+            }
+        }
         let result = open.consistently(|| device.set_scope(&scope));
         if result.is_err() {
             // The former filter may keep away what has become ours since: better one that passes too much.
@@ -187,6 +232,22 @@ impl Core {
         loop {
             let Self { stack, device, registry, .. } = self;
             let Some(frame) = stack.poll_transmit(now) else { return };
+            if let Purpose::Sibling { protocol, port, closed } = frame.purpose {
+                // To our own address, for a port that is not ours: to the family that has it, or back to be refused.
+                if closed.is_some_and(|port| !registry.permits(Purpose::ClosedPort { protocol, port }, slot, now)) {
+                    self.statistics.left_to_others += 1;
+                } else if registry.is_for_others(PortKey { protocol, port }, now)
+                    && let Some(siblings) = &mut self.siblings
+                {
+                    self.heard_siblings = Some(now);
+                    // A full queue is a lost packet, as on any link.
+                    let _ = open.consistently(|| siblings.transmit(&frame));
+                } else {
+                    let mut bytes = frame.to_vec();
+                    stack.refuse_for_siblings(now, &mut bytes);
+                }
+                continue;
+            }
             let outcome = match device.as_mut() {
                 None => Err(TransmitError::Down),
                 Some(_) if !registry.permits(frame.purpose, slot, now) => {
@@ -261,6 +322,11 @@ impl Core {
     /// Where frames arrive, for ppoll.
     pub(super) fn device_fd(&self) -> Option<Fd> {
         self.device.as_ref().filter(|_| self.here).map(|device| device.fd())
+    }
+
+    /// The same, and where those of the siblings do.
+    pub(super) fn frame_fds(&self) -> [Option<Fd>; 2] {
+        [self.device_fd(), self.siblings.as_ref().filter(|_| self.here).map(SiblingLink::fd)]
     }
 }
 

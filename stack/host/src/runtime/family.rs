@@ -14,6 +14,7 @@ use super::wait::SpinHistory;
 use super::{FamilyStatistics, Runtime};
 use crate::config::Config;
 use crate::device::Device;
+use crate::device::siblings::SiblingLink;
 use crate::sys::arena::{Arena, ArenaError, DEFAULT_RESERVE};
 use crate::sys::lock::{Life, LifeLine};
 use crate::sys::order::{self, Rank};
@@ -75,8 +76,8 @@ impl Word {
 /// Eventfds for epoll sets inside other sets, so the number of such sets in a family.
 const PROXIES: usize = 32;
 
-/// Most descriptors of a device (socket, capture file).
-const DEVICE_FDS: usize = 2;
+/// Most descriptors of a device (socket, capture file) and of the way to the siblings.
+pub(super) const DEVICE_FDS: usize = 3;
 
 /// The open part of the shared state.
 #[derive(Debug)]
@@ -101,6 +102,7 @@ pub struct Open {
     pub(super) uses_proxies: Word,
     /// 0: no device, 1: being opened, 2: there.
     pub(super) device_state: Word,
+    siblings_call: AtomicBool,
     /// The interface has gone; the next bring-up opens it anew.
     device_lost: AtomicBool,
     /// Counts devices opened.
@@ -131,6 +133,7 @@ impl Open {
             prepared: Word::new(0),
             uses_proxies: Word::new(0),
             device_state: Word::new(0),
+            siblings_call: AtomicBool::new(false),
             device_lost: AtomicBool::new(false),
             device_generation: Word::new(0),
             device_fds: [const { AtomicI32::new(-1) }; DEVICE_FDS],
@@ -203,6 +206,15 @@ impl Open {
 
     pub(super) fn is_family_fd(&self, fd: i32) -> bool {
         self.bells.iter().chain(&self.proxies).chain(&self.channel).any(|own| own.load(Ordering::Acquire) == fd)
+    }
+
+    /// Frames of siblings wait: said by whom the kernel has told.
+    pub(super) fn call_siblings(&self) {
+        self.siblings_call.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_siblings_call(&self) -> bool {
+        self.siblings_call.load(Ordering::Acquire) && self.siblings_call.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn is_device_lost(&self) -> bool {
@@ -279,6 +291,11 @@ impl Open {
 pub struct Core {
     pub(super) stack: Stack,
     pub(super) device: Option<Box<dyn Device>>,
+    /// The way to the other families on our address.
+    pub(super) siblings: Option<SiblingLink>,
+    /// When they were last heard or spoken to.
+    pub(super) heard_siblings: Option<Instant>,
+    pub(super) looked_for_siblings: Option<Instant>,
     pub(super) descriptions: Descriptions,
     pub(super) sets: Sets,
     pub(super) members: Vec<Member>,
@@ -317,6 +334,9 @@ impl Core {
         Self {
             stack: Stack::new(config.settings.clone(), secret),
             device: None,
+            siblings: None,
+            heard_siblings: None,
+            looked_for_siblings: None,
             descriptions: Descriptions::new(),
             sets: Sets::new(),
             members: Vec::new(),

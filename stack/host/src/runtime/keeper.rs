@@ -140,7 +140,8 @@ const PACKET: usize = 3;
 const GUESTS: usize = 5;
 const ASKERS: usize = 6;
 const QUESTIONS: usize = 7;
-const FIRST_LIFELINE: usize = 8;
+const SIBLINGS: usize = 8;
+const FIRST_LIFELINE: usize = 9;
 
 /// What the keeper has for itself.
 struct Keeper {
@@ -165,7 +166,7 @@ struct Keeper {
 
 /// How long to sleep, and whether for frames.
 struct Plan {
-    packet: Option<Fd>,
+    packet: [Option<Fd>; 2],
     until: Option<Instant>,
     over: bool,
 }
@@ -261,7 +262,7 @@ impl Keeper {
                 core.drop_left_overs(now);
                 if core.is_over() {
                     core.roster.phase = Phase::Absent;
-                    return Plan { packet: None, until: None, over: true };
+                    return Plan { packet: [None; 2], until: None, over: true };
                 }
                 if core.descriptions.len() == 0 && core.member_count() == 0 {
                     core.give_back_blocks();
@@ -290,10 +291,10 @@ impl Keeper {
                     let again = (again || core.has_frames()).then_some(now);
                     let until = [again, core.stack.next_timeout(), look].into_iter().flatten().min();
                     core.roster.watch(until);
-                    Plan { packet: core.device_fd(), until, over: false }
+                    Plan { packet: core.frame_fds(), until, over: false }
                 }
-                Phase::Ticking | Phase::Absent => Plan { packet: None, until: Some(now + TICK), over: false },
-                Phase::Resting => Plan { packet: None, until: look, over: false },
+                Phase::Ticking | Phase::Absent => Plan { packet: [None; 2], until: Some(now + TICK), over: false },
+                Phase::Resting => Plan { packet: [None; 2], until: look, over: false },
             };
             // Strangers' sockets that have changed since they were served.
             if !core.handles.due.is_empty() {
@@ -332,12 +333,12 @@ impl Keeper {
         let bell = open.bell(KEEPER_BELL).unwrap_or(Fd::NONE);
         let channel = open.channel(1).unwrap_or(Fd::NONE);
         let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len() + self.by_pid.len());
-        let packet = plan.packet.unwrap_or(Fd::NONE);
+        let [packet, siblings] = plan.packet.map(|fd| fd.unwrap_or(Fd::NONE));
         set.extend(
             [self.signals, bell, channel, packet, self.pump.fd(), self.rendezvous.fd(), self.reporter.fd()]
                 .map(watched),
         );
-        set.push(watched(self.questions.fd()));
+        set.extend([self.questions.fd(), siblings].map(watched));
         set.extend(self.lifelines.iter().chain(&self.by_pid).map(|(_, fd)| watched(*fd)));
         let timeout = plan.until.map(|until| until.since(call::now()));
         let result = call::ppoll(&mut set, timeout, None);
@@ -354,6 +355,9 @@ impl Keeper {
         }
         // A closed device would report for ever; frames are taken in `plan`.
         let _ = happened(PACKET);
+        if happened(SIBLINGS) {
+            open.call_siblings();
+        }
         // Nothing is ever sent on a lifeline; a pidfd is readable when its process has ended.
         let gone: Vec<SlotId> = self
             .lifelines

@@ -223,7 +223,7 @@ enum Step {
     Ready,
     TimedOut,
     Spin,
-    Sleep { packet: Option<Fd>, until: Option<Instant> },
+    Sleep { packet: [Option<Fd>; 2], until: Option<Instant> },
 }
 
 /// How a sleep ended.
@@ -365,16 +365,16 @@ impl Waiting<'_> {
             (deadline, other) => deadline.or(other),
         };
         let Some(bell) = self.bell else {
-            return Step::Sleep { packet: None, until: until(Some(now + SLICE)) };
+            return Step::Sleep { packet: [None; 2], until: until(Some(now + SLICE)) };
         };
         let able = core.here || core.device.is_none();
         if !core.roster.try_to_drive(bell, able) {
             if self.runtime.family.open().keeper_generation() != 0 {
-                return Step::Sleep { packet: None, until: until(None) };
+                return Step::Sleep { packet: [None; 2], until: until(None) };
             }
             core.look_after_driver(now);
             if !core.roster.try_to_drive(bell, able) {
-                return Step::Sleep { packet: None, until: until(Some(now + LOOK_AFTER_DRIVER)) };
+                return Step::Sleep { packet: [None; 2], until: until(Some(now + LOOK_AFTER_DRIVER)) };
             }
         }
         if core.may_spin && core.spin.pays() && core.device_fd().is_some() {
@@ -401,7 +401,7 @@ impl Waiting<'_> {
         let until = until([core.stack.next_timeout(), lost, again].into_iter().flatten().min());
         core.roster.watch(until);
         core.statistics.sleeps += 1;
-        Step::Sleep { packet: core.device_fd(), until }
+        Step::Sleep { packet: core.frame_fds(), until }
     }
 
     /// Remembers whether spinning pays: it did when the wait ends during a spin.
@@ -417,11 +417,12 @@ impl Waiting<'_> {
     }
 
     /// Sleeps until a doorbell, a frame, one of the program's descriptors, a signal or the time given.
-    fn sleep(&self, packet: Option<Fd>, until: Option<Instant>, kernel: &mut [libc::pollfd]) -> Woken {
+    fn sleep(&self, packet: [Option<Fd>; 2], until: Option<Instant>, kernel: &mut [libc::pollfd]) -> Woken {
         let open = self.runtime.family.open();
         let here = self.runtime.family_fds.load() != 0;
         let bell = self.bell.and_then(|bell| open.bell(bell)).filter(|_| here);
-        let own = [bell, packet];
+        let [device, siblings] = packet;
+        let own = [bell, device, siblings];
         let mut set: SmallVec<[libc::pollfd; 32]> = SmallVec::with_capacity(own.len() + kernel.len());
         for fd in own {
             set.push(libc::pollfd { fd: fd.unwrap_or(Fd::NONE).raw(), events: libc::POLLIN, revents: 0 });
@@ -445,6 +446,9 @@ impl Waiting<'_> {
             && set.first().is_some_and(|fd| fd.revents != 0)
         {
             call::eventfd_drain(bell);
+        }
+        if set.get(2).is_some_and(|fd| fd.revents != 0) {
+            open.call_siblings();
         }
         let theirs = set.get(own.len()..).unwrap_or(&[]);
         let mut ready = false;

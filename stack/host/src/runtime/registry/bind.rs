@@ -8,7 +8,7 @@ use super::random_word;
 use super::share::Terms;
 use crate::runtime::keeper::{Message, send_to_keeper};
 use crate::runtime::member::SlotId;
-use crate::runtime::{Broken, Core, DescriptionId, Open, Runtime};
+use crate::runtime::{Broken, Core, DescriptionId, Open, Runtime, SocketKind};
 use crate::sys::{Fd, call};
 use remora_stack::socket::error::{BindError, ListenError, ShutdownError};
 use remora_stack::socket::protocol::{Shutdown, SocketId, SocketType};
@@ -44,9 +44,10 @@ enum Attempt<R> {
 /// How often others are asked for one call, at most.
 const QUESTIONS: usize = 8;
 
-fn protocol_of(kind: SocketType) -> Option<u8> {
-    match kind {
+fn protocol_of(kind: SocketKind) -> Option<u8> {
+    match kind.kind {
         SocketType::Stream => Some(libc::IPPROTO_TCP as u8),
+        SocketType::Datagram if i32::from(kind.protocol) == libc::IPPROTO_UDPLITE => Some(kind.protocol),
         SocketType::Datagram => Some(libc::IPPROTO_UDP as u8),
         SocketType::Raw => None,
     }
@@ -106,8 +107,7 @@ impl Core {
         }
         self.share_ports();
         let slot = self.inside;
-        for protocol in [libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
-            let key = PortKey { protocol: protocol as u8, port };
+        for key in PortKey::all(port) {
             let unclaimed = self.descriptions.names().filter(|id| self.is_unclaimed_on(*id, key));
             let unclaimed: Vec<DescriptionId> = unclaimed.collect();
             for id in &unclaimed {
@@ -129,7 +129,7 @@ impl Core {
 
     fn is_unclaimed_on(&self, id: DescriptionId, key: PortKey) -> bool {
         let Some(description) = self.descriptions.find(id) else { return false };
-        protocol_of(description.kind.kind) == Some(key.protocol)
+        protocol_of(description.kind) == Some(key.protocol)
             && description.claim.is_none()
             && self.stack.local_name(description.socket).is_ok_and(|name| name.port() == key.port)
     }
@@ -151,11 +151,11 @@ impl Core {
     ) -> Attempt<Result<(), BindError>> {
         let Some(description) = self.descriptions.find(id) else { return Attempt::Done(Err(BindError::Invalid)) };
         let (socket, slot) = (description.socket, self.inside);
-        let Some(protocol) = protocol_of(description.kind.kind) else {
+        let Some(protocol) = protocol_of(description.kind) else {
             return Attempt::Done(self.stack.bind(now, socket, address));
         };
         let key = PortKey { protocol, port: address.port() };
-        let claimed = key.port != 0 && !address.ip().is_loopback() && self.registry.prefix.is_some();
+        let claimed = key.port != 0 && self.registry.prefix.is_some();
         if claimed && let Err(claim) = self.claim_port(key, socket, slot, asked) {
             return Attempt::InTheWay(claim, key);
         }

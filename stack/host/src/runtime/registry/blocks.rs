@@ -92,8 +92,7 @@ impl Registry {
 
     /// Whether anyone has a port by itself, or lingers on it.
     fn is_had(&self, probe: &Probe, port: u16) -> bool {
-        let keys = [libc::IPPROTO_TCP, libc::IPPROTO_UDP].map(|protocol| PortKey { protocol: protocol as u8, port });
-        keys.into_iter().any(|key| {
+        PortKey::all(port).into_iter().any(|key| {
             let lingering = [false, true].map(|reusable| Claim::Lingering { key, reusable });
             let places = (0..PLACES).map(|place| Claim::Port(key, place));
             places.chain(lingering).any(|claim| self.is_another(probe, claim))
@@ -264,9 +263,7 @@ impl Core {
         for claim in blocks {
             let Claim::Block(block) = claim else { continue };
             let ports = block.saturating_mul(BLOCK)..=block.saturating_mul(BLOCK).saturating_add(BLOCK - 1);
-            let keys = ports.flat_map(|port| {
-                [libc::IPPROTO_TCP, libc::IPPROTO_UDP].map(|protocol| PortKey { protocol: protocol as u8, port })
-            });
+            let keys = ports.flat_map(PortKey::all);
             let used: Vec<PortKey> = keys.filter(|key| self.stack.is_port_used(key.protocol, key.port)).collect();
             let marked = used.first().is_none_or(|key| self.registry.mark(key.port, slot).is_ok());
             if used.len() > FEW || !marked {

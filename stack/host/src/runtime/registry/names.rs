@@ -16,6 +16,21 @@ pub(in crate::runtime) struct PortKey {
     pub(in crate::runtime) port: u16,
 }
 
+impl PortKey {
+    /// A port of each protocol that has ports.
+    pub(super) fn all(port: u16) -> [Self; 3] {
+        PROTOCOLS.map(|protocol| Self { protocol: protocol as u8, port })
+    }
+}
+
+/// Those that have ports, and what they are called in names.
+const PROTOCOLS: [i32; 3] = [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_UDPLITE];
+const CALLED: [&str; 3] = ["tcp", "udp", "udplite"];
+
+fn place_of(protocol: u8) -> usize {
+    PROTOCOLS.iter().position(|one| *one == i32::from(protocol)).unwrap_or(0)
+}
+
 /// What others are to know of a family's sockets on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::runtime) enum Term {
@@ -48,11 +63,11 @@ pub(in crate::runtime) enum Claim {
 }
 
 impl Claim {
-    /// As a word, for the channel to the keeper: user (32 bits), port (16), place (6), protocol (1), kind (3).
+    /// As a word, for the channel to the keeper: user (32 bits), port (16), place (6), protocol (2), kind (4).
     pub(in crate::runtime) fn pack(self) -> u64 {
         let of_port = |kind: u64, key: PortKey, place: u8, user: u32| {
-            let udp = u64::from(i32::from(key.protocol) == libc::IPPROTO_UDP);
-            u64::from(user) << 32 | u64::from(key.port) << 16 | u64::from(place) << 8 | udp << 4 | kind
+            let protocol = place_of(key.protocol) as u64;
+            u64::from(user) << 32 | u64::from(key.port) << 16 | u64::from(place) << 8 | protocol << 4 | kind
         };
         match self {
             Self::Answerer => 0,
@@ -67,7 +82,11 @@ impl Claim {
     }
 
     pub(in crate::runtime) const fn unpack(word: u64) -> Self {
-        let protocol = if word & 0x10 != 0 { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP } as u8;
+        let protocol = match word >> 4 & 3 {
+            1 => libc::IPPROTO_UDP,
+            2 => libc::IPPROTO_UDPLITE,
+            _ => libc::IPPROTO_TCP,
+        } as u8;
         let key = PortKey { protocol, port: (word >> 16) as u16 };
         let place = (word >> 8) as u8;
         match word & 0xf {
@@ -85,7 +104,7 @@ impl Claim {
     /// Its name, behind what all names of the address begin with.
     pub(super) fn name(self, prefix: &str) -> String {
         let mut name = String::from(prefix);
-        let protocol = |key: PortKey| if i32::from(key.protocol) == libc::IPPROTO_UDP { "udp" } else { "tcp" };
+        let protocol = |key: PortKey| CALLED.get(place_of(key.protocol)).copied().unwrap_or_default();
         let _ = match self {
             Self::Answerer => write!(name, "/answerer"),
             Self::Block(block) => write!(name, "/block/{block}"),

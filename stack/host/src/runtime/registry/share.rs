@@ -251,7 +251,7 @@ impl Registry {
     /// Whether a frame may be sent by this family.
     pub(in crate::runtime) fn permits(&mut self, purpose: Purpose, slot: SlotId, now: Instant) -> bool {
         match purpose {
-            Purpose::Own | Purpose::Neighbour => true,
+            Purpose::Own | Purpose::Neighbour | Purpose::Sibling { .. } => true,
             Purpose::Address => self.prefix.is_none() || self.try_to_answer(slot, now),
             // What comes to a port that is ours, or that our connections linger on, is for us to refuse, and for the
             // answerer what comes to one that nobody has. Where another family has sockets or connections, too, it may be
@@ -264,6 +264,16 @@ impl Registry {
                         && !self.is_held_by_others(key, now))
             }
         }
+    }
+
+    /// Interface and address, where other families can be.
+    pub(in crate::runtime) fn place(&self) -> Option<&str> {
+        self.prefix.as_deref()
+    }
+
+    /// Whether a packet for a port that no socket of this family wants may be another's.
+    pub(in crate::runtime) fn is_for_others(&mut self, key: PortKey, now: Instant) -> bool {
+        self.prefix.is_some() && self.is_held_by_others(key, now)
     }
 
     /// Whether the port is one of this family's to choose.
