@@ -8,7 +8,7 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sample N] [--sequences N] [--seed S]
-                               [--workers N] [--one "SEQUENCE"]
+                               [--workers N] [--seconds N] [--one "SEQUENCE"]
 
   --table [KIND]   every call in every state of the sockets of one kind (tcp, udp, ping,
                    raw, icmp) or of all; the default
@@ -17,6 +17,7 @@ usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sample N] [-
   --sequences N    N sequences at random, from --seed S (1); a difference is cut down to
                    the shortest sequence that shows it
   --workers N      share the sequences at random among N pairs of laboratories (1)
+  --seconds N      no more sequences at random after N seconds
   --one SEQUENCE   both transcripts of one sequence
 
 Counts per state come last. The status is 0 only without a difference that
@@ -42,7 +43,7 @@ while [ "$#" -gt 0 ]; do
             ;;
         esac
         ;;
-    --sequences | --seed | --one | --sample | --workers)
+    --sequences | --seed | --one | --sample | --workers | --seconds)
         if [ "$#" -lt 2 ]; then
             usage >&2
             exit 2
@@ -52,6 +53,7 @@ while [ "$#" -gt 0 ]; do
         --seed) seed="$2" ;;
         --sample) sample="$2" ;;
         --workers) workers="$2" ;;
+        --seconds) export SECONDS_AT_MOST="$2" ;;
         --one) arguments=(one "$2") ;;
         esac
         shift
@@ -79,6 +81,8 @@ make -s -C "$LAB_ROOT/c-tests/differential" OUT="$OUT"
 lab_trap
 export EXCEPTIONS="$LAB_ROOT/c-tests/differential/exceptions.txt"
 export REMORA_LOG="${REMORA_LOG:-error}"
+# What goes to the own host stays in the stack: a socket that is handed to the kernel has another address there.
+export REMORA_LOOPBACK="${REMORA_LOOPBACK:-stack}"
 jobs=()
 counts=()
 for worker in $(seq "$workers"); do

@@ -60,6 +60,8 @@ tools=(
     iperf3:iperf3
     traceroute.db:traceroute
     inetutils-traceroute:inetutils-traceroute
+    tracepath:iputils-tracepath
+    mtr:mtr-tiny
     inetutils-telnet:inetutils-telnet
     ncat:ncat
     node:nodejs

@@ -19,7 +19,8 @@ struct executor {
     int set;   /* the epoll set that watches fd */
     int port;  /* P of this sequence */
     bool slow;
-    bool echoes; /* a ping socket */
+    bool echoes;  /* a ping socket */
+    bool packets; /* a raw socket */
     volatile int pipes, urgents;
     unsigned sent; /* position in the pattern that is sent */
     void *read_only;

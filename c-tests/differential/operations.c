@@ -197,6 +197,11 @@ const char *ask_peer(const char *command)
         poll(entries, 1, 1000);
     ssize_t got = recv(FD_PEER, answer, sizeof answer - 1, 0);
     answer[got > 0 ? got : 0] = 0;
+    /* A socket that is ready is not waited for: the state of its connection is asked for, so that what has come counts. */
+    struct tcp_info information;
+    socklen_t size = sizeof information;
+    if (x.fd >= 0)
+        getsockopt(x.fd, IPPROTO_TCP, TCP_INFO, &information, &size);
     return answer;
 }
 
@@ -249,6 +254,10 @@ static void received(long value, size_t room)
     /* The identifier of an echo is drawn at random, and its checksum goes with it. */
     for (size_t i = 2; x.echoes && i < 6 && i < length; i++)
         buffer[i] = 0;
+    /* So is the identification of a packet, which a raw socket shows. */
+    for (size_t i = 4; x.packets && i < 12 && i < length; i++)
+        if (i < 6 || i > 9)
+            buffer[i] = 0;
     if (length > 0 && length < BUFFER_SIZE)
         say_bytes(buffer, length);
 }
@@ -259,6 +268,9 @@ static void say_control(const struct msghdr *message)
         return;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR((struct msghdr *)message, c)) {
         say(" cmsg %d/%d", c->cmsg_level, c->cmsg_type);
+        /* IP_ORIGDSTADDR: the port may be an ephemeral one. */
+        if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == 20 && c->cmsg_len >= CMSG_LEN(4))
+            memset(CMSG_DATA(c) + 2, 0, 2);
         /* Times differ from run to run. */
         if (c->cmsg_level != SOL_SOCKET && c->cmsg_len >= CMSG_LEN(0) && c->cmsg_len < sizeof control)
             say_bytes(CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
@@ -450,8 +462,8 @@ static void get_option(char **words)
         return;
     }
     /* What the congestion control has measured differs, what it is about to do does not. */
-    if (level == IPPROTO_TCP && option == TCP_CC_INFO && length > 12)
-        memset(value, 0, 12);
+    if (level == IPPROTO_TCP && option == TCP_CC_INFO)
+        memset(value, 0, length < 12 ? length : 12);
     if (level == IPPROTO_TCP && option == TCP_INFO)
         say(" state %u", value[0]);
     else if (!is_noise(level, option))
@@ -539,6 +551,7 @@ static void make_socket(const char *kind)
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (is(kind, kinds[i].kind)) {
             x.echoes = is(kind, "ping");
+            x.packets = is(kind, "raw") || is(kind, "icmp");
             x.fd = socket(AF_INET, kinds[i].type | SOCK_NONBLOCK, kinds[i].protocol);
             outcome(x.fd);
             watch(x.fd);

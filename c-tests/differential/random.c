@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "driver.h"
 
@@ -184,7 +185,8 @@ void at_random(unsigned long sequences, unsigned long long seed)
     make_cells();
     random_state = seed * 0x9e3779b97f4a7c15u | 1;
     draw(2);
-    while (sequences > 0) {
+    time_t end = getenv("SECONDS_AT_MOST") != NULL ? time(NULL) + atol(getenv("SECONDS_AT_MOST")) : 0;
+    while (sequences > 0 && (end == 0 || time(NULL) < end)) {
         size_t count = sequences < BATCH ? sequences : BATCH;
         for (size_t i = 0; i < count; i++)
             draw_sequence(i);

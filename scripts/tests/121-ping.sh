@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ping (iputils) on our side, over ping sockets and over raw ones: sizes, patterns, flood,
-# fragments, time stamps, nobody there. What ping makes of ICMP errors needs IP_RECVERR.
+# fragments, record of times, ICMP errors from the way, nobody there.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
@@ -44,6 +44,24 @@ options() {
     answers 2
 }
 
+too_long() {
+    exits 1 lab_ours ping -n -c 1 -W 2 -M "do" -s 1473 "$T_PEER" >"$TAP_DIR/out" 2>&1
+    says 'message too long|Frag needed' "$TAP_DIR/out"
+}
+
+unreachable() {
+    exits 1 lab_ours ping -n -c 2 -i 0.2 -W 2 "$T_UNREACH" >"$TAP_DIR/out" 2>&1
+    says "From $T_PEER icmp_seq=1 Destination Host Unreachable" "$TAP_DIR/out"
+    exits 1 lab_ours ping -n -c 2 -i 0.2 -W 2 "$T_PROHIBIT" >"$TAP_DIR/out" 2>&1
+    says "From $T_PEER icmp_seq=1 Packet filtered" "$TAP_DIR/out"
+}
+
+# The peer forwards: a packet of one hop ends there.
+time_exceeded() {
+    exits 1 lab_ours ping -n -c 1 -W 2 -t 1 "$T_BEHIND" >"$TAP_DIR/out" 2>&1
+    says "From $T_PEER icmp_seq=1 Time to live exceeded" "$TAP_DIR/out"
+}
+
 nobody() {
     exits 1 lab_ours ping -n -c 1 -W 1 "$T_BLACKHOLE" >"$TAP_DIR/out" 2>&1
     says '1 packets transmitted, 0 received' "$TAP_DIR/out"
@@ -58,11 +76,20 @@ from_peer() {
 }
 
 lab_up
+# A network behind the peer that it forwards to and that nobody is in.
+T_BEHIND="$LAB_OUTER.9.1"
+lab_peer ip link add behind type veth peer name beyond
+lab_peer ip link set beyond up
+lab_peer ip addr add "$LAB_OUTER.9.2/24" dev behind
+lab_peer ip link set behind up
 ok "3 echoes" echoes
 ok "a ping socket" by_ping_socket
 ok "sizes from 0 to 20,000 bytes" sizes
 ok "flood of 500" flood
 ok "TTL, TOS, source, path MTU, time stamps" options
+ok "larger than the path" too_long
+ok "unreachable, prohibited" unreachable
+ok "time exceeded" time_exceeded
 ok "nobody there" nobody
 ok "the peer pings us" from_peer
 tap_end

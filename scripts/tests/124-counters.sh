@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Counters and sockets of a running program by `remora counters` and `remora sockets`, and
-# the counters at exit.
+# Counters, sockets, neighbours and routes of a running program by `remora counters` and its
+# like, and the counters at exit.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
@@ -16,6 +16,10 @@ while_it_runs() {
     our_server 4240 socat -t 20 TCP-LISTEN:4240,reuseaddr,fork EXEC:cat
     lab_start peer socat "TCP:$T_LOCAL:4240" "SYSTEM:sleep 20"
     within "^tcp +ESTAB +0 +0 +$T_LOCAL:4240 +$T_PEER:[0-9]+" sockets
+    within 'rto:[0-9]+ rtt:.* cwnd:[1-9]' sockets --info
+    within "^$T_PEER lladdr [0-9a-f:]+ (REACHABLE|STALE|DELAY|PROBE)$" neighbours
+    within "^default via $T_PEER( |$)" routes
+    within "^local $T_LOCAL( |$)" routes
     within '^tcp +LISTEN +.*:4240' sockets
     within '^TcpPassiveOpens +[1-9]' counters
     within '^TcpCurrEstab +1$' counters
@@ -37,7 +41,7 @@ nobody() {
 
 lab_up
 #= test REF C-19
-ok_remora "remora sockets and remora counters" while_it_runs
+ok_remora "remora sockets, counters, neighbours and routes" while_it_runs
 ok_remora "REMORA_COUNTERS: counters at exit" at_exit
 ok_remora "a process without a stack" nobody
 tap_end

@@ -83,6 +83,10 @@ pub enum Command {
     Counters(Watch),
     /// List the sockets of the programs that run on remora in this network namespace
     Sockets(Watch),
+    /// List whom these programs know on the link, as `ip neighbour` does
+    Neighbours(Watch),
+    /// List the routes of these programs, as `ip route` does
+    Routes(Watch),
     /// Show one connection from the inside: curl's calls, the layers they pass, and each frame
     Demo(Demo),
     /// One side of the demo's link, in a network namespace of its own
@@ -195,7 +199,7 @@ pub struct Config {
     pub json: bool,
 }
 
-/// `remora counters` and `remora sockets`.
+/// `remora counters`, `remora sockets`, `remora neighbours` and `remora routes`.
 #[derive(Args, Debug)]
 pub struct Watch {
     /// Only the program that this process belongs to
@@ -203,6 +207,9 @@ pub struct Watch {
     /// Counters that are zero too
     #[arg(long)]
     pub all: bool,
+    /// Of sockets: round trip, window, timeout and repetitions of each connection
+    #[arg(long, short)]
+    pub info: bool,
 }
 
 /// When to colour.

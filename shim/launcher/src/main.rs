@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         cli::Command::Demo(arguments) => demo::play(&arguments),
         cli::Command::Counters(arguments) => watch::counters(&arguments),
         cli::Command::Sockets(arguments) => watch::sockets(&arguments),
+        cli::Command::Neighbours(arguments) => watch::facts(&arguments, "neighbour"),
+        cli::Command::Routes(arguments) => watch::facts(&arguments, "route"),
         cli::Command::Stage(arguments) => demo::stage::play(&arguments),
         cli::Command::Supervise(arguments) => served::supervise(&arguments),
         cli::Command::Serve(arguments) => demo::serve::serve(&arguments),

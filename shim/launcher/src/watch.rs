@@ -1,4 +1,4 @@
-//! `remora counters` and `remora sockets`: what the programs that run on remora in this network namespace tell of
+//! `remora counters`, `remora sockets`, `remora neighbours` and `remora routes`: what the programs that run on remora in this network namespace tell of
 //! themselves, by way of their keepers.
 
 use crate::{Failure, cli};
@@ -92,6 +92,18 @@ pub fn counters(arguments: &cli::Watch) -> Result<ExitCode, Failure> {
     Ok(print(&text))
 }
 
+/// `remora neighbours` and `remora routes`: the lines as they are told.
+pub fn facts(arguments: &cli::Watch, kind: &str) -> Result<ExitCode, Failure> {
+    let mut text = String::new();
+    for family in families(arguments.pid)? {
+        let _ = writeln!(text, "# {}", family.title());
+        for line in family.lines(kind) {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    Ok(print(&text))
+}
+
 /// `remora sockets`.
 pub fn sockets(arguments: &cli::Watch) -> Result<ExitCode, Failure> {
     let mut text = String::new();
@@ -103,6 +115,11 @@ pub fn sockets(arguments: &cli::Watch) -> Result<ExitCode, Failure> {
             let mut word = || words.next().unwrap_or("-");
             let (kind, state, input, output, local, peer) = (word(), word(), word(), word(), word(), word());
             let _ = writeln!(text, "{kind:<5} {state:<11} {input:<6} {output:<6} {local:<22} {peer}");
+            let _holders = word();
+            let details: Vec<&str> = words.collect();
+            if arguments.info && !details.is_empty() {
+                let _ = writeln!(text, "      {}", details.join(" "));
+            }
         }
     }
     Ok(print(&text))

@@ -125,6 +125,10 @@ fn fill_times(asked: &Asked, received: &Received, control: &mut ControlWriter) {
 }
 
 fn fill_ip(handle: Handle, runtime: &Runtime, asked: &Asked, received: &Received, control: &mut ControlWriter) {
+    // The end of a socket that was shut down brings nothing with it.
+    if received.to.is_none() && !handle.is_stream() && received.report.is_none() {
+        return;
+    }
     let to = match received.to {
         Some(IpAddr::V4(to)) => to,
         _ => Ipv4Addr::UNSPECIFIED,

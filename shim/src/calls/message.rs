@@ -6,7 +6,7 @@ use std::time::Duration;
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, call};
 use remora_stack::socket::options::{OptionName, OptionValue};
-use remora_stack::socket::protocol::SocketType;
+use remora_stack::socket::protocol::{Readiness, SocketType};
 use remora_stack::socket::state::SocketState;
 
 use super::io::{Extras, Gathered, destination, receive, send_to};
@@ -86,9 +86,16 @@ fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>
     }
     // `sk_stream_wait_connect`: an error that is pending comes first.
     if let Some(fault) = runtime.with_socket(handle.id, |stack, socket, _| stack.take_error(socket)).flatten() {
-        return Some(errno::fault(fault));
+        let errno = errno::fault(fault);
+        if errno.0 == libc::EPIPE {
+            process::raise_broken_pipe();
+        }
+        return Some(errno);
     }
-    if runtime.with_socket(handle.id, |stack, socket, _| stack.socket_state(socket)) == Some(SocketState::Connecting) {
+    let is_under_way = runtime.with_socket(handle.id, |stack, socket, _| {
+        stack.socket_state(socket) == SocketState::Connecting && !stack.readiness(socket).contains(Readiness::HUP)
+    });
+    if is_under_way == Some(true) {
         return Some(Errno(libc::EAGAIN));
     }
     process::raise_broken_pipe();

@@ -328,6 +328,10 @@ impl Ip {
                     // `__mkroute_output`: zero network destinations are invalid.
                     return Err(RouteError::BadSource);
                 }
+                // SO_DONTROUTE without a source that would tell the device: only a gateway leads there.
+                if key.on_link_only && source.is_none() && (group.is_multicast() || group.is_broadcast()) {
+                    return Err(RouteError::Unreachable);
+                }
                 Ok(Route {
                     source: source.unwrap_or(interface.address),
                     next_hop: destination,

@@ -110,6 +110,12 @@ impl Link {
         self.probe.is_contested()
     }
 
+    /// The neighbour table.
+    #[must_use]
+    pub const fn neighbours(&self) -> &Neighbours {
+        &self.neighbours
+    }
+
     /// Whether every packet to a known neighbour goes out at once: no probe is on and nobody is being looked for.
     #[must_use]
     pub fn is_settled(&self) -> bool {

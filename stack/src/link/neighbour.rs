@@ -102,6 +102,11 @@ impl Neighbours {
         self.resolving > 0
     }
 
+    /// Everybody in the table.
+    pub fn each(&self) -> impl Iterator<Item = (Ipv4Addr, State, MacAddress)> {
+        self.entries.iter().map(|(address, entry)| (*address, entry.state, entry.mac))
+    }
+
     /// State of a neighbour, for tests and displays.
     #[must_use]
     pub fn state(&self, address: Ipv4Addr) -> Option<State> {

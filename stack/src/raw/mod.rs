@@ -110,9 +110,10 @@ impl Raw {
             }
             wanted = true;
             let kind = packet.get(transport..).and_then(icmpv4::kind_of);
-            // `icmp_filter`: only types below 32 can be filtered.
+            // `icmp_filter`: only types below 32 can be filtered; less than a header is no message.
+            let short = packet.len().saturating_sub(transport) < icmpv4::HEADER_LENGTH;
             let filtered = protocol == icmp::PROTOCOL
-                && kind.is_some_and(|kind| kind < 32 && filter & 1_u32.wrapping_shl(u32::from(kind)) != 0);
+                && (short || kind.is_some_and(|kind| kind < 32 && filter & 1_u32.wrapping_shl(u32::from(kind)) != 0));
             if !filtered {
                 takers.push(id);
             }
@@ -245,6 +246,14 @@ impl Raw {
 }
 
 impl RawSock {
+    /// The address to send from, if there is one: a group or broadcast address is none (`raw_bind`).
+    fn source(&self) -> Option<IpAddr> {
+        match self.local {
+            IpAddr::V4(local) if local.is_multicast() || local.is_broadcast() => None,
+            local => Some(local).filter(|local| !local.is_unspecified()),
+        }
+    }
+
     /// Whether a packet between these addresses is for this socket (`raw_v4_match`).
     fn matches(&self, from: IpAddr, to: IpAddr) -> bool {
         let local = self.local.is_unspecified() || self.local == to;

@@ -15,6 +15,8 @@ use crate::wire::icmpv4::{self, Icmp};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::{checksum, write_u16};
 
+/// IP_PMTUDISC_WANT: set DF, unless the path makes fragments.
+const PMTUDISC_WANT: u8 = 1;
 /// IP_PMTUDISC_DO: set DF, and refuse what does not fit.
 const PMTUDISC_DO: u8 = 2;
 
@@ -32,6 +34,11 @@ impl Raw {
             return Err(SendError::MessageTooLong);
         }
         let kind = sock.kind;
+        // `inet_send_prepare`: whoever tries to send has an identifier from then on.
+        if kind == Kind::Ping && sock.ident == 0 && !self.take_ident(net, id, 0) {
+            return Err(SendError::NoPort);
+        }
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         if kind == Kind::Ping && length < icmpv4::HEADER_LENGTH {
             return Err(SendError::Invalid);
         }
@@ -62,11 +69,8 @@ impl Raw {
         if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {
             return Err(SendError::WouldBlock);
         }
-        if kind == Kind::Ping && sock.ident == 0 && !self.take_ident(net, id, 0) {
-            return Err(SendError::NoPort);
-        }
         let sock = self.socks.find(id).ok_or(SendError::NotConnected)?;
-        let bound = Some(sock.local).filter(|local| !local.is_unspecified());
+        let bound = sock.source();
         let wanted = arguments.source.or(bound);
         let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), wanted), to.port());
         if !net.ip.is_up() && net.ip.address_kind(to.ip()) != crate::ip::AddressKind::Local {
@@ -85,6 +89,10 @@ impl Raw {
         if route.broadcast && !sock.options.broadcast {
             return Err(SendError::NotPermitted);
         }
+        // `raw_send_hdrinc`.
+        if matches!(kind, Kind::Raw { header_included: true, .. }) && length < ipv4::HEADER_LENGTH {
+            return Err(SendError::Invalid);
+        }
         if kind != Kind::Ping {
             source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
         }
@@ -101,9 +109,14 @@ impl Raw {
         };
         let from = wanted.unwrap_or(route.source);
         if header_included {
-            send_with_header(net, (from, to.ip()), &route, message)?;
-            return Ok(length);
+            let sent = send_with_header(net, (from, to.ip()), &route, message);
+            if sent == Err(SendError::MessageTooLong) {
+                self.refuse_length(net, id, to.ip(), route.mtu);
+            }
+            return sent.map(|()| length);
         }
+        // `ip_make_skb`: DF is set wherever no fragments are made, unless the socket wants none of it.
+        let fits = message.len() + ipv4::HEADER_LENGTH <= usize::from(route.mtu);
         let header = Header {
             source: from,
             destination: to.ip(),
@@ -114,7 +127,8 @@ impl Raw {
                 net.settings.ip_default_ttl
             }),
             tos: arguments.tos.unwrap_or(sock.options.tos),
-            dont_fragment: sock.options.mtu_discover >= PMTUDISC_DO,
+            dont_fragment: sock.options.mtu_discover >= PMTUDISC_DO
+                || (fits && sock.options.mtu_discover == PMTUDISC_WANT && net.settings.ip_no_pmtu_disc == 0),
             multicast_loop: sock.options.multicast_loop,
             purpose: Purpose::Own,
         };
@@ -127,8 +141,19 @@ impl Raw {
                 }
                 Ok(length)
             }
-            Err(OutputError::TooLong) => Err(SendError::MessageTooLong),
+            Err(OutputError::TooLong) => {
+                self.refuse_length(net, id, to.ip(), route.mtu);
+                Err(SendError::MessageTooLong)
+            }
             Err(OutputError::Version) => Err(SendError::NetworkUnreachable),
+        }
+    }
+
+    /// A message is longer than the path takes: IP_RECVERR is told the MTU (`ip_local_error`).
+    fn refuse_length(&mut self, net: &Net<'_>, id: SockId, to: IpAddr, mtu: u16) {
+        if let Some(sock) = self.socks.find_mut(id).filter(|sock| sock.options.receive_errors) {
+            let destination = SocketAddr::new(to, sock.peer.map_or(0, |peer| peer.port()));
+            sock.inbox.refuse(net.now, SocketFault::MessageTooLong, u32::from(mtu), Some(destination));
         }
     }
 }

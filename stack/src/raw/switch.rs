@@ -8,7 +8,7 @@ use crate::ip::{AddressKind, RouteError, RouteKey};
 use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
-use crate::socket::kept::KeptOptions;
+use crate::socket::kept::{Kept, KeptOptions};
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
     AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId,
@@ -74,7 +74,11 @@ impl Protocol for Raw {
             return Err(BindError::Invalid);
         }
         // `raw_bind` looks at the address after the state.
-        if sock.kind != Kind::Ping && kind == AddressKind::Unicast && !sock.options.free_bind {
+        if sock.kind != Kind::Ping
+            && kind == AddressKind::Unicast
+            && !sock.options.free_bind
+            && !sock.options.kept.has(Kept::IpTransparent)
+        {
             return Err(BindError::AddressNotAvailable);
         }
         // The port of a ping socket is its identifier.
@@ -98,7 +102,7 @@ impl Protocol for Raw {
             }
             _ => {}
         }
-        let source = Some(sock.local).filter(|local| !local.is_unspecified());
+        let source = sock.source();
         let destination = net.ip.resolve_unspecified(address.ip(), source);
         let key = RouteKey { destination, source, on_link_only: sock.options.dont_route };
         let route = net.ip.route(&key).map_err(|error| match error {
@@ -115,7 +119,8 @@ impl Protocol for Raw {
             return Err(ConnectError::NoPort);
         }
         let sock = self.socks.find_mut(id).ok_or(ConnectError::Invalid)?;
-        if !sock.address_bound {
+        // The source of an earlier connect stays (`__ip4_datagram_connect`).
+        if sock.local.is_unspecified() {
             sock.local = route.source;
         }
         sock.peer = Some(SocketAddr::new(destination, address.port()));
@@ -176,10 +181,10 @@ impl Protocol for Raw {
         if flags.contains(ReceiveFlags::OOB) {
             return Err(ReceiveError::NotSupported);
         }
-        let RawSock { inbox, options, peer, kind, .. } = sock;
+        let RawSock { inbox, options, kind, .. } = sock;
         // `ping_recvmsg` does not tell the length of what it cuts.
         let flags = if *kind == Kind::Ping { flags - ReceiveFlags::TRUNC } else { flags };
-        inbox.take(options, *peer, sink, flags)
+        inbox.take(options, sink, flags)
     }
 
     fn readiness(&self, sock: SockId) -> Readiness {

@@ -6,6 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use log::{debug, trace};
 
 use super::error::{AcceptError, BindError, ConnectError, CreateError, ListenError, NameError, ShutdownError};
+use super::kept::Kept;
 use super::protocol::{AddressFamily, Shutdown, SockId, SocketId, SocketType};
 use super::protosw::Transport;
 use super::state::SocketState;
@@ -108,7 +109,9 @@ impl Stack {
             _ => {}
         }
         let (below, _) = self.below(socket.transport);
-        let free = below.options(socket.sock).is_some_and(|options| options.free_bind);
+        let free = below
+            .options(socket.sock)
+            .is_some_and(|options| options.free_bind || options.kept.has(Kept::IpTransparent));
         // A raw socket looks at its state first.
         let late = socket.kind == SocketType::Raw;
         if self.ip.address_kind(address.ip()) == AddressKind::Unicast && !free && !late {

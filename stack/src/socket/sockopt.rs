@@ -87,7 +87,7 @@ pub fn set_common(
         //= RFC 1122 §3.2.1.7 (MUST-15)
         SetOption::Ttl(ttl) => options.ttl = Some(in_range(*ttl, 1, 255)?),
         // Linux takes any int and keeps the byte; the ECN bits of a TCP socket are the protocol's.
-        SetOption::Tos(tos) => options.tos = tos.to_le_bytes()[0],
+        SetOption::Tos(tos) => set_tos(options, tos.to_le_bytes()[0]),
         SetOption::MtuDiscover(how) => options.mtu_discover = in_range(*how, 0, MTU_DISCOVER_LIMIT)?,
         SetOption::ReceiveErrors(on) => options.receive_errors = *on,
         SetOption::PacketInfo(on) => options.packet_info = *on,
@@ -135,6 +135,21 @@ pub fn set_common(
         | SetOption::HeaderIncluded(_) => return Ok(Outcome::NotCommon),
     }
     Ok(Outcome::Set)
+}
+
+/// IP_TOS, which brings a priority with it (`__ip_sock_set_tos`, `rt_tos2priority`).
+fn set_tos(options: &mut SocketOptions, tos: u8) {
+    if options.tos == tos {
+        return;
+    }
+    options.tos = tos;
+    // TC_PRIO_BESTEFFORT, _BULK, _INTERACTIVE and _INTERACTIVE_BULK, by the two upper of the four bits.
+    options.priority = match tos >> 3 & 3 {
+        0 => 0,
+        1 => 2,
+        2 => 6,
+        _ => 4,
+    };
 }
 
 /// SO_ATTACH_FILTER and SO_DETACH_FILTER (`sk_attach_filter`, `sk_detach_filter`).

@@ -3,7 +3,9 @@
 use log::trace;
 
 use super::Stack;
+use crate::interface::MacAddress;
 use crate::io::{Sink, Source};
+use crate::ip::route::RouteEntry;
 use crate::socket::error::{ConnectError, OptionError, ReceiveError, SendError, SocketFault};
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
@@ -199,6 +201,16 @@ impl Stack {
     #[must_use]
     pub fn unsent_output(&self, id: SocketId) -> usize {
         self.sockets.find(id).map_or(0, |socket| self.below_ref(socket.transport).unsent_output(socket.sock))
+    }
+
+    /// Whom the stack knows on the link, with the state of each and its address there.
+    pub fn neighbours(&self) -> impl Iterator<Item = (core::net::Ipv4Addr, crate::link::neighbour::State, MacAddress)> {
+        self.link.neighbours().each()
+    }
+
+    /// The routes, in the order in which they are tried.
+    pub fn routes(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.ip.routes().iter()
     }
 
     /// The protocol below a socket, and the environment of a call to it.

@@ -92,6 +92,8 @@ impl Sock {
         self.urgent = None;
         self.fast_open = super::fast_open::FastOpen::default();
         self.soft_error = None;
+        self.window_clamp = 0;
+        self.tcp.window_clamp = 0;
         self.route = None;
         self.iss = Seq(0);
         self.snd_una = Seq(0);

@@ -1,7 +1,7 @@
 //! Active open (RFC 9293 §3.10.1, `tcp_v4_connect`, `tcp_connect`) and the segments that arrive in SYN-SENT
 //! (§3.10.7.3, `tcp_rcv_synsent_state_process`), simultaneous open included.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::header::Flags;
@@ -31,7 +31,11 @@ impl Tcp {
         if sock.state != State::Closed {
             return Err(ConnectError::IsConnected);
         }
-        let bound = sock.tuple.local;
+        // `inet_bind`: a group or broadcast address is no source, the device's is.
+        let bound = match sock.tuple.local {
+            IpAddr::V4(group) if group.is_multicast() || group.is_broadcast() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            bound => bound,
+        };
         let on_link_only = sock.options.dont_route;
         let port = sock.tuple.local_port;
         let destination = net.ip.resolve_unspecified(address.ip(), (!bound.is_unspecified()).then_some(bound));

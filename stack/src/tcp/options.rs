@@ -205,6 +205,13 @@ impl Sock {
             most
         };
         self.options.receive_low_water = self.options.receive_low_water.min((most / 2).max(1));
+        // The buffer holds at least that much, and the window lets it come.
+        let low = self.options.receive_low_water;
+        let space = low.saturating_mul(2);
+        if !self.options.receive_buffer_locked && space > self.options.receive_buffer {
+            self.options.receive_buffer = space;
+            self.window_clamp = self.window_clamp.max(low);
+        }
     }
 
     fn clamp_window(&mut self, value: i32) -> Result<(), OptionError> {
@@ -215,10 +222,13 @@ impl Sock {
                 return Err(OptionError::Invalid);
             }
             self.tcp.window_clamp = 0;
+            self.window_clamp = 0;
             return Ok(());
         }
         self.tcp.window_clamp = value.max(LEAST_CLAMP);
-        if !matches!(self.state, State::Closed | State::Listen) {
+        if self.state == State::Closed {
+            self.window_clamp = 0;
+        } else if self.state != State::Listen {
             self.set_window_clamp(self.tcp.window_clamp);
         }
         Ok(())
@@ -262,7 +272,10 @@ impl Sock {
             OptionName::Cork => int(u32::from(self.tcp.cork)),
             OptionName::MaxSegment => {
                 let idle = matches!(self.state, State::Closed | State::Listen);
-                let current = self.last_mss;
+                // Under repair it is the peer's, which a fresh socket has not heard of.
+                let repaired = self.repair.is_some() && self.state == State::Closed;
+                let current = if repaired { 0 } else { self.last_mss };
+                let idle = idle && !repaired;
                 int(u32::from(if idle && self.tcp.max_segment > 0 { self.tcp.max_segment } else { current }))
             }
             OptionName::KeepIdle => int(whole_seconds(self.keepalive_idle(settings))),
@@ -279,7 +292,8 @@ impl Sock {
             OptionName::DeferAccept => int(deferred_seconds(self.tcp.defer_accept)),
             OptionName::WindowClamp => {
                 let idle = matches!(self.state, State::Closed | State::Listen);
-                int(if idle { self.tcp.window_clamp } else { self.window_clamp })
+                // That of a connection outlives it, but not a disconnect.
+                int(if idle && self.window_clamp == 0 { self.tcp.window_clamp } else { self.window_clamp })
             }
             OptionName::QuickAck => int(u32::from(!self.ack.pingpong)),
             OptionName::Congestion => {
@@ -290,7 +304,7 @@ impl Sock {
                 OptionValue::Bytes(bytes)
             }
             // An algorithm that has not begun tells nothing but its structure.
-            OptionName::CongestionInfo if matches!(self.state, State::Closed | State::Listen) => {
+            OptionName::CongestionInfo if self.rtt.smoothed().is_none() => {
                 let length = self.algorithm.get_info(&self.window, &self.facts(net.now)).len();
                 OptionValue::Bytes(alloc::vec![0; length])
             }

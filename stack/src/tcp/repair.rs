@@ -50,13 +50,18 @@ impl Sock {
             SetOption::Repair(ON) => self.repair = Some(RepairQueue::Neither),
             SetOption::Repair(OFF) => {
                 self.repair = None;
+                // SK_NO_REUSE.
+                self.options.reuse_address = false;
                 if self.state == State::Established {
                     // `tcp_send_window_probe`: what comes back tells the window, whatever was restored.
                     self.snd_wl1 = self.rcv_nxt - 1;
                     self.probe_due = true;
                 }
             }
-            SetOption::Repair(OFF_WITHOUT_PROBE) => self.repair = None,
+            SetOption::Repair(OFF_WITHOUT_PROBE) => {
+                self.repair = None;
+                self.options.reuse_address = false;
+            }
             SetOption::Repair(_) => return Err(OptionError::Invalid),
             SetOption::RepairQueue(which) => {
                 if self.repair.is_none() {

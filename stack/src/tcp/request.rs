@@ -305,7 +305,11 @@ impl Tcp {
             sock.wake(shared, Happened::INPUT);
         }
         let verdict = match socks.get_mut(child as usize) {
-            Some(sock) => sock.handle(shared, net, incoming),
+            Some(sock) => {
+                // `tcp_v4_syn_recv_sock`: as far as the peer is, groups may be.
+                sock.options.multicast_ttl = incoming.info.ttl;
+                sock.handle(shared, net, incoming)
+            }
             None => Verdict::Done,
         };
         self.settle(net, child);
@@ -330,7 +334,7 @@ impl Tcp {
         child.signatures = parent.signatures.inherited(request.tuple.remote);
         child.algorithm = parent.algorithm.afresh();
         child.port_locked = parent.port_locked;
-        child.address_locked = true;
+        child.address_locked = parent.address_locked;
         child.tuple = request.tuple;
         child.shown_port = request.tuple.local_port;
         child.route = request.route;

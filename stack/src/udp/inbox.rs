@@ -97,7 +97,6 @@ impl Inbox {
     pub(crate) fn take(
         &mut self,
         options: &mut SocketOptions,
-        peer: Option<SocketAddr>,
         sink: &mut dyn Sink,
         flags: ReceiveFlags,
     ) -> Result<Received, ReceiveError> {
@@ -118,7 +117,7 @@ impl Inbox {
         let Some(datagram) = self.queue.get(place) else {
             // A caller that waits is told the end (`__skb_wait_for_more_packets`); one that does not gets EAGAIN.
             return if self.shut_read && !flags.contains(ReceiveFlags::DONTWAIT) {
-                Ok(Received::nothing(peer))
+                Ok(Received::nothing(None))
             } else {
                 Err(ReceiveError::WouldBlock)
             };
@@ -208,7 +207,7 @@ impl Inbox {
         if self.fault.is_some() || !self.errors.is_empty() {
             mask |= Readiness::ERR;
         }
-        if !self.errors.is_empty() && options.kept.has(Kept::SelectErrQueue) {
+        if (self.fault.is_some() || !self.errors.is_empty()) && options.kept.has(Kept::SelectErrQueue) {
             mask |= Readiness::PRI;
         }
         if self.shut_read {
@@ -272,7 +271,7 @@ mod tests {
 
     fn take(inbox: &mut Inbox, options: &mut SocketOptions, flags: ReceiveFlags) -> Option<(alloc::vec::Vec<u8>, u16)> {
         let mut sink = Collect::new(64);
-        let received = inbox.take(options, None, &mut sink, flags).ok()?;
+        let received = inbox.take(options, &mut sink, flags).ok()?;
         Some((sink.bytes, received.segment))
     }
 
@@ -319,6 +318,6 @@ mod tests {
         take(&mut inbox, &mut options, ReceiveFlags::TRUNC);
         assert!(inbox.push(&options, datagram(b"x"), true));
         let mut sink = Collect::new(8);
-        assert_eq!(inbox.take(&mut options, None, &mut sink, ReceiveFlags::empty()).unwrap().dropped, 1);
+        assert_eq!(inbox.take(&mut options, &mut sink, ReceiveFlags::empty()).unwrap().dropped, 1);
     }
 }

@@ -165,10 +165,11 @@ fn score(sock: &UdpSock, from: SocketAddr, to: IpAddr) -> Option<u32> {
         score += 4;
     }
     if let Some(peer) = sock.peer {
-        if peer != from {
+        // `compute_score`: a peer without a port is any of that address.
+        if peer.ip() != from.ip() || (peer.port() != 0 && peer.port() != from.port()) {
             return None;
         }
-        score += 8;
+        score += if peer.port() == 0 { 4 } else { 8 };
     }
     if !sock.options.device.is_empty() {
         score += 4;

@@ -162,7 +162,7 @@ impl Udp {
         flags: ReceiveFlags,
     ) -> Result<Received, ReceiveError> {
         let sock = self.socks.find_mut(id).ok_or(ReceiveError::NotConnected)?;
-        let UdpSock { inbox, options, peer, .. } = sock;
-        inbox.take(options, *peer, sink, flags)
+        let UdpSock { inbox, options, .. } = sock;
+        inbox.take(options, sink, flags)
     }
 }

@@ -47,10 +47,6 @@ impl Udp {
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
         let (held, lite) = (self.held, self.lite);
-        // `inet_send_prepare`: whoever tries to send has a port from then on.
-        if self.socks.find(id).is_some_and(|sock| sock.port == 0) {
-            self.autobind(net, id)?;
-        }
         let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let length = source.remaining();
         if length > usize::from(u16::MAX) {
@@ -69,6 +65,11 @@ impl Udp {
             return Err(SendError::Invalid);
         }
         check_family(sock, to.ip())?;
+        // Not before: ports are taken when there is a device.
+        if sock.port == 0 {
+            self.autobind(net, id)?;
+        }
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
         let arguments = &sock
             .corked

@@ -81,8 +81,8 @@ impl Protocol for Udp {
             }
             _ => {}
         }
-        // `ip4_datagram_connect`: the old route is dropped; the local address stays if it was bound.
-        let bound = Some(sock.local).filter(|local| !local.is_unspecified() && sock.address_bound);
+        // `ip4_datagram_connect`: the old route is dropped; the local address stays, bound or from an earlier connect.
+        let bound = Some(sock.local).filter(|local| !local.is_unspecified());
         let mut source = bound.filter(|bound| !bound.is_multicast());
         let destination = net.ip.resolve_unspecified(address.ip(), bound);
         if net.ip.address_kind(destination) == AddressKind::Multicast && source.is_none() {

@@ -7,7 +7,7 @@ use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, call};
 use remora_stack::socket::kept::Kept;
 use remora_stack::socket::options::{OptionName, SetOption, SocketOptions, SourceChange};
-use remora_stack::socket::protocol::SocketType;
+use remora_stack::socket::protocol::{AddressFamily, SocketType};
 
 use super::{Bytes, Given, INVALID, UNKNOWN, common, int, own};
 use crate::abi::User;
@@ -42,7 +42,7 @@ pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -
         IP_IPSEC_POLICY | IP_XFRM_POLICY if given.place.is_null() && given.length == 0 => {
             SetOption::Kept(Kept::BsdCompat, 0)
         }
-        IP_IPSEC_POLICY | IP_XFRM_POLICY => return Err(policy(name, given)),
+        IP_IPSEC_POLICY | IP_XFRM_POLICY => return Err(policy(handle, name, given)),
         libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP | 37..=48 => {
             let option = membership(handle, name, given)?;
             // Routers are told on the wire, and asked there.
@@ -138,11 +138,11 @@ fn multicast_interface(given: &Given) -> Result<Option<IpAddr>, Errno> {
     if is_ours { Ok(address) } else { Err(Errno(libc::EADDRNOTAVAIL)) }
 }
 
-fn policy(name: i32, given: &Given) -> Errno {
+fn policy(handle: Handle, name: i32, given: &Given) -> Errno {
     match given.length {
         0 | 4_097.. => Errno(libc::EMSGSIZE),
         length if given.place.read_many(length).is_err() => Errno(libc::EFAULT),
-        _ if name == IP_IPSEC_POLICY => Errno(libc::EOPNOTSUPP),
+        _ if name == IP_IPSEC_POLICY || handle.family == AddressFamily::Inet6 => Errno(libc::EOPNOTSUPP),
         _ => INVALID,
     }
 }

@@ -96,6 +96,11 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         return found;
     }
     match name {
+        // A socket under TCP_REPAIR shows SK_FORCE_REUSE.
+        libc::SO_REUSEADDR if handle.is_stream() => match own(fd, handle, runtime, OptionName::Repair)?.first() {
+            Some(1) => Ok(int(2)),
+            _ => flag(|options| options.reuse_address),
+        },
         libc::SO_REUSEADDR => flag(|options| options.reuse_address),
         libc::SO_REUSEPORT => flag(|options| options.reuse_port),
         libc::SO_KEEPALIVE => flag(|options| options.keepalive),
@@ -114,7 +119,8 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         libc::SO_SNDBUF => number(|options| options.send_buffer as i32),
         libc::SO_RCVLOWAT => number(|options| options.receive_low_water as i32),
         libc::SO_SNDLOWAT => Ok(int(1)),
-        SO_TIMESTAMP_NEW => flag(|options| options.timestamp == 3),
+        // SOCK_RCVTSTAMP is set for nanoseconds too.
+        SO_TIMESTAMP_NEW => flag(|options| options.timestamp >= 3),
         SO_TIMESTAMPNS_NEW => flag(|options| options.timestamp == 4),
         libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => {
             let (flags, new) = common(fd, handle, runtime, |options| {

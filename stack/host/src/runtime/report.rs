@@ -1,10 +1,12 @@
-//! What a family tells of itself while it runs: counters under Linux's names, and its sockets as ss(8) lists them. The
+//! What a family tells of itself while it runs: counters under Linux's names, its neighbours,
+//! its routes, and its sockets as ss(8) lists them. The
 //! keeper listens on the abstract name `remora/s/FAMILY` and gives whoever connects, if he is the same user or root, the
 //! whole text at once, one fact a line. Who asks and prints is the launcher.
 
 use super::{Core, DescriptionId, Open};
 use crate::sys::{Errno, Fd, call};
 use remora_stack::counters::Counters;
+use remora_stack::ip::route::{RouteAction, RouteEntry};
 use remora_stack::socket::options::{OptionName, OptionValue};
 use remora_stack::socket::protocol::SocketType;
 use remora_stack::time::Instant;
@@ -95,13 +97,24 @@ pub(super) fn counter_lines(counters: &Counters, text: &mut String) {
 }
 
 impl Core {
-    /// The members, the address and the sockets.
+    /// The members, the address, neighbours, routes and sockets.
     pub(super) fn describe_in(&mut self, now: Instant, text: &mut String) {
         for member in self.members.iter().filter(|member| member.is_taken()) {
             let _ = writeln!(text, "member {}", member.pid);
         }
         if let Some(interface) = self.stack.interface() {
             let _ = writeln!(text, "address {}/{} {}", interface.address, interface.prefix, interface.mac);
+        }
+        for (address, state, mac) in self.stack.neighbours() {
+            let state = format!("{state:?}").to_uppercase();
+            match state.as_str() {
+                "INCOMPLETE" | "FAILED" => writeln!(text, "neighbour {address} {state}"),
+                _ => writeln!(text, "neighbour {address} lladdr {mac} {state}"),
+            }
+            .unwrap_or_default();
+        }
+        for row in self.stack.routes() {
+            describe_route(row, text);
         }
         for id in self.descriptions.names() {
             self.describe_socket(now, id, text);
@@ -113,11 +126,18 @@ impl Core {
         let (socket, kind, holders) = (description.socket, description.kind, description.holders.total());
         let local = self.stack.local_name(socket).ok();
         let peer = self.stack.peer_name(socket).ok();
+        let mut more = String::new();
         let (name, state) = match kind.kind {
             SocketType::Stream => {
                 // The state is the first byte of struct tcp_info.
                 let state = match self.stack.option(now, socket, OptionName::Info) {
-                    Ok(OptionValue::Bytes(bytes)) => bytes.first().copied().unwrap_or(0),
+                    Ok(OptionValue::Bytes(bytes)) => {
+                        let state = bytes.first().copied().unwrap_or(0);
+                        if !matches!(state, 7 | 10) {
+                            more = details(&bytes);
+                        }
+                        state
+                    }
                     _ => 0,
                 };
                 ("tcp", TCP_STATES.get(usize::from(state)).copied().unwrap_or("UNCONN"))
@@ -135,8 +155,64 @@ impl Core {
             None => "*:*".to_owned(),
         };
         let (local, peer) = (shown(local), shown(peer));
-        let _ = writeln!(text, "socket {name} {state} {input} {output} {local} {peer} {holders}");
+        let _ = writeln!(text, "socket {name} {state} {input} {output} {local} {peer} {holders} {more}");
     }
+}
+
+/// One route as `ip route show table all` has it.
+fn describe_route(row: &RouteEntry, text: &mut String) {
+    let kind = match row.action {
+        RouteAction::Unicast => "",
+        RouteAction::Local => "local ",
+        RouteAction::Broadcast => "broadcast ",
+        RouteAction::Unreachable => "unreachable ",
+    };
+    let _ = match row.prefix {
+        0 => write!(text, "route {kind}default"),
+        32 if row.destination.is_ipv4() => write!(text, "route {kind}{}", row.destination),
+        prefix => write!(text, "route {kind}{}/{prefix}", row.destination),
+    };
+    if let Some(gateway) = row.gateway {
+        let _ = write!(text, " via {gateway}");
+    }
+    if let Some(source) = row.source {
+        let _ = write!(text, " src {source}");
+    }
+    let numbers = [
+        ("metric", row.metric),
+        ("mtu", row.mtu.into()),
+        ("window", row.window),
+        ("advmss", row.advertised_mss.into()),
+        ("initcwnd", row.initial_cwnd),
+    ];
+    for (name, number) in numbers.into_iter().filter(|(_, number)| *number != 0) {
+        let _ = write!(text, " {name} {number}");
+    }
+    text.push('\n');
+}
+
+/// What ss -i shows of a connection, from the bytes of struct tcp_info.
+fn details(bytes: &[u8]) -> String {
+    let word = |at: usize| {
+        bytes.get(at..at + 4).and_then(|part| part.first_chunk::<4>()).map_or(0, |part| u32::from_ne_bytes(*part))
+    };
+    let milliseconds = |at: usize| f64::from(word(at)) / 1_000.0;
+    format!(
+        "rto:{} rtt:{:.3}/{:.3} mss:{} cwnd:{} ssthresh:{} unacked:{} lost:{} retrans:{}/{} rcv_space:{} backoff:{} probes:{}",
+        word(8) / 1_000,
+        milliseconds(68),
+        milliseconds(72),
+        word(16),
+        word(80),
+        word(76),
+        word(24),
+        word(32),
+        word(36),
+        word(100),
+        word(96),
+        bytes.get(4).copied().unwrap_or(0),
+        bytes.get(3).copied().unwrap_or(0),
+    )
 }
 
 const fn connected(is_connected: bool) -> &'static str {

@@ -168,7 +168,9 @@ fn segments_that_arrive_together_share_an_acknowledgment() {
 //= test RFC 9293 §3.8.6.3 (SHLD-19)
 #[test]
 fn with_quick_acks_used_up_every_second_full_segment_is_acknowledged_at_once() {
-    let mut pair = Pair::with_settings(Settings::default(), 0);
+    // Room enough: a window that unread data lets shrink is nothing to tell at once.
+    let settings = Settings { tcp_rmem: [4_096, 1 << 20, 6 << 20], ..Settings::default() };
+    let mut pair = Pair::with_settings(settings, 0);
     let (client, server) = pair.established();
     // A request and an answer make the exchange interactive.
     for _ in 0..3 {
@@ -179,8 +181,6 @@ fn with_quick_acks_used_up_every_second_full_segment_is_acknowledged_at_once() {
         pair.run(Duration::from_millis(10));
     }
     pair.run(Duration::from_millis(500));
-    // Room enough: a window that unread data lets shrink is nothing to tell at once.
-    pair.right.tcp.options_mut(server).expect("options").receive_buffer = 1 << 20;
     let from = pair.log.len();
     pair.send(true, client, &pattern(1_448)).expect("room");
     pair.run(Duration::from_millis(20));
