@@ -24,10 +24,12 @@ build() {
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,6 +49,19 @@ static void sends_all(int fd, const char *data, size_t size)
         data += count;
         size -= (size_t)count;
     }
+}
+
+static void nothing(int number)
+{
+    (void)number;
+}
+
+/* Signals from here on, whose handler has calls restarted: each interrupts what waits beside the program. */
+static void be_interrupted(void)
+{
+    struct itimerval often = {{0, 20000}, {0, 20000}};
+    signal(SIGALRM, nothing);
+    setitimer(ITIMER_REAL, &often, NULL);
 }
 
 /* get ADDRESS PORT PATH: what the server says, without its head. */
@@ -123,6 +138,7 @@ static void refused(char **words)
 /* echo PORT COUNT: a child for each connection; by poll when the port is even. */
 static void echo(char **words)
 {
+    be_interrupted();
     int port = atoi(words[0]), on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in own = place("0.0.0.0", port), peer;
     REQUIRE(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
@@ -132,7 +148,10 @@ static void echo(char **words)
         socklen_t length = sizeof peer;
         if (port % 2 == 0) {
             struct pollfd entry = {listener, POLLIN, 0};
-            REQUIRE(poll(&entry, 1, 20000) == 1);
+            int ready;
+            while ((ready = poll(&entry, 1, 20000)) == -1 && errno == EINTR) {
+            }
+            REQUIRE(ready == 1);
         }
         int fd = accept(listener, (struct sockaddr *)&peer, &length);
         REQUIRE(fd >= 0 && length == sizeof peer && peer.sin_family == AF_INET && peer.sin_port != 0);
@@ -148,6 +167,16 @@ static void echo(char **words)
     }
     for (int status; wait(&status) > 0;)
         REQUIRE(status == 0);
+}
+
+/* unanswered ADDRESS: a connect that waits goes on over signals, until its time is up. */
+static void unanswered(char **words)
+{
+    struct sockaddr_in to = place(words[0], 9);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), count = 1;
+    REQUIRE(setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &count, sizeof count) == 0);
+    be_interrupted();
+    REQUIRE(connect(fd, (struct sockaddr *)&to, sizeof to) == -1 && (errno == EHOSTUNREACH || errno == ETIMEDOUT));
 }
 
 /* udp ADDRESS PORT: with a peer and without one. */
@@ -182,6 +211,8 @@ int main(int count, char **words)
         get(words + 2, SOCK_NONBLOCK);
     else if (!strcmp(words[1], "refused"))
         refused(words + 2);
+    else if (!strcmp(words[1], "unanswered"))
+        unanswered(words + 2);
     else if (!strcmp(words[1], "echo"))
         echo(words + 2);
     else
@@ -345,6 +376,7 @@ ok "a static client: 20 MB" fetch_page get
 ok "the frames are on the wire" on_the_wire
 ok "a static client that does not wait" fetch_page get-nonblocking
 ok "a static client is refused, waiting and not" beside "$TAP_DIR/both" refused "$T_PEER" 7999
+ok "a static client waits for nobody, over signals" beside "$TAP_DIR/both" unanswered "$LAB_NET.77"
 ok "static: UDP with a peer and without" beside "$TAP_DIR/both" udp "$T_PEER" 7101
 ok "a static server that waits in accept" echo_server 9081
 ok "a static server that polls" echo_server 9082

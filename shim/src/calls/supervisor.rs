@@ -318,39 +318,44 @@ impl Supervisor {
 
     /// A connect that took time has ended.
     fn connect_has_ended(&mut self, inode: u64, failed: bool) {
-        let waiting = self.waiting.iter().position(|waiting| waiting.inode == inode);
-        let waiting = waiting.map(|place| self.waiting.swap_remove(place));
+        let mut waiting: SmallVec<[u64; 2]> = SmallVec::new();
+        self.waiting.retain(|other| {
+            let same = other.inode == inode;
+            if same {
+                waiting.push(other.caller.id);
+            }
+            !same
+        });
+        let result = if failed { self.connect_has_failed(inode, waiting.is_empty()) } else { Ok(0) };
         if !failed {
             self.establish(inode);
-            if let Some(waiting) = waiting {
-                let _ = call::answer_call(self.notifier, waiting.caller.id, Ok(0));
-            }
-            return;
         }
-        let Some(socket) = self.socket(inode) else { return };
+        for id in waiting {
+            let _ = call::answer_call(self.notifier, id, result);
+        }
+    }
+
+    /// `alone`: nobody waits for it.
+    fn connect_has_failed(&mut self, inode: u64, alone: bool) -> Result<i64, Errno> {
+        let runtime = self.runtime;
+        let lost = Err(Errno(libc::ECONNABORTED));
+        let Some(socket) = self.socket(inode) else { return lost };
         let number = socket.number;
-        match waiting {
-            Some(waiting) => {
-                socket.stage = Stage::Fresh;
-                let id = fdtable::socket(number).map(|handle| handle.id);
-                let ended = id.and_then(|id| {
-                    self.runtime.with_socket(id, |stack, socket, now| stack.finish_connect(now, socket))
-                });
-                let result = match ended {
-                    Some(Some(Err(error))) => Err(crate::errno::connect(error)),
-                    _ => Err(Errno(libc::ECONNABORTED)),
-                };
-                let _ = call::answer_call(self.notifier, waiting.caller.id, result);
-            }
-            None => {
-                let errno = requests::error_of(number);
-                // With something unread in it, a closed end shows a reset to the other one: IN, OUT, ERR and HUP.
-                socket.stage = Stage::Failed(errno);
-                let far = std::mem::replace(&mut socket.far, Fd::NONE);
-                socket.number = -1;
-                let _ = call::close(far);
-                let _ = super::close(number);
-            }
+        if alone {
+            // With something unread in it, a closed end shows a reset to the other one: IN, OUT, ERR and HUP.
+            socket.stage = Stage::Failed(requests::error_of(number));
+            let far = std::mem::replace(&mut socket.far, Fd::NONE);
+            socket.number = -1;
+            let _ = call::close(far);
+            let _ = super::close(number);
+            return lost;
+        }
+        socket.stage = Stage::Fresh;
+        let id = fdtable::socket(number).map(|handle| handle.id);
+        let ended = id.and_then(|id| runtime.with_socket(id, |stack, socket, now| stack.finish_connect(now, socket)));
+        match ended {
+            Some(Some(Err(error))) => Err(crate::errno::connect(error)),
+            _ => lost,
         }
     }
 

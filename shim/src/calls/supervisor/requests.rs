@@ -90,6 +90,17 @@ impl Supervisor {
     }
 
     fn wait(&mut self, caller: &Caller, inode: u64, what: Awaited) -> Answer {
+        // A signal ends a wait without a word, and a call that is restarted comes as another.
+        let notifier = self.notifier;
+        self.waiting.retain(|waiting| {
+            let awaited = call::is_awaited(notifier, waiting.caller.id);
+            if let Awaited::Receive { near } = waiting.what
+                && !awaited
+            {
+                let _ = call::close(near);
+            }
+            awaited
+        });
         self.waiting.push(Waiting { caller: *caller, inode, what });
         Answer::Later
     }
