@@ -164,8 +164,8 @@ pub(crate) fn settle(fd: i32, handle: Handle, address: Option<SocketAddr>, purpo
         let errno = if purpose == Purpose::Bind { libc::EADDRNOTAVAIL } else { libc::ENETUNREACH };
         return Err(Errno(errno));
     }
-    let keeper = purpose != Purpose::Bind;
-    let Err(error) = runtime.bring_up(keeper) else {
+    // A bound port is one that others may ask about, and the keeper answers them.
+    let Err(error) = runtime.bring_up(true) else {
         explain(Decision::Stack(rule.filter(|rule| rule.verdict != Verdict::Kernel)));
         return Ok(Side::Stack);
     };

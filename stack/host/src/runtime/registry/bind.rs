@@ -3,7 +3,7 @@
 
 use super::ask::{Answer, ask};
 use super::blocks::BLOCK;
-use super::names::{Claim, ClaimError, PortKey, Probe, take_name};
+use super::names::{Claim, ClaimError, PLACES, PortKey, Probe, take_name};
 use super::random_word;
 use super::share::Terms;
 use crate::runtime::keeper::{Message, send_to_keeper};
@@ -41,8 +41,8 @@ enum Attempt<R> {
     InTheWay(Claim, PortKey),
 }
 
-/// How often others are asked for one call, at most.
-const QUESTIONS: usize = 8;
+/// How often others are asked for one call, at most: all who have a port, and some whose claims go meanwhile.
+const QUESTIONS: usize = PLACES as usize + 8;
 
 fn protocol_of(kind: SocketKind) -> Option<u8> {
     match kind.kind {
@@ -93,15 +93,24 @@ impl Core {
             }
         }
         let terms = self.terms_with(key, Some(socket));
-        let result = self.registry.take_place(key, terms, slot);
+        let result = match self.registry.may_have(key, terms) {
+            // Whoever is there is told before we come: from then on it looks who else is there.
+            Ok(others) => match (0..PLACES).find(|it| others >> it & 1 != 0 && !asked.contains(&Claim::Port(key, *it)))
+            {
+                Some(place) => Err(Claim::Port(key, place)),
+                None => self.registry.take_place(key, terms, slot),
+            },
+            Err(claim) => Err(claim),
+        };
         if result.is_err() {
             self.registry.trim_marks(slot);
         }
         result
     }
 
-    /// Another family wants a port: lets it know what sockets this one has there, chosen or bound, and chooses it no more.
+    /// Another family wants a port, or a place on it: lets it know what sockets this one has there, chosen or bound, and chooses it no more.
     pub(in crate::runtime) fn make_known(&mut self, port: u16, now: Instant) {
+        self.registry.expect_company(port, now);
         if !self.registry.exclude(port, now) {
             return;
         }

@@ -5,10 +5,11 @@
 //! that moment: who has joined before the frame came is seen by everyone, so no two take it. What belongs to a connection
 //! goes to who has it, and nobody else answers.
 
-use super::blocks::BLOCK;
+use super::blocks::{BLOCK, LEFT_ALONE};
 use super::names::{Claim, PLACES, PortKey, Probe, Term};
 use super::{BELIEVED, Held, MEMORY, Registry, Remembered, Where};
 use crate::runtime::member::SlotId;
+use crate::sys::call;
 use remora_stack::frame::Purpose;
 use remora_stack::time::Instant;
 use remora_stack::wire::flow::Flow;
@@ -48,6 +49,9 @@ pub(super) struct Shared {
     key: PortKey,
     place: u8,
     terms: Terms,
+    /// Others may have come; since then they are looked for. Whoever joins says so first (`ask`), so that who is alone
+    /// looks for nobody.
+    company: Option<Instant>,
     /// UDP: whose datagrams are, as last seen.
     group: Option<Group>,
 }
@@ -159,10 +163,11 @@ impl Registry {
 
     /// Lets others know what the sockets on a port are. Says whether the keeper has something to close.
     pub(super) fn set_terms(&mut self, key: PortKey, terms: Terms, slot: SlotId) -> bool {
-        self.shared.retain(|shared| shared.key != key);
+        let known = self.shared.iter().position(|shared| shared.key == key).map(|at| self.shared.swap_remove(at));
         let Some(place) = self.place_on(key) else { return false };
         if terms.share.is_some() || terms.reuse {
-            self.shared.push(Shared { key, place, terms, group: None });
+            let company = known.map_or_else(|| Some(call::now()), |known| known.company);
+            self.shared.push(Shared { key, place, terms, company, group: None });
         }
         let former: Vec<Term> = self.terms_on(key).collect();
         let mut ring = false;
@@ -204,10 +209,38 @@ impl Registry {
         !self.shared.is_empty()
     }
 
+    /// Another family is about to join us on a port.
+    pub(super) fn expect_company(&mut self, port: u16, now: Instant) {
+        for shared in self.shared.iter_mut().filter(|shared| shared.key.port == port) {
+            shared.company = Some(now);
+            shared.group = None;
+        }
+    }
+
+    /// Whether another family has a place on the port. It is looked for no more when it has had time to come and is not
+    /// there.
+    fn has_company(&mut self, at: usize, now: Instant) -> bool {
+        let Some((shared, since)) = self.shared.get(at).and_then(|it| Some((*it, it.company?))) else { return false };
+        if now.since(since) < LEFT_ALONE {
+            return true;
+        }
+        let probe = Probe::new();
+        let mut others = (0..PLACES).filter(|place| *place != shared.place);
+        let found = others.any(|place| self.is_another(&probe, Claim::Port(shared.key, place)));
+        if let Some(shared) = self.shared.get_mut(at) {
+            shared.company = found.then_some(now);
+        }
+        found
+    }
+
     /// Whether what opens a connection, or a datagram, is for this family.
     pub(in crate::runtime) fn takes(&mut self, flow: &Flow, now: Instant) -> bool {
         let found = self.shared.iter().position(|it| it.key.protocol == flow.protocol && it.key.port == flow.to.port());
         let Some(shared) = found.and_then(|at| self.shared.get(at)).copied() else { return true };
+        let is_asked = flow.protocol != TCP || (flow.opens && shared.terms.listens && shared.terms.share.is_some());
+        if !is_asked || !found.is_some_and(|at| self.has_company(at, now)) {
+            return true;
+        }
         if flow.protocol != TCP {
             let group = shared
                 .group
@@ -217,9 +250,6 @@ impl Registry {
                 shared.group = Some(group);
             }
             return chosen(group.members, flow).is_none_or(|place| place == shared.place);
-        }
-        if !flow.opens || !shared.terms.listens || shared.terms.share.is_none() {
-            return true;
         }
         let probe = Probe::new();
         let listens = |place: &u8| {

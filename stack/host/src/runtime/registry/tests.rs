@@ -257,7 +257,7 @@ fn a_port_is_shared_as_linux_shares_it() {
 #[test]
 fn what_opens_a_connection_is_for_one_of_those_who_listen() {
     let key = port(80);
-    let now = Instant::from_millis(1);
+    let now = call::now();
     let mut families: Vec<Registry> = Vec::new();
     for _ in 0..3 {
         let next = bound("spread", key, SHARE).expect("a place");
@@ -283,8 +283,26 @@ fn what_opens_a_connection_is_for_one_of_those_who_listen() {
 }
 
 #[test]
+fn who_is_alone_on_a_port_looks_for_others_when_one_has_said_that_it_comes() {
+    let key = port(80);
+    let mut one = bound("company", key, SHARE).and_then(|it| listens(it, key, SHARE)).expect("one");
+    let start = call::now();
+    let later = start + LEFT_ALONE + Duration::from_secs(1);
+    let takes_all = |it: &mut Registry, now| (0..50).all(|number| it.takes(&flow(key, number), now));
+    assert!(takes_all(&mut one, later), "nobody is there");
+    let other = bound("company", key, SHARE).and_then(|it| listens(it, key, SHARE)).expect("other");
+    assert!(takes_all(&mut one, later), "nobody has said so");
+    one.expect_company(80, later);
+    assert!(!takes_all(&mut one, later));
+    assert!(!takes_all(&mut one, later + LEFT_ALONE), "it is still there");
+    end(other, key);
+    assert!(takes_all(&mut one, later + LEFT_ALONE));
+    end(one, key);
+}
+
+#[test]
 fn datagrams_are_for_the_latest_or_spread_over_those_that_share() {
-    let mut now = Instant::from_millis(1);
+    let mut now = call::now();
     for (terms, takers) in [(REUSE, 1), (SHARE, 2)] {
         let mut one = bound("datagrams", UDP, terms).expect("one");
         let mut other = bound("datagrams", UDP, terms).expect("other");
