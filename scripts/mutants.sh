@@ -59,7 +59,7 @@ main() {
             fi
             case "$1" in
             --file) files+=(--file "$2") ;;
-            --shard) arguments+=(--shard "$2") ;;
+            --shard) arguments+=(--shard "$2" --sharding round-robin) ;;
             --timeout) timeout="$2" ;;
             esac
             shift
@@ -81,8 +81,8 @@ main() {
         return
     fi
     mkdir -p "$target/mutants"
-    # Without debug information a fault is built in half of the time.
-    env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 PROPTEST_CASES=30 \
+    # Without debug information and optimization a fault is built in half of the time.
+    env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_INCREMENTAL=1 \
         nice -n 19 cargo mutants "${arguments[@]}" --jobs 1 --timeout "$timeout" --build-timeout 900 --no-times --colors never \
         --cargo-test-arg=--lib --cargo-test-arg=--test=packet || status=$?
     report "$target/mutants/mutants.out"
