@@ -170,3 +170,22 @@ fn option_ranges_are_linux() {
     assert!(set(SetOption::Congestion("nonsense".into())).is_err());
     assert!(set(SetOption::Congestion("reno".into())).is_ok());
 }
+
+#[test]
+fn an_orphan_gives_up_after_eight_repetitions_or_as_many_as_the_setting_says() {
+    // 200 ms and 8 doublings are 102.2 s; 2 doublings 1.4 s.
+    for (retries, ends) in [(0, 102), (2, 1)] {
+        let mut pair = Pair::with_settings(Settings { tcp_orphan_retries: retries, ..Settings::default() }, 0);
+        let (client, _) = pair.established();
+        pair.filter = Some(|_, _| false);
+        pair.send(true, client, b"lost").expect("room");
+        pair.close(true, client);
+        let closed = pair.now;
+        while !pair.left.tcp.is_idle() {
+            let end = pair.now + Duration::from_secs(300);
+            assert!(pair.step(end));
+        }
+        let took = pair.now.since(closed).as_secs();
+        assert!((ends..=2 * ends + 2).contains(&took), "{retries}: {took} s");
+    }
+}
