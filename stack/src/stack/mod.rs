@@ -317,6 +317,11 @@ impl Stack {
         self.udp.wants_ports() || self.udp_lite.wants_ports()
     }
 
+    /// The local ports of UDP and UDP-Lite sockets.
+    pub fn datagram_ports(&self) -> impl Iterator<Item = u16> {
+        self.udp.ports().chain(self.udp_lite.ports())
+    }
+
     /// Whether any socket holds this local port, of TCP (6), UDP (17) or UDP-Lite (136).
     #[must_use]
     pub fn is_port_used(&self, protocol: u8, port: u16) -> bool {

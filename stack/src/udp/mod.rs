@@ -128,6 +128,11 @@ impl Udp {
         self.ports.contains_key(&port)
     }
 
+    /// The ports that sockets hold.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.keys().copied()
+    }
+
     /// Ephemeral ports come from these inclusive ranges only; none: from the whole range.
     pub fn restrict_ports(&mut self, allowed: Vec<(u16, u16)>, may_grow: bool) {
         self.allowed = allowed;

@@ -242,7 +242,19 @@ impl Core {
             return Ok(());
         }
         self.registry.try_to_answer(slot, now);
-        self.registry.claim_blocks(1, random, slot)?;
+        // A datagram socket has had a port since it first tried to send (`inet_autobind`), maybe before there was a device.
+        let mut chosen: Vec<u16> =
+            self.stack.datagram_ports().filter(|port| self.registry.is_ephemeral(*port)).collect();
+        chosen.retain(|port| !self.registry.has_block_of(*port));
+        let first = self.registry.blocks().0;
+        for port in &chosen {
+            if !self.registry.has_block_of(*port) {
+                self.registry.claim_blocks(1, u32::from((port / BLOCK).saturating_sub(first)), slot)?;
+            }
+        }
+        if chosen.is_empty() {
+            self.registry.claim_blocks(1, random, slot)?;
+        }
         self.share_ports();
         Ok(())
     }
