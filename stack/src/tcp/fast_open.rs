@@ -414,6 +414,10 @@ impl Sock {
             self.enter_oversized(net.now);
         } else if self.fast_open.sent_data {
             self.fast_open.data_acked = true;
+            // SYN and data were one segment (`tcp_rcv_fastopen_synack`).
+            if self.board.rate.delivered > 1 {
+                self.board.rate.delivered -= 1;
+            }
             net.counters.tcp_fast_open_active += 1;
         }
     }

@@ -446,7 +446,7 @@ impl Sock {
             return;
         }
         let taken = u32::try_from(payload.len()).unwrap_or(0);
-        let had_hole = self.queue.has_hole();
+        let had_hole = self.queue.has_hole() || self.fin_ahead.is_some();
         let cut = info.gso_size > 0;
         let truesize = charge::truesize(length, cut);
         if taken > 0 {

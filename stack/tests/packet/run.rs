@@ -682,10 +682,15 @@ fn field_place(field: &str) -> Option<(usize, usize)> {
         ("tcpi_bytes_received", 128, 8),
         ("tcpi_notsent_bytes", 144, 4),
         ("tcpi_min_rtt", 148, 4),
+        ("tcpi_busy_time", 168, 8),
+        ("tcpi_rwnd_limited", 176, 8),
+        ("tcpi_sndbuf_limited", 184, 8),
         ("tcpi_delivered", 192, 4),
         ("tcpi_delivered_ce", 196, 4),
         ("tcpi_bytes_sent", 200, 8),
         ("tcpi_bytes_retrans", 208, 8),
+        ("tcpi_dsack_dups", 216, 4),
+        ("tcpi_reord_seen", 220, 4),
     ];
     FIELDS.iter().find(|(name, ..)| *name == field).map(|(_, at, length)| (*at, *length))
 }
