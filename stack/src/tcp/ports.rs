@@ -50,23 +50,36 @@ pub struct Ports {
     /// Linux's table_perturb: where the last search for a class of destinations ended.
     hints: [u32; HINTS],
     allowed: PortFilter,
+    /// How many ports the ranges up to each one of `allowed` have together: a search asks for one place after the other.
+    ends: alloc::vec::Vec<u32>,
     /// Whether more ports may be had for the asking, so that a search need not try all of these.
     may_grow: bool,
 }
 
 impl Ports {
     pub(super) fn new(keyed: Keyed) -> Self {
-        Self { buckets: HashMap::with_hasher(keyed), hints: [0; HINTS], allowed: PortFilter::new(), may_grow: false }
+        Self {
+            buckets: HashMap::with_hasher(keyed),
+            hints: [0; HINTS],
+            allowed: PortFilter::new(),
+            ends: alloc::vec::Vec::new(),
+            may_grow: false,
+        }
     }
 
     pub(super) fn restrict(&mut self, allowed: PortFilter, may_grow: bool) {
+        let add = |sum: &mut u32, range| {
+            *sum += size_of_range(range);
+            Some(*sum)
+        };
+        self.ends = allowed.iter().scan(0, add).collect();
         self.allowed = allowed;
         self.may_grow = may_grow;
     }
 
     /// The place of the first of the ports that came last.
     fn newest(&self) -> u32 {
-        self.allowed.iter().rev().skip(1).map(size_of_range).sum()
+        self.ends.iter().rev().nth(1).copied().unwrap_or(0)
     }
 
     /// How many ports a connect tries before it asks for more.
@@ -97,23 +110,19 @@ impl Ports {
 
     /// How many ephemeral ports may be had, out of `count` from `first` on.
     fn size(&self, count: u32) -> u32 {
-        if self.allowed.is_empty() { count } else { self.allowed.iter().map(size_of_range).sum() }
+        self.ends.last().copied().unwrap_or(count)
     }
 
     /// The ephemeral port at a place in `0..size()`: a search visits only ports that may be had.
     fn at(&self, first: u32, place: u16) -> Option<u16> {
-        let mut left = u32::from(place);
+        let place = u32::from(place);
         if self.allowed.is_empty() {
-            return u16::try_from(first + left).ok();
+            return u16::try_from(first + place).ok();
         }
-        for range in &self.allowed {
-            let size = size_of_range(range);
-            if left < size {
-                return u16::try_from(u32::from(range.0) + left).ok();
-            }
-            left -= size;
-        }
-        None
+        let which = self.ends.partition_point(|end| *end <= place);
+        let range = self.allowed.get(which)?;
+        let before = which.checked_sub(1).and_then(|which| self.ends.get(which)).copied().unwrap_or(0);
+        u16::try_from(u32::from(range.0) + (place - before)).ok()
     }
 
     /// Whether a connect that looks for a port may share this one, if its 4-tuple is free.
@@ -317,5 +326,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn places_count_through_the_ranges_in_their_order() {
+        let mut ports = Ports::new(Keyed([1; 16]));
+        assert_eq!((ports.size(10), ports.at(1_000, 9), ports.newest()), (10, Some(1_009), 0));
+        ports.restrict(alloc::vec![(100, 102), (50, 50), (200, 203)], true);
+        let all: alloc::vec::Vec<Option<u16>> = (0..9).map(|place| ports.at(1_000, place)).collect();
+        let wanted = [100, 101, 102, 50, 200, 201, 202, 203].map(Some);
+        assert_eq!(all[..8], wanted);
+        assert_eq!((all[8], ports.size(10), ports.newest()), (None, 8, 4));
     }
 }

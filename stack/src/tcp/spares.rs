@@ -8,8 +8,8 @@ pub const SMALL: usize = 2_048;
 /// Capacity of buffers that longer payloads are copied into together.
 pub const LARGE: usize = 16_384;
 /// What a burst of small segments over many connections takes; more are freed.
-const MOST_SMALL: usize = 64;
-const MOST_LARGE: usize = 16;
+const MOST_SMALL: usize = 256;
+const MOST_LARGE: usize = 32;
 
 /// The buffers, by capacity.
 #[derive(Debug, Default)]
