@@ -14,11 +14,9 @@ use crate::io::{Fault, Sink};
 const KEEP_FROM: usize = 4_096;
 /// Small payloads are copied together up to this size.
 const JOIN_UP_TO: usize = LARGE;
-/// Payloads below this are copied into a small buffer.
-const SHORT: usize = 1_024;
 
 const fn capacity_for(length: usize) -> usize {
-    if length < SHORT { SMALL } else { LARGE }
+    if length <= SMALL { SMALL } else { LARGE }
 }
 
 /// Payload of a segment as it arrived: a part of the frame's buffer.
