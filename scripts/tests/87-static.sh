@@ -321,7 +321,7 @@ func main() {
 	check(http.Serve(listener, http.FileServer(http.Dir(os.Args[3]))))
 }
 PROGRAM
-    HOME="$TAP_DIR" GOCACHE="${GOCACHE:-$TAP_DIR/go}" GO111MODULE=off CGO_ENABLED=0 \
+    GOCACHE="${GOCACHE:-${XDG_CACHE_HOME:-${HOME:-$TAP_DIR}/.cache}/go-build}" GO111MODULE=off CGO_ENABLED=0 \
         "$GO" build -o "$TAP_DIR/web" "$TAP_DIR/web.go"
 }
 
