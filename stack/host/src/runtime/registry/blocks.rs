@@ -303,9 +303,9 @@ impl Core {
         // Speed alone is no reason to take more than half of the ports from other families.
         let held = self.registry.block_count();
         let half = usize::from(self.registry.blocks().1) / 2;
-        let wanted = held.clamp(1, MAX_GROWTH);
-        let for_speed = searched_some && held + wanted > half;
-        self.registry.may_grow = !for_speed && self.registry.claim_blocks(wanted, random, slot).is_ok();
+        let most = if searched_some { half.saturating_sub(held) } else { MAX_GROWTH };
+        let wanted = held.clamp(1, MAX_GROWTH).min(most);
+        self.registry.may_grow = wanted > 0 && self.registry.claim_blocks(wanted, random, slot).is_ok();
         self.share_ports();
         self.registry.may_grow || searched_some
     }
