@@ -169,6 +169,11 @@ impl Probe {
         Self(datagram_socket().ok())
     }
 
+    /// Whether it can look at all: without a descriptor (EMFILE) it sees nobody.
+    pub(super) const fn sees(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether anyone holds a name.
     pub(super) fn is_taken(&self, name: &str) -> bool {
         let (Some(fd), Ok((address, length))) = (self.0, call::unix_address(name)) else { return false };
