@@ -160,7 +160,7 @@ static const char *const for_all[] = {
     "ioctl 0x891d lab0", "ioctl 0x8933 lab0", "ioctl 0x8942 lab0", "ioctl 0x8917 lab0", "ioctl 0x8915 lo",
     "ioctl 0x8915 nobody", "ioctl 0x8933 nobody", "ioctl 0x8915 bad", "ioctl 0x8915 null", "ioctl 0x8933 bad",
     "ioctl 0x541b odd", "ioctl 0x5411 odd",
-    "fcntl 3 0", "fcntl 4 0x800", "fcntl 4 0xc00", "fcntl 4 0x2000", "fcntl 1 0", "fcntl 2 1", "fcntl 9 0", "fcntl 11 0",
+    "fcntl 3 0", "fcntl 4 0x800", "fcntl 4 0xc00", "fcntl 4 0x2800", "fcntl 1 0", "fcntl 2 1", "fcntl 9 0", "fcntl 11 0",
     "fcntl 1031 0", "fcntl 1032 0", "fcntl 1033 0", "fcntl 1034 0", "fcntl 9999 0", "fstat", "lseek 0", "lseek 1", "lseek 9",
     "ftruncate", "fsync", "pread", "pwrite", "isatty", "select", "wait 1", "wait 0x2000", "dup", "timed",
     /* options with other lengths and places than the loops below */
