@@ -88,6 +88,16 @@ enum Awaited {
     },
 }
 
+/// A connection taken from a listener for a call that a signal has interrupted: the next one's.
+#[derive(Clone, Copy, Debug)]
+struct Returned {
+    listener: u64,
+    /// What the program is to have.
+    near: Fd,
+    /// Our number for the socket of the stack; for one of the kernel's, the same as `near`.
+    number: i32,
+}
+
 /// All sockets of the program and its children.
 #[derive(Debug)]
 struct Supervisor {
@@ -95,6 +105,7 @@ struct Supervisor {
     runtime: &'static Runtime,
     sockets: Vec<Socket>,
     waiting: Vec<Waiting>,
+    returned: Vec<Returned>,
     /// Room for one datagram, and for what fills a pair.
     piece: Vec<u8>,
 }
@@ -112,8 +123,14 @@ pub(crate) fn serve(link: Fd) {
     let [notifier, ..] = passed;
     let _ = call::send(link, &[1], libc::MSG_NOSIGNAL);
     let _ = call::close(link);
-    let mut supervisor =
-        Supervisor { notifier, runtime, sockets: Vec::new(), waiting: Vec::new(), piece: vec![0; 1 << 16] };
+    let mut supervisor = Supervisor {
+        notifier,
+        runtime,
+        sockets: Vec::new(),
+        waiting: Vec::new(),
+        returned: Vec::new(),
+        piece: vec![0; 1 << 16],
+    };
     while supervisor.turn() {}
 }
 
@@ -228,13 +245,16 @@ impl Supervisor {
         match stage {
             Stage::Connecting => self.connect_has_ended(inode, events & (libc::POLLERR | libc::POLLHUP) != 0),
             Stage::Listening if self.is_awaited(inode) => self.resume(inode),
-            Stage::Listening => {
-                if let Some(socket) = self.socket(inode) {
-                    socket.told = call::send(socket.far, &[0], libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT).is_ok();
-                }
-            }
+            Stage::Listening => self.tell_listener(inode),
             Stage::Fresh if !stream => self.bring_datagram(inode),
             _ => {}
+        }
+    }
+
+    /// There is a connection to accept.
+    fn tell_listener(&mut self, inode: u64) {
+        if let Some(socket) = self.socket(inode).filter(|socket| !socket.told) {
+            socket.told = call::send(socket.far, &[0], libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT).is_ok();
         }
     }
 
@@ -278,6 +298,13 @@ impl Supervisor {
             let socket = self.sockets.swap_remove(place);
             self.give_up(&socket);
         }
+        self.returned.retain(|one| {
+            let other = one.listener != inode;
+            if !other {
+                let _ = call::close(one.near);
+            }
+            other
+        });
     }
 
     fn give_up(&self, socket: &Socket) {

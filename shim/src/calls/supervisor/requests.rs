@@ -5,7 +5,7 @@ use remora_host::runtime::Expect;
 use remora_host::sys::{Errno, Fd, call};
 
 use super::program::{self, Caller, Name};
-use super::{Awaited, Socket, Stage, Supervisor, Waiting, make_pair, set_nonblocking};
+use super::{Awaited, Returned, Socket, Stage, Supervisor, Waiting, make_pair, set_nonblocking};
 use crate::abi::{Outcome, User};
 use crate::calls;
 use crate::fdtable::{self, Handle};
@@ -245,65 +245,70 @@ impl Supervisor {
         if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
             return Errno(libc::EINVAL).into();
         }
-        let number = socket_at(&mut self.sockets, inode).number;
-        let ours = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let accepted = match calls::accept4(number, User::null(), User::null(), ours) {
-            Outcome::Ours(Ok(accepted)) => accepted,
-            Outcome::Ours(Err(Errno(libc::EAGAIN))) => {
-                self.take_token(caller, inode);
-                if caller.flags() & libc::O_NONBLOCK != 0 {
-                    return Errno(libc::EAGAIN).into();
+        let accepted = match self.returned.iter().position(|one| one.listener == inode) {
+            Some(place) => self.returned.swap_remove(place),
+            None => match self.take_connection(inode) {
+                Ok(accepted) => accepted,
+                Err(Errno(libc::EAGAIN)) => {
+                    self.take_token(caller, inode);
+                    if caller.flags() & libc::O_NONBLOCK != 0 {
+                        return Errno(libc::EAGAIN).into();
+                    }
+                    return self.wait(caller, inode, Awaited::Accept { flags });
                 }
-                return self.wait(caller, inode, Awaited::Accept { flags });
-            }
-            Outcome::Ours(Err(errno)) => return errno.into(),
-            Outcome::PassThrough => return Errno(libc::EINVAL).into(),
+                Err(errno) => return errno.into(),
+            },
         };
         let named = match address {
             0 => Ok(()),
-            _ => peer_name(accepted).and_then(|name| caller.store_name(address, length, &name)),
+            _ => peer_name(accepted.number).and_then(|name| caller.store_name(address, length, &name)),
         };
-        let result = match named {
-            Ok(()) => self.hand_out(caller.id, accepted, flags),
-            Err(errno) => {
-                let _ = calls::close(accepted);
-                Err(errno)
-            }
-        };
+        if let Err(errno) = named {
+            let _ = call::close(accepted.near);
+            return errno.into();
+        }
+        let _ = set_nonblocking(accepted.near, flags & libc::SOCK_NONBLOCK != 0);
+        let close_on_exec = flags & libc::SOCK_CLOEXEC != 0;
+        if call::answer_with_descriptor(self.notifier, caller.id, accepted.near, close_on_exec).is_err() {
+            // A signal was first, and the call will come again.
+            self.returned.push(accepted);
+            self.tell_listener(inode);
+            return Answer::Later;
+        }
+        if fdtable::socket(accepted.number).is_some() {
+            self.sockets.push(Socket::new(accepted.near, accepted.number, Fd::NONE, Stage::Connected, true));
+        }
+        let _ = call::close(accepted.near);
         self.take_token(caller, inode);
-        result.map_or_else(Answer::from, |()| Answer::Later)
+        Answer::Later
     }
 
-    /// Gives the program an accepted connection as the result of its call.
-    fn hand_out(&mut self, id: u64, accepted: i32, flags: i32) -> Result<(), Errno> {
-        let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
-        let close_on_exec = flags & libc::SOCK_CLOEXEC != 0;
-        let Some(Handle { id: description, .. }) = fdtable::socket(accepted) else {
-            // From the kernel's loopback.
-            let _ = set_nonblocking(Fd(accepted), nonblocking);
-            let given = call::answer_with_descriptor(self.notifier, id, Fd(accepted), close_on_exec);
-            let _ = fdtable::remove(accepted);
-            let _ = call::close(Fd(accepted));
-            return given;
+    /// Takes a connection for the program: from the stack, with a handle, or from the kernel's loopback.
+    fn take_connection(&mut self, listener: u64) -> Result<Returned, Errno> {
+        let number = socket_at(&mut self.sockets, listener).number;
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let number = match calls::accept4(number, User::null(), User::null(), flags) {
+            Outcome::Ours(result) => result?,
+            Outcome::PassThrough => return Err(Errno(libc::EINVAL)),
         };
-        let made = self.runtime.make_handle(description).map_err(|_| Errno(libc::ECONNABORTED));
-        let Ok(made) = made else {
-            let _ = calls::close(accepted);
-            return made.map(drop);
+        let Some(Handle { id, .. }) = fdtable::socket(number) else {
+            let _ = fdtable::remove(number);
+            return Ok(Returned { listener, near: Fd(number), number });
         };
-        let _ = set_nonblocking(made.near, nonblocking);
+        let Ok(made) = self.runtime.make_handle(id) else {
+            let _ = calls::close(number);
+            return Err(Errno(libc::ECONNABORTED));
+        };
         self.runtime.start_handle(made.id, Expect::Stranger, true);
-        self.runtime.release(description);
-        self.sockets.push(Socket::new(made.near, accepted, Fd::NONE, Stage::Connected, true));
-        let given = call::answer_with_descriptor(self.notifier, id, made.near, close_on_exec);
-        let _ = call::close(made.near);
-        given
+        self.runtime.release(id);
+        Ok(Returned { listener, near: made.near, number })
     }
 
     /// With no connection left to accept, the byte that told of one goes.
     fn take_token(&mut self, caller: &Caller, inode: u64) {
+        let again = self.returned.iter().any(|one| one.listener == inode);
         let socket = socket_at(&mut self.sockets, inode);
-        if !socket.told {
+        if again || !socket.told {
             return;
         }
         let mut set = [libc::pollfd { fd: socket.number, events: libc::POLLIN, revents: 0 }];
