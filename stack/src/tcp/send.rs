@@ -623,7 +623,7 @@ impl Sock {
         if self.board.packets_out > 0 || !net.settings.tcp_slow_start_after_idle || self.algorithm.has_cong_control() {
             return;
         }
-        let rto = self.rtt.timeout();
+        let rto = self.rtt.base();
         let mut idle = net.now.since(self.last_sent);
         if idle <= rto {
             return;
