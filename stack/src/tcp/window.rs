@@ -109,6 +109,8 @@ impl Sock {
         }
         if free < full / 2 {
             free &= !((1_u32 << self.rcv_wscale) - 1);
+            //= RFC 9293 §3.8.6.1 (MAY-8)
+            //= RFC 9293 §3.8.6.2.2 (MUST-39)
             if free < allowed >> 4 || free < mss {
                 return 0;
             }
