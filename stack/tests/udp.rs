@@ -69,6 +69,24 @@ fn set(network: &mut Network, stack: usize, id: SocketId, option: SetOption) {
 }
 
 #[test]
+fn chosen_ports_are_spread_over_the_few_that_are_allowed_and_shared_last() {
+    let (mut network, left, _) = pair();
+    network.stack(left).restrict_ports(&[(50_000, 50_003)], false);
+    let mut ports = Vec::new();
+    for _ in 0..5 {
+        let id = socket(&mut network, left);
+        set(&mut network, left, id, SetOption::ReuseAddress(true));
+        let now = network.now;
+        network.stack(left).bind(now, id, at(1, 0)).unwrap();
+        ports.push(network.stack(left).local_name(id).unwrap().port());
+    }
+    let (mut four, fifth) = (ports[..4].to_vec(), ports[4]);
+    four.sort_unstable();
+    assert_eq!(four, [50_000, 50_001, 50_002, 50_003]);
+    assert!((50_000..=50_003).contains(&fifth));
+}
+
+#[test]
 //= test REF D-03
 fn datagrams_go_both_ways_and_zero_length_ones_too() {
     let (mut network, a, b) = pair();

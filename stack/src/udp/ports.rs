@@ -63,16 +63,23 @@ impl Udp {
         Ok(port)
     }
 
-    /// A free port at a random place of the range, then the next ones in turn (RFC 6056 §3.3.1).
+    /// A free port at a random place of those that may be chosen, then the next ones in turn (RFC 6056 §3.3.1). One that
+    /// others would share (SO_REUSEADDR, SO_REUSEPORT) is chosen only when no other is left: of few ports, two sockets
+    /// would soon have one where Linux has the whole range to choose from.
     fn ephemeral(&self, net: &mut Net<'_>, id: SockId, sock: &UdpSock, address: IpAddr) -> Option<u16> {
         let (first, last) = net.settings.ip_local_port_range;
-        let span = u32::from(last.checked_sub(first)?) + 1;
-        let start = net.random.below(span);
-        let allowed =
-            |port| self.allowed.is_empty() || self.allowed.iter().any(|(low, high)| (*low..=*high).contains(&port));
-        (0..span)
-            .filter_map(|step| u16::try_from(u32::from(first) + (start + step) % span).ok())
-            .find(|port| allowed(*port) && !self.is_taken(id, sock, address, *port))
+        let whole = [(first, last)];
+        let ranges = if self.allowed.is_empty() { &whole[..] } else { &self.allowed };
+        let within = ranges.iter().map(|(low, high)| (*low).max(first)..=(*high).min(last));
+        let count = within.clone().fold(0u32, |sum, range| sum.saturating_add(range.len() as u32));
+        if count == 0 {
+            return None;
+        }
+        let start = net.random.below(count) as usize;
+        let from_start = within.clone().flatten().skip(start).chain(within.flatten().take(start));
+        let free = |port: &u16| !self.is_taken(id, sock, address, *port);
+        let nobodys = |port: &u16| !self.ports.contains_key(port);
+        from_start.clone().find(nobodys).or_else(|| from_start.clone().find(free))
     }
 
     /// Gives the port of `id` back (`udp_lib_unhash`).
