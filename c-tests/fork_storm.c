@@ -1,11 +1,11 @@
 /* Hundreds of short children in quick succession, several at a time: each uses a socket that it inherited and one of its
- * own; some are orphaned, some fork twice, some are killed, some only end. Every byte of those that wrote arrives
- * once, and the connection ends with its last holder. */
+ * own; some are orphaned, some fork twice, some are killed in their sleep, some only end. Every byte of those that
+ * wrote arrives once, and the connection ends with its last holder. Kills at any instant are scripts/kills.sh's. */
 #include "t.h"
 
 enum { CHILDREN = 300, AT_ONCE = 12 };
 
-static int inherited, done[2];
+static int inherited, done[2], asleep[2];
 
 /* One byte over the inherited connection, four over one of its own. */
 static void use(bool own)
@@ -38,7 +38,9 @@ static void child(int number)
         break;
     default: /* to be killed */
         alarm(12);
-        pause();
+        if (write(asleep[1], "x", 1) == 1)
+            pause();
+        _exit(1);
     }
 }
 
@@ -58,15 +60,18 @@ int main(void)
     t_begin();
     inherited = MUST(peer_connect(PORT_DISCARD));
     MUST(pipe(done));
+    MUST(pipe(asleep));
     for (int i = 0; i < CHILDREN; i++) {
         pid_t pid = MUST(fork());
         if (pid == 0)
             child(i);
         running++;
-        if (i % 5 == 4)
+        if (i % 5 == 4) {
+            CHECK_EQ(read(asleep[0], &byte, 1), 1, "who is to be killed sleeps");
             MUST(kill(pid, SIGKILL));
-        else
+        } else {
             writers++;
+        }
         if (running >= AT_ONCE)
             clean = reap(&running) && clean;
     }

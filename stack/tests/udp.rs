@@ -87,6 +87,23 @@ fn chosen_ports_are_spread_over_the_few_that_are_allowed_and_shared_last() {
 }
 
 #[test]
+fn a_port_that_was_given_back_rests_before_it_is_chosen_again() {
+    let (mut network, left, _) = pair();
+    network.stack(left).restrict_ports(&[(50_000, 50_039)], false);
+    let mut ports = Vec::new();
+    for _ in 0..33 {
+        let id = socket(&mut network, left);
+        let now = network.now;
+        network.stack(left).bind(now, id, at(1, 0)).unwrap();
+        ports.push(network.stack(left).local_name(id).unwrap().port());
+        network.stack(left).close(now, id);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 33);
+}
+
+#[test]
 //= test REF D-03
 fn datagrams_go_both_ways_and_zero_length_ones_too() {
     let (mut network, a, b) = pair();

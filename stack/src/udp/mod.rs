@@ -87,6 +87,8 @@ pub struct Udp {
     allowed: Vec<(u16, u16)>,
     /// Whether more ports may be had for the asking.
     may_grow: bool,
+    /// The ports given back last: of few ports, one chosen again at once hears what was for its former holder.
+    rested: VecDeque<u16>,
     /// Bytes that wait below for our address to be ours.
     held: usize,
     /// UDP-Lite (RFC 3828), which differs in what the checksum covers.

@@ -11,6 +11,8 @@ use crate::socket::protocol::{AddressFamily, Net, SockId};
 
 /// Keeps the hash that spreads datagrams over an SO_REUSEPORT group apart from all others.
 const SPREAD_DOMAIN: u64 = 0x7564_7073;
+/// How many ports rest after their use: half of the smallest block of ports.
+const RESTING: usize = 32;
 
 /// Whether two sockets' local addresses meet, a wildcard meeting all of its versions.
 fn addresses_meet(one: &UdpSock, address: IpAddr, other: &UdpSock) -> bool {
@@ -79,7 +81,9 @@ impl Udp {
         let from_start = within.clone().flatten().skip(start).chain(within.flatten().take(start));
         let free = |port: &u16| !self.is_taken(id, sock, address, *port);
         let nobodys = |port: &u16| !self.ports.contains_key(port);
-        from_start.clone().find(nobodys).or_else(|| from_start.clone().find(free))
+        let long_free = |port: &u16| nobodys(port) && !self.rested.contains(port);
+        let chosen = from_start.clone().find(long_free).or_else(|| from_start.clone().find(nobodys));
+        chosen.or_else(|| from_start.clone().find(free))
     }
 
     /// Gives the port of `id` back (`udp_lib_unhash`).
@@ -90,6 +94,8 @@ impl Udp {
             holders.retain(|holder| *holder != id);
             if holders.is_empty() {
                 self.ports.remove(&port);
+                self.rested.truncate(RESTING - 1);
+                self.rested.push_front(port);
             }
         }
     }
