@@ -1,6 +1,7 @@
 //! Local ports: who holds which (Linux's bind hash), conflicts of bind (`inet_csk_bind_conflict`), and the choice of
 //! a port (RFC 6056 §3.3.4, double hash, as `__inet_hash_connect` does it).
 
+use alloc::collections::VecDeque;
 use core::net::IpAddr;
 
 use hashbrown::HashMap;
@@ -40,6 +41,10 @@ const HINTS: usize = 64;
 /// tenths of the ports, and what a connect costs does not grow with those in TIME_WAIT.
 const TRIES_BEFORE_GROWTH: usize = 16;
 
+/// How many ports rest after a bind: of few ports, one that a program has just asked for and given back would soon be
+/// chosen again, by a connect even as its own other end.
+const RESTING: usize = 16;
+
 /// Which ports a family may choose from.
 pub type PortFilter = alloc::vec::Vec<(u16, u16)>;
 
@@ -54,6 +59,8 @@ pub struct Ports {
     ends: alloc::vec::Vec<u32>,
     /// Whether more ports may be had for the asking, so that a search need not try all of these.
     may_grow: bool,
+    /// Bound ports that were given back last.
+    rested: VecDeque<u16>,
 }
 
 impl Ports {
@@ -64,6 +71,7 @@ impl Ports {
             allowed: PortFilter::new(),
             ends: alloc::vec::Vec::new(),
             may_grow: false,
+            rested: VecDeque::new(),
         }
     }
 
@@ -103,7 +111,12 @@ impl Ports {
                 bucket.owners.swap_remove(at);
             }
             if bucket.owners.is_empty() {
+                let rests = bucket.explicit;
                 self.buckets.remove(&port);
+                if rests {
+                    self.rested.truncate(RESTING - 1);
+                    self.rested.push_front(port);
+                }
             }
         }
     }
@@ -128,6 +141,11 @@ impl Ports {
     /// Whether a connect that looks for a port may share this one, if its 4-tuple is free.
     fn is_sharable(&self, port: u16) -> bool {
         self.buckets.get(&port).is_none_or(|bucket| !bucket.explicit)
+    }
+
+    /// Whether nobody holds the port, or has just bound it.
+    fn is_long_free(&self, port: u16) -> bool {
+        !self.is_used(port) && !self.rested.contains(&port)
     }
 
     fn owners(&self, port: u16) -> &[Endpoint] {
@@ -234,21 +252,18 @@ impl Tcp {
         true
     }
 
-    /// `inet_csk_find_open_port`: a random start, odd ports first so that connects find even ones.
+    /// `inet_csk_find_open_port`: a random start, odd ports first so that connects find even ones. One that nobody has had
+    /// lately is taken before one that may be shared: of few ports, others would soon meet there.
     fn find_free_port(&self, net: &mut Net<'_>, index: u32, local: IpAddr) -> Option<u16> {
         let (first, count) = ephemeral(net.settings);
         let ports = &self.shared.ports;
         let size = ports.size(count);
         let offset = net.random.below(size);
-        for relax in [false, true] {
-            let found = candidates(0, size, offset, true)
-                .filter_map(|place| ports.at(first, place))
-                .find(|port| !self.conflicts(index, local, *port, relax));
-            if found.is_some() {
-                return found;
-            }
-        }
-        None
+        let all = || candidates(0, size, offset, true).filter_map(|place| ports.at(first, place));
+        all()
+            .find(|port| ports.is_long_free(*port))
+            .or_else(|| all().find(|port| !self.conflicts(index, local, *port, false)))
+            .or_else(|| all().find(|port| !self.conflicts(index, local, *port, true)))
     }
 
     /// Chooses the local port of a connect (`__inet_hash_connect`): the 4-tuple must be free, the port itself may
@@ -269,10 +284,18 @@ impl Tcp {
             let places = candidates(0, size, *start, false).take(patience);
             (0_u32..).zip(places).map(|(tried, place)| (start.wrapping_add(tried.wrapping_mul(2)), place))
         });
-        let (reached, port) = tries
+        let mut usable = tries
             .filter_map(|(reached, place)| Some((reached, ports.at(first, place)?)))
             .filter(|(_, port)| ports.is_sharable(*port))
-            .find(|(_, port)| self.is_tuple_free(net, &Tuple { local_port: *port, ..unported }))?;
+            .filter(|(_, port)| self.is_tuple_free(net, &Tuple { local_port: *port, ..unported }));
+        // Of few ports, the destination's own would soon be chosen, and the socket be connected with itself.
+        let fitting = |(_, port): &(u32, u16)| *port != tuple.remote_port && !ports.rested.contains(port);
+        let mut second = None;
+        let best = usable.find(|found| {
+            second.get_or_insert(*found);
+            fitting(found)
+        });
+        let (reached, port) = best.or(second)?;
         // The hint moves past the port, by a random step so that others cannot count our connections.
         let step = 2 * (1 + net.random.below(8).min(net.random.below(8)));
         if let Some(hint) = self.shared.ports.hints.get_mut(hint) {

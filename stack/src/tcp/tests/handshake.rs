@@ -240,6 +240,27 @@ fn restricted_ports_are_kept_to() {
 }
 
 #[test]
+fn of_few_ports_a_connect_takes_the_destinations_own_and_those_just_bound_last() {
+    let mut pair = Pair::new();
+    pair.left.tcp.restrict_ports(alloc::vec![(40_000, 40_003)], false);
+    let now = pair.now;
+    let bound = pair.socket(true);
+    let any = SocketAddr::new(LEFT, 0);
+    pair.left.with(now, |tcp, net| tcp.bind(net, bound, any)).unwrap();
+    let just_bound = pair.left.tcp.local_name(bound).port();
+    pair.left.with(now, |tcp, net| tcp.close(net, bound));
+    let own = if just_bound == 40_002 { 40_000 } else { 40_002 };
+    let ports = [(); 4].map(|()| {
+        let sock = pair.socket(true);
+        assert_eq!(pair.connect(true, sock, own), Err(ConnectError::InProgress));
+        pair.left.tcp.local_name(sock).port()
+    });
+    assert!(!ports[..2].contains(&own) && !ports[..2].contains(&just_bound), "{ports:?}");
+    let other = pair.socket(true);
+    assert_eq!(pair.connect(true, other, own), Err(ConnectError::NoPort));
+}
+
+#[test]
 fn where_ports_may_grow_a_connect_asks_for_more_before_it_has_tried_all() {
     let mut pair = Pair::new();
     let mut ranges = alloc::vec![(40_000, 40_127)];
