@@ -354,8 +354,19 @@ impl Waiting<'_> {
                     None => core.statistics.without_bell += 1,
                 }
             }
-            self.decide(core, now)
+            let step = self.decide(core, now);
+            if matches!(step, Step::Sleep { .. }) {
+                self.looks_no_more(core);
+            }
+            step
         })
+    }
+
+    /// What sending brings about, by way of a packet to ourselves or of a send buffer that grows, comes after the last
+    /// look: it must ring us, too.
+    fn looks_no_more(&self, core: &mut Core) {
+        core.roster.own = 0;
+        core.looked_at(self.sets, self.own());
     }
 
     /// Spin, drive or wait for the doorbell.
@@ -392,9 +403,7 @@ impl Waiting<'_> {
         }
         self.spin_until = None;
         self.slept_at = Some(now);
-        // What sending brings about, by way of a packet to ourselves, comes after the last look: it must ring us, too.
-        core.roster.own = 0;
-        core.looked_at(self.sets, self.own());
+        self.looks_no_more(core);
         core.settle(self.runtime.family.open(), now);
         let lost = self.runtime.family.open().is_device_lost().then(|| now + LOOK_FOR_DEVICE);
         let again = core.has_frames().then_some(now);
