@@ -745,12 +745,6 @@ impl Tcp {
             || self.shared.listening.get(&to.port()).is_some_and(|list| list.iter().any(listens))
     }
 
-    /// Whether somebody holds the port.
-    #[must_use]
-    pub fn is_port_used(&self, port: u16) -> bool {
-        self.shared.ports.is_used(port)
-    }
-
     /// Bytes held in queues.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -760,12 +754,6 @@ impl Tcp {
             .sum::<usize>()
             + self.shared.requests.len() * size_of::<Request>()
             + self.shared.waits.len() * size_of::<TimeWait>()
-    }
-
-    /// Ports that are chosen from now on come from these ranges only; none given: all. Where they may grow, a connect
-    /// gives up early (`NoPort`), so that the caller can add to them and try again.
-    pub fn restrict_ports(&mut self, allowed: PortFilter, may_grow: bool) {
-        self.shared.ports.restrict(allowed, may_grow);
     }
 }
 

@@ -184,6 +184,18 @@ fn is_six_only(sock: &Sock) -> bool {
 }
 
 impl Tcp {
+    /// Whether somebody holds the port.
+    #[must_use]
+    pub fn is_port_used(&self, port: u16) -> bool {
+        self.shared.ports.is_used(port)
+    }
+
+    /// Ports that are chosen from now on come from these ranges only; none given: all. Where they may grow, a connect
+    /// gives up early (`NoPort`), so that the caller can add to them and try again.
+    pub fn restrict_ports(&mut self, allowed: PortFilter, may_grow: bool) {
+        self.shared.ports.restrict(allowed, may_grow);
+    }
+
     /// Whether all on a port have SO_REUSEADDR, or all SO_REUSEPORT.
     #[must_use]
     pub fn is_port_reusable(&self, port: u16) -> bool {
