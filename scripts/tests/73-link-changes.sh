@@ -74,6 +74,13 @@ mtu_is_noticed() {
     asks "after another MTU"
 }
 
+# Nobody is told of the removal of an interface that was down already.
+down_then_made_again() {
+    ip -n "$LAB_OURS" link set "$LAB_OURS_IFACE" down
+    sleep 0.3
+    made_again
+}
+
 made_again() {
     ip -n "$LAB_OURS" link del "$LAB_OURS_IFACE"
     sleep 0.3
@@ -95,4 +102,5 @@ ok "a client starts" client_starts
 ok "down and up again" down_and_up
 ok "another MTU" mtu_is_noticed
 ok "removed and made again" made_again
+ok "removed while it was down, and made again" down_then_made_again
 tap_end

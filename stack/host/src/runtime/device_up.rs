@@ -62,6 +62,9 @@ const NONE: u32 = 0;
 const MAKING: u32 = 1;
 const THERE: u32 = 2;
 
+/// When to look again for an interface that has gone or is down.
+const LOOK_FOR_DEVICE: Duration = Duration::from_millis(500);
+
 /// How long one thread waits for another that opens the device.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -90,18 +93,27 @@ fn open_device(config: &Config) -> Result<(Box<dyn Device>, [Fd; DEVICE_FDS]), O
 impl Core {
     /// The link may be up again, or down, or have another MTU, or be another one under the same name.
     pub(super) fn link_changed(&mut self, open: &Open, now: Instant) {
-        let Some(device) = self.device.as_mut() else { return };
+        let Some(device) = self.device.as_mut().filter(|_| self.here) else { return };
+        self.looked_at_link = Some(now);
         let capabilities = match device.refresh() {
             Ok(capabilities) => capabilities,
-            Err(DeviceError::Down | DeviceError::Failed(_)) => return,
+            Err(DeviceError::Down | DeviceError::Failed(_)) => return open.set_link_down(true),
             Err(DeviceError::Gone) => return self.lose_device(open, now),
         };
+        open.set_link_down(false);
         if let Some(interface) = self.stack.interface().filter(|interface| interface.capabilities != capabilities) {
             // The address has been ours all the time: nothing to probe.
             let interface = InterfaceConfig { capabilities, probe: false, ..interface.clone() };
             self.stack.attach(now, interface);
             // The filter knows the MTU.
             self.registry.filter_again();
+        }
+    }
+
+    /// An interface that is down may be removed without a further word: the packet socket told of it when it went down.
+    fn look_at_link(&mut self, open: &Open, now: Instant) {
+        if self.looked_at_link.is_none_or(|looked| now.since(looked) >= LOOK_FOR_DEVICE) {
+            self.link_changed(open, now);
         }
     }
 
@@ -114,6 +126,7 @@ impl Core {
             }
             self.stack.detach(now);
             open.set_device_lost(true);
+            open.set_link_down(false);
             log::warn!(target: "remora::runtime", "the network interface has gone; it is opened again when it is back");
         }
     }
@@ -157,9 +170,18 @@ impl Runtime {
         Ok(())
     }
 
-    /// Opens a device anew whose interface had gone, if it is back.
+    /// When a driver has to look again at an interface that is down or has gone.
+    pub(super) fn look_for_device_at(&self, now: Instant) -> Option<Instant> {
+        let open = self.family.open();
+        (open.is_device_lost() || open.is_link_down()).then(|| now + LOOK_FOR_DEVICE)
+    }
+
+    /// Looks whether an interface that is down has gone, and opens a device anew whose interface had gone, if it is back.
     pub(super) fn look_for_device(&self) {
         let open = self.family.open();
+        if open.is_link_down() {
+            let _ = self.enter(|core, now| core.look_at_link(open, now));
+        }
         if open.is_device_lost() && !open.is_broken() {
             let _ = self.bring_device_up();
         }

@@ -266,8 +266,11 @@ impl Core {
             if failure == TransmitFailure::NoRoom {
                 return;
             }
-            if outcome == Err(TransmitError::Failed(Errno(libc::EMSGSIZE))) {
-                // The MTU has become smaller.
+            // The MTU has become smaller, or the interface is down or has gone.
+            if matches!(
+                outcome,
+                Err(TransmitError::Down | TransmitError::Failed(Errno(libc::EMSGSIZE | libc::ENXIO | libc::ENODEV)))
+            ) {
                 self.link_changed(open, now);
             }
         }

@@ -105,6 +105,8 @@ pub struct Open {
     siblings_call: AtomicBool,
     /// The interface has gone; the next bring-up opens it anew.
     device_lost: AtomicBool,
+    /// The interface was down when it was last looked at.
+    link_down: AtomicBool,
     /// Counts devices opened.
     device_generation: Word,
     device_fds: [AtomicI32; DEVICE_FDS],
@@ -135,6 +137,7 @@ impl Open {
             device_state: Word::new(0),
             siblings_call: AtomicBool::new(false),
             device_lost: AtomicBool::new(false),
+            link_down: AtomicBool::new(false),
             device_generation: Word::new(0),
             device_fds: [const { AtomicI32::new(-1) }; DEVICE_FDS],
             keeper_state: Word::new(0),
@@ -225,6 +228,14 @@ impl Open {
         self.device_lost.store(lost, Ordering::Release);
     }
 
+    pub(super) fn is_link_down(&self) -> bool {
+        self.link_down.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_link_down(&self, down: bool) {
+        self.link_down.store(down, Ordering::Release);
+    }
+
     pub(super) fn device_generation(&self) -> u32 {
         self.device_generation.load()
     }
@@ -309,6 +320,8 @@ pub struct Core {
     pub(super) received_at: Option<Instant>,
     /// When it was last looked at what nobody tells of.
     pub(super) looked_around: Option<Instant>,
+    /// When the interface was last asked for its state.
+    pub(super) looked_at_link: Option<Instant>,
     pub(super) statistics: FamilyStatistics,
     pub(super) region: Option<KeeperRegion>,
     /// The frame being received.
@@ -346,6 +359,7 @@ impl Core {
             raw_sockets: 0,
             received_at: None,
             looked_around: None,
+            looked_at_link: None,
             statistics: FamilyStatistics::default(),
             region: None,
             buffer: Vec::new(),

@@ -22,9 +22,6 @@ const SLICE: Duration = Duration::from_millis(1);
 /// When to look whether the driver is still alive, where no keeper does.
 const LOOK_AFTER_DRIVER: Duration = Duration::from_millis(500);
 
-/// When to look whether an interface that has gone is back.
-const LOOK_FOR_DEVICE: Duration = Duration::from_millis(500);
-
 /// How long a driver looks for frames before it sleeps: about what a wake-up from a halted processor costs, on virtual
 /// machines too, so that spinning at most doubles what it is to save.
 const SPIN: Duration = Duration::from_micros(50);
@@ -405,7 +402,7 @@ impl Waiting<'_> {
         self.slept_at = Some(now);
         self.looks_no_more(core);
         core.settle(self.runtime.family.open(), now);
-        let lost = self.runtime.family.open().is_device_lost().then(|| now + LOOK_FOR_DEVICE);
+        let lost = self.runtime.look_for_device_at(now);
         let again = core.has_frames().then_some(now);
         let until = until([core.stack.next_timeout(), lost, again].into_iter().flatten().min());
         core.roster.watch(until);
