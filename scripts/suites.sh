@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the socket test suites of interpreters, as Debian packages have them, twice: on the kernel, and under the
+# Runs the socket test suites of interpreters and libraries, as Debian packages have them, and directories of test
+# programs, twice: on the kernel, and under the
 # library with both ends of every connection in stacks (REMORA_LOOPBACK=stack). Prints for each suite how many tests
 # passed on either, and every test whose result differs. Each run has a network namespace of its own.
-# Python's suite is of libpython3-testsuite; those of Tcl and Ruby are in the packages' sources, given by a directory.
+# Python's suite is of libpython3-testsuite; the others are in the packages' sources, given by a directory.
 set -euo pipefail
 scripts="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(dirname "$scripts")"
@@ -21,11 +22,17 @@ python_suites=(
 
 usage() {
     cat <<'TEXT'
-usage: scripts/suites.sh [python] [tcl=DIR] [ruby=DIR] [NAME...]
+usage: scripts/suites.sh [python] [tcl=DIR] [ruby=DIR] [perl=DIR] [node=DIR] [libuv=DIR] [gtest=DIR]
+                         [programs=DIR] [NAME...]
 
   python      python3's test package (Debian: libpython3-testsuite), the modules that open sockets
   tcl=DIR     socket.test, http.test and event.test of Tcl's source (apt-get source tcl8.6)
   ruby=DIR    test/socket of Ruby's source (apt-get source ruby3.1)
+  perl=DIR    t/ of Socket, IO, IO::Socket::IP, libnet, Net::Ping and HTTP::Tiny in Perl's source (apt-get source perl)
+  node=DIR    test/parallel of node's source, its files for net and dgram (apt-get source nodejs)
+  libuv=DIR   where libuv's uv_run_tests_a was built (apt-get source libuv1; cmake -DBUILD_TESTING=ON)
+  gtest=DIR   every program in DIR, each made with googletest
+  programs=DIR  every program in DIR is one test: status 0 is passed, 4 skipped
   NAME        one module of python3's test package (test_socket, ...)
 
 Without arguments: python. Root is needed. Status 1 when a test that passes on the kernel does not under the library.
@@ -92,6 +99,79 @@ run_ruby() {
         END { for (name in result) print result[name], name }' "$work/ruby.$1.log" | sort
 }
 
+# run_files MODE LOG SKIPPED CMD FILE...: one test for each file, by what CMD says (the pattern SKIPPED) or ends with.
+run_files() {
+    local mode="$1" log="$2" skipped="$3"
+    shift 3
+    # shellcheck disable=SC2016 # expands inside
+    in_namespace "$mode" bash -c '
+        skipped="$1" command="$2" result=
+        shift 2
+        for file in "$@"; do
+            said="$(timeout -k 5 60 bash -c "$command" in "$file" 2>&1)" && status=0 || status=$?
+            result=failed
+            if grep -q -e "$skipped" <<<"$said"; then
+                result=skipped
+            elif [ "$status" -eq 0 ]; then
+                result=passed
+            elif [ "$status" -eq 4 ]; then
+                result=skipped
+            fi
+            printf "%s %s\n" "$result" "${file##*/}"
+        done' in "$skipped" "$@" 2>"$log" || true
+}
+
+# Each file of tests says "ok N" or "not ok N" for each of its tests (TAP).
+run_perl() {
+    # shellcheck disable=SC2016 # expands inside
+    (cd "$2" && in_namespace "$1" bash -c '
+        for part in cpan/Socket dist/IO cpan/IO-Socket-IP cpan/libnet dist/Net-Ping cpan/HTTP-Tiny; do
+            cd "$part" || exit
+            for file in t/*.t; do
+                timeout -k 5 60 perl "$file" </dev/null 2>/dev/null | sed -n -E \
+                    -e "s~^ok ([0-9]+).*# (skip|SKIP).*~skipped $part/$file \\1~p;t" \
+                    -e "s~^ok ([0-9]+).*~passed $part/$file \\1~p" \
+                    -e "s~^not ok ([0-9]+).*~failed $part/$file \\1~p"
+            done
+            cd - >/dev/null
+        done') 2>"$work/perl.$1.log" | sort -u || true
+}
+
+run_node() {
+    # shellcheck disable=SC2016 # expands inside
+    (cd "$2" && run_files "$1" "$work/node.$1.log" '^1\.\.0 # Skipped' \
+        'exec node $(sed -n "s|^// Flags: ||p" "$1") "$1"' test/parallel/test-{net,dgram}-*.js)
+}
+
+# libuv's runner does not like root, and its limits are for an idle machine.
+run_libuv() {
+    local runner="$2/uv_run_tests_a"
+    local -a tests
+    mapfile -t tests < <(UV_RUN_AS_ROOT=1 "$runner" --list | sed 's/ .*//' |
+        grep -E '^(tcp|udp|poll|getaddr|getname|pipe|ipc|connect|delayed|shutdown|socket|multiple|callback|close|watcher)')
+    export UV_RUN_AS_ROOT=1 UV_TEST_TIMEOUT_MULTIPLIER=5
+    run_files "$1" "$work/libuv.$1.log" '^ok 1 - .* # SKIP' "exec '$runner' \"\$1\"" "${tests[@]}"
+}
+
+run_gtest() {
+    local program
+    for program in "$2"/*; do
+        if [ ! -f "$program" ] || [ ! -x "$program" ]; then
+            continue
+        fi
+        in_namespace "$1" "$program" 2>&1 | sed -n -E -e "s|^\[       OK \] ([^ ]+) .*|passed ${program##*/} \1|p" \
+            -e "s/^\[  FAILED  \] ([^ ,]+),? (.* )?\([0-9]+ ms\)\$/failed ${program##*/} \1/p" \
+            -e "s|^\[  SKIPPED \] ([^ ]+) .*|skipped ${program##*/} \1|p" || true
+    done | sort -u
+}
+
+run_programs() {
+    local -a programs
+    mapfile -t programs < <(find "$2" -maxdepth 1 -type f -executable | sort)
+    # shellcheck disable=SC2016 # expands inside
+    run_files "$1" "$work/programs.$1.log" '^1\.\.0 # SKIP' 'exec "$1"' "${programs[@]}"
+}
+
 count() {
     grep -c "^$1 " "$2" || true
 }
@@ -148,6 +228,11 @@ main() {
             ;;
         tcl=*) suite tcl run_tcl ;;
         ruby=*) suite ruby run_ruby ;;
+        perl=*) suite perl run_perl ;;
+        node=*) suite node run_node ;;
+        libuv=*) suite libuv run_libuv ;;
+        gtest=*) suite gtest run_gtest ;;
+        programs=*) suite programs run_programs ;;
         test_*) suite "$one" run_python ;;
         *)
             usage >&2
