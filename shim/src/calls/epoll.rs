@@ -13,7 +13,7 @@ use remora_stack::time::Instant;
 use smallvec::SmallVec;
 
 use super::ready::{deadline_of_millis, deadline_of_timespec, read_mask};
-use super::{companion, traced};
+use super::{companion, policy, traced};
 use crate::abi::{Outcome, User, signal};
 use crate::fdtable::{self, Entry, Epoll};
 use crate::small_lock::SmallLock;
@@ -164,6 +164,7 @@ pub(crate) fn epoll_ctl(set: i32, operation: i32, fd: i32, event: User<libc::epo
     match fdtable::lookup(fd) {
         Some(Entry::Socket(handle)) => {
             let Some(runtime) = runtime::current() else { return Outcome::PassThrough };
+            policy::listen_raw(runtime, handle);
             let result = control(runtime, set, operation, fd, handle.id, event);
             let name = match operation {
                 libc::EPOLL_CTL_ADD => "EPOLL_CTL_ADD",

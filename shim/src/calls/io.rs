@@ -148,6 +148,7 @@ pub(crate) fn receive(
     buffer: &mut Buffer,
     flags: i32,
 ) -> Result<Gathered, Errno> {
+    policy::listen_raw(runtime, handle);
     let mut core_flags = ReceiveFlags::from_bits_truncate(flags as u32);
     let whole = handle.is_stream() && flags & libc::MSG_WAITALL != 0;
     let patient = !is_nonblocking(runtime, handle, flags);

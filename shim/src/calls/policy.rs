@@ -180,6 +180,17 @@ pub(crate) fn settle(fd: i32, handle: Handle, address: Option<SocketAddr>, purpo
     Ok(Side::Kernel)
 }
 
+/// A raw socket hears what comes for its protocol from its making on, without a name: who waits on one brings the stack
+/// up. Not socket() itself, for most programs name a destination first, which may be the kernel's.
+//= REF D-04
+pub(crate) fn listen_raw(runtime: &Runtime, handle: Handle) {
+    if handle.kind == SocketType::Raw
+        && let Err(error) = runtime.bring_up(true)
+    {
+        log::debug!(target: "remora::policy", "a raw socket hears nothing: {error}");
+    }
+}
+
 /// Whether an address is on this machine for the kernel's loopback: 127.0.0.0/8, ::1, and as a destination the
 /// unspecified address of a socket that is not bound to another.
 //= REF C-07

@@ -8,7 +8,7 @@ use remora_stack::socket::protocol::Readiness;
 use remora_stack::time::Instant;
 use smallvec::SmallVec;
 
-use super::{companion, epoll};
+use super::{companion, epoll, policy};
 use crate::abi::{Outcome, User, signal};
 use crate::fdtable::{self, Entry};
 
@@ -48,6 +48,7 @@ impl Sorted {
             } else {
                 match fdtable::lookup(entry.fd) {
                     Some(Entry::Socket(handle)) => {
+                        policy::listen_raw(runtime, handle);
                         let wanted = wanted(entry.events);
                         sorted.descriptions.push((handle.id, Readiness::from_bits_truncate(wanted)));
                         let start = sorted.kernel.len();
