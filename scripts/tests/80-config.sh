@@ -139,6 +139,28 @@ bad_config_file() {
     says 'remora.*broken.toml' "$TAP_DIR/err"
 }
 
+# An interface of the kernel's with an address beside the stack's.
+interfaces_shown() {
+    ip -n "$LAB_OURS" link add other0 type veth peer name other1
+    ip -n "$LAB_OURS" addr add 192.0.2.66/24 dev other0
+    ip -n "$LAB_OURS" link set other0 up
+    local status=0
+    (
+        shown both "192.0.2.66 $T_LOCAL" "lo $LAB_OURS_IFACE other1 other0"
+        shown stack "$T_LOCAL" "lo $LAB_OURS_IFACE"
+        shown kernel 192.0.2.66 "lo $LAB_OURS_IFACE other1 other0"
+    ) || status=$?
+    ip -n "$LAB_OURS" link del other0
+    return "$status"
+}
+
+# shown WHOSE ADDRESSES NAMES: what getifaddrs (hostname -I) and if_nameindex tell.
+shown() {
+    equal "$2" "$(REMORA_INTERFACES="$1" lab_ours hostname -I | xargs)" "addresses, $1"
+    equal "$3" "$(REMORA_INTERFACES="$1" lab_ours /usr/bin/python3 -c \
+        'import socket; print(*(name for _, name in socket.if_nameindex()))')" "names, $1"
+}
+
 if [ "$LAB_MODE" = kernel ]; then
     not_here "configuration" "there is no library on the bare kernel"
     tap_end
@@ -165,6 +187,7 @@ ok "a bad value when strict: ENETDOWN" bad_is_enetdown_when_strict
 ok "REMORA_PCAP is a pcapng file of every frame" pcapng
 ok "REMORA_LOG_FILE takes the log" log_file
 ok "REMORA_LOG=off is silent" log_off
+ok "REMORA_INTERFACES: whose interfaces are shown" interfaces_shown
 ok "timestamps by default" without_option "" tcp.options.timestamp.tsval 1
 ok "REMORA_SYSCTL turns timestamps off" without_option net.ipv4.tcp_timestamps=0 tcp.options.timestamp.tsval 0
 ok "REMORA_SYSCTL turns SACK off" without_option "net.ipv4.tcp_sack=0;net.ipv4.tcp_window_scaling=0" tcp.options.sack_perm 0

@@ -21,6 +21,7 @@ use libc::{
 };
 
 use crate::abi::FromC;
+use crate::abi::background::{Event, Request};
 use crate::{abi, calls, fdtable};
 
 macro_rules! original {
@@ -338,10 +339,14 @@ hooks! {
     interfaces {
         fn getifaddrs(list: *mut *mut ifaddrs) -> c_int;
         fn freeifaddrs(list: *mut ifaddrs) -> ();
+        fn if_nameindex() -> *mut libc::if_nameindex;
     }
     resolver {
         fn getaddrinfo(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo)
             -> c_int;
+        fn getaddrinfo_a(mode: c_int, list: *const *mut Request, count: c_int, event: *const Event) -> c_int;
+        fn gai_suspend(list: *const *mut Request, count: c_int, timeout: *const timespec) -> c_int;
+        fn gai_cancel(request: *mut Request) -> c_int;
         fn getnameinfo(address: *const sockaddr, length: u32, host: *mut c_char, host_room: u32, service: *mut c_char,
             service_room: u32, flags: c_int) -> c_int;
         fn gethostbyname(name: *const c_char) -> *mut hostent;

@@ -1,7 +1,8 @@
 //! getifaddrs: the stack's address beside the kernel's, as one entry more at the end of the list that libc has made.
-//! libc frees its list as one block, so ours is taken out of it first.
+//! libc frees its list as one block, so ours is taken out of it first. if_nameindex: the stack's interface is in the
+//! kernel's list; the others are taken out of it where only the stack is to be shown.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
 use libc::ifaddrs;
@@ -94,6 +95,12 @@ fn make(view: &View, flags: u32) -> *mut ifaddrs {
     entry.cast()
 }
 
+/// Whether a C string is the name of the stack's interface.
+fn is_name_of(view: &View, name: &CStr) -> bool {
+    view.name.get(..name.count_bytes()) == Some(name.to_bytes())
+        && view.name.get(name.count_bytes()).is_none_or(|byte| *byte == 0)
+}
+
 /// The flags of the interface as libc's list has them; up and running when it is not there.
 fn flags_of(list: *mut *mut ifaddrs, view: &View) -> u32 {
     let mut at = Cursor(list);
@@ -101,10 +108,8 @@ fn flags_of(list: *mut *mut ifaddrs, view: &View) -> u32 {
         // SAFETY: the entry is not null and of a whole list.
         let links = unsafe { at.entry().read() };
         // SAFETY: every entry has a name, which is a C string.
-        let name = unsafe { std::ffi::CStr::from_ptr(links.ifa_name) };
-        if view.name.get(..name.count_bytes()) == Some(name.to_bytes())
-            && view.name.get(name.count_bytes()).is_none_or(|byte| *byte == 0)
-        {
+        let name = unsafe { CStr::from_ptr(links.ifa_name) };
+        if is_name_of(view, name) {
             return links.ifa_flags;
         }
         at = at.next();
@@ -153,5 +158,37 @@ pub(crate) fn freeifaddrs(list: *mut ifaddrs) {
     if !head.is_null() {
         // SAFETY: what libc has made, to the function that the caller meant to call.
         unsafe { (real::freeifaddrs.get())(head) };
+    }
+}
+
+pub(crate) fn if_nameindex() -> *mut libc::if_nameindex {
+    // SAFETY: the function that the caller meant to call.
+    let list = unsafe { (real::if_nameindex.get())() };
+    let shown = aside(interfaces::shown).unwrap_or(Interfaces::Kernel);
+    if list.is_null() || shown != Interfaces::Stack {
+        return list;
+    }
+    let Some(Some(view)) = aside(interfaces::view) else { return list };
+    let (mut from, mut to) = (list, list);
+    loop {
+        // SAFETY: within the list, whose end has a null name and is not passed.
+        let entry = unsafe { from.read() };
+        if entry.if_name.is_null() {
+            // SAFETY: not beyond the end.
+            unsafe { to.write(entry) };
+            return list;
+        }
+        from = from.wrapping_add(1);
+        // SAFETY: every entry but the last has a name, which is a C string.
+        let name = unsafe { CStr::from_ptr(entry.if_name) };
+        // The kernel gives the loopback interface its number before all others (LOOPBACK_IFINDEX).
+        if entry.if_index == 1 || is_name_of(&view, name) {
+            // SAFETY: at or before the entry that was read.
+            unsafe { to.write(entry) };
+            to = to.wrapping_add(1);
+        } else {
+            // SAFETY: libc has made the name for this list, and frees what is left in it one by one.
+            unsafe { libc::free(entry.if_name.cast()) };
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! `process`, stdio in `stdio`, calls past libc in `deep`. Nothing here knows what a call means.
 
 pub(crate) mod address;
+pub(crate) mod background;
 pub(crate) mod control;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod deep;

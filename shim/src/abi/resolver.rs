@@ -2,13 +2,14 @@
 //! `calls::resolver` says, then what the program had there is put back. The originals run outside of everything of ours,
 //! with nsswitch, /etc/hosts, search lists and time-outs as they are.
 //!
-//! Left to the kernel: the threads of getaddrinfo_a, which call getaddrinfo inside libc, and IPv6 servers.
+//! Left to the kernel: IPv6 servers. getaddrinfo_a, whose threads call getaddrinfo inside libc, is `background`'s.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use libc::{addrinfo, hostent, sockaddr};
 
+pub(crate) use super::background::{gai_cancel, gai_suspend, getaddrinfo_a};
 use super::{aside, errno, set_errno};
 use crate::calls::resolver::{self, MOST_SERVERS, Servers};
 use crate::hooks::real;
