@@ -1,6 +1,20 @@
-/* Root is given up before the first socket is made, as daemons do: sockets work as before, in the process and in its
- * children. Run by an ordinary user, or in a user namespace, there is nobody to become, and only the sockets are shown. */
+/* Root, or its capabilities, are given up before the first socket is made, as daemons do: sockets work as before, in the
+ * process and in its children. Run by an ordinary user, or in a user namespace, there is nobody to become, and only the
+ * sockets are shown. */
 #include "t.h"
+#include <linux/capability.h>
+#include <sys/syscall.h>
+
+/* libc has the function and no header for it. */
+int capset(struct __user_cap_header_struct *header, const struct __user_cap_data_struct *data);
+
+/* All capabilities go, the user stays, as with named. */
+static void give_up(bool by_number)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    (void)!(by_number ? syscall(SYS_capset, &header, none) : capset(&header, none));
+}
 
 static void become(int which)
 {
@@ -14,8 +28,10 @@ static void become(int which)
         (void)!setresuid(user, user, user);
     else if (which == 2)
         (void)!setreuid(user, user);
-    else
+    else if (which == 3)
         (void)!seteuid(user);
+    else
+        give_up(which == 5);
 }
 
 /* An echo through a child, too. */
@@ -40,9 +56,9 @@ static int works(void)
 
 int main(void)
 {
-    static const char *const names[] = {"setuid", "setresuid", "setreuid", "seteuid"};
+    static const char *const names[] = {"setuid", "setresuid", "setreuid", "seteuid", "capset", "capset by its number"};
     t_begin();
-    for (int which = 0; which < 4; which++) {
+    for (int which = 0; which < 6; which++) {
         pid_t child = MUST(fork());
         if (child == 0) {
             become(which);

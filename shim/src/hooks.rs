@@ -412,6 +412,7 @@ hooks! {
         fn getrlimit(resource: c_int, limit: *mut u64) -> c_int | getrlimit64;
         fn setrlimit(resource: c_int, limit: *const u64) -> c_int | setrlimit64;
         fn prlimit(process: c_int, resource: c_int, new: *const u64, old: *mut u64) -> c_int | prlimit64;
+        fn capset(header: *mut u32, data: *const u32) -> c_int;
         fn setuid(user: u32) -> c_int;
         fn seteuid(effective: u32) -> c_int;
         fn setreuid(real: u32, effective: u32) -> c_int;

@@ -111,6 +111,7 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
         libc::SYS_getrlimit => widen(calls::getrlimit(fd, cast!(b as ptr))),
         libc::SYS_setrlimit => widen(calls::setrlimit(fd, cast!(b as ptr))),
         libc::SYS_prlimit64 => widen(calls::prlimit(fd, b as i32, cast!(c as ptr), cast!(d as ptr))),
+        libc::SYS_capset => widen(calls::capset(cast!(a as ptr), cast!(b as ptr))),
         libc::SYS_setuid => widen(calls::setuid(a as u32)),
         libc::SYS_setreuid => widen(calls::setreuid(a as u32, b as u32)),
         libc::SYS_setresuid => widen(calls::setresuid(a as u32, b as u32, c as u32)),

@@ -50,7 +50,7 @@ pub(crate) use message::*;
 pub(crate) use names::*;
 pub(crate) use options::*;
 pub(crate) use process::{
-    _exit, pthread_cancel, pthread_setcanceltype, quick_exit, seteuid, setresuid, setreuid, setuid,
+    _exit, capset, pthread_cancel, pthread_setcanceltype, quick_exit, seteuid, setresuid, setreuid, setuid,
 };
 pub(crate) use ready::*;
 pub(crate) use socket::*;

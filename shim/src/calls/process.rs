@@ -107,14 +107,29 @@ pub(crate) fn fork(real: impl FnOnce() -> i32) -> i32 {
 /// afterwards (memcached) has the same sockets as on Linux. A failure shows at the first bind or connect, which tries
 /// again. `users` are what the call sets; all ones leaves one as it is.
 fn before_user_change<T>(users: &[u32]) -> Outcome<T> {
-    let leaves_root = users.iter().any(|user| !matches!(*user, 0 | u32::MAX)) && call::is_root();
-    if leaves_root
-        && let Some(settings) = config::active()
+    if users.iter().any(|user| !matches!(*user, 0 | u32::MAX)) && call::is_root() {
+        open_device();
+    }
+    Outcome::PassThrough
+}
+
+/// capset(): a daemon gives up the right alone and stays root (named).
+pub(crate) fn capset(_header: User<u32>, data: User<u32>) -> Outcome<i32> {
+    /// The second word of struct __user_cap_data_struct.
+    const PERMITTED: usize = 1;
+    let permitted = data.read_many(PERMITTED + 1).ok().and_then(|words| words.get(PERMITTED).copied());
+    if permitted.is_some_and(|permitted| permitted >> call::NET_RAW & 1 == 0) && call::is_permitted(call::NET_RAW) {
+        open_device();
+    }
+    Outcome::PassThrough
+}
+
+fn open_device() {
+    if let Some(settings) = config::active()
         && let Ok(runtime) = runtime::start(settings.config())
     {
         let _ = runtime.bring_up(false);
     }
-    Outcome::PassThrough
 }
 
 pub(crate) fn setuid(user: u32) -> Outcome<i32> {

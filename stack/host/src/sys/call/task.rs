@@ -76,6 +76,12 @@ fn set_capability_sets(sets: &[u32; 6]) -> Result<(), Errno> {
     unsafe { invoke(libc::SYS_capset, [header.as_mut_ptr() as usize, sets.as_ptr() as usize]) }.map(drop)
 }
 
+/// Whether this thread is permitted a capability of the lower 32.
+#[must_use]
+pub fn is_permitted(capability: u32) -> bool {
+    capability_sets().is_some_and(|[_, permitted, ..]| permitted >> capability & 1 != 0)
+}
+
 /// Puts a capability of the lower 32 into effect that this thread is permitted and does without (ping does, between its
 /// sockets). `None` when it is in effect already or not permitted.
 #[must_use]
