@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use remora_host::config::environment;
 use remora_host::runtime;
 use remora_host::sys::Fd;
 
@@ -152,6 +153,7 @@ extern "C" fn start(
     super::memory::note_main_stack(arguments as usize);
     crate::hooks::resolve_all();
     register_fork_handlers();
+    super::aside(environment::remember);
     super::aside(crate::calls::adopt::scan);
     super::aside(super::deep::start);
     if let Some(link) = std::env::var_os(SUPERVISOR) {

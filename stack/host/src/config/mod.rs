@@ -4,6 +4,7 @@
 //! /proc/sys; [`Config::load`] does both against the running system. It is called inside a preloaded program at the
 //! first use of an address: it never panics and writes nothing.
 
+pub mod environment;
 mod error;
 mod file;
 mod report;
@@ -241,8 +242,7 @@ impl Config {
     /// # Errors
     /// As [`Config::from_environment`] and [`Config::resolve`].
     pub fn load() -> Result<Self, ConfigError> {
-        let mut config =
-            Self::from_environment(&|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))?;
+        let mut config = Self::from_environment(&environment::reader())?;
         config.resolve(&System::host())?;
         Ok(config)
     }
