@@ -91,6 +91,40 @@ PYTHON
         cmp - "$TAP_DIR/python"
 }
 
+# getaddrinfo_a: a list that is waited for, then one whose end is told by a signal.
+in_background() {
+    named /usr/bin/python3 - >"$TAP_DIR/python" <<'PYTHON'
+import ctypes, signal, socket
+class Request(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("service", ctypes.c_char_p), ("hints", ctypes.c_void_p),
+                ("result", ctypes.c_void_p), ("status", ctypes.c_int), ("reserved", ctypes.c_int * 5)]
+class Information(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_int), ("family", ctypes.c_int), ("type", ctypes.c_int), ("protocol", ctypes.c_int),
+                ("length", ctypes.c_uint), ("address", ctypes.POINTER(ctypes.c_ubyte * 16))]
+class Event(ctypes.Structure):
+    _fields_ = [("value", ctypes.c_void_p), ("signal", ctypes.c_int), ("kind", ctypes.c_int), ("rest", ctypes.c_ulong * 6)]
+program = ctypes.CDLL(None)
+def request(name):
+    return Request(name=name, service=b"80")
+def listed(*requests):
+    return (ctypes.POINTER(Request) * len(requests))(*map(ctypes.pointer, requests))
+def answer(request):
+    status = program.gai_error(ctypes.byref(request))
+    if status:
+        return status
+    return socket.inet_ntoa(bytes(ctypes.cast(request.result, ctypes.POINTER(Information)).contents.address.contents[4:8]))
+one, two, three = request(b"other.names.test"), request(b"nothing.names.test"), request(b"www.names.test")
+print(program.getaddrinfo_a(0, listed(one, two, three), 3, None))
+print(answer(one), answer(two), answer(three))
+four = request(b"other.names.test")
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print(program.getaddrinfo_a(1, listed(four), 1, ctypes.byref(Event(signal=signal.SIGUSR1))))
+print(signal.sigwait([signal.SIGUSR1]) == signal.SIGUSR1, answer(four))
+PYTHON
+    cat "$TAP_DIR/python"
+    printf '%s\n' 0 "198.51.100.9 -2 $T_PEER" 0 "True 198.51.100.9" | cmp - "$TAP_DIR/python"
+}
+
 # 60 addresses do not fit 512 bytes: the answer is cut, and libc asks again over TCP.
 cut_answer() {
     equal 60 "$(named getent ahostsv4 many.names.test | awk '$2 == "STREAM"' | wc -l)" addresses
@@ -181,6 +215,7 @@ resolv "nameserver $T_PEER"
 ok "curl http://name/" by_curl
 ok "getent: addresses, a reverse name, a name that is not there" by_getent
 ok "gethostby*, getnameinfo, getaddrinfo, res_* from Python, 8 threads" by_python
+ok "getaddrinfo_a: a list waited for, a signal at its end" in_background
 ok "an answer that is cut goes on over TCP; EDNS" cut_answer edns
 resolv "nameserver $T_PEER"
 ok "/etc/hosts and addresses need no server" hosts_file

@@ -300,6 +300,14 @@ impl Runtime {
         }
     }
 
+    /// Waits while another thread leaves the keeper behind, for what cannot do without one.
+    pub(super) fn await_keeper(&self) {
+        let patience = call::now() + PATIENCE;
+        while self.family.open().keeper_state.load() == MAKING && call::now() < patience {
+            std::thread::yield_now();
+        }
+    }
+
     fn spawn_keeper(&self) -> bool {
         let open = self.family.open();
         if open.channel(1).is_none() || open.bell(super::roster::KEEPER_BELL).is_none() {

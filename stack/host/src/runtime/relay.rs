@@ -13,6 +13,7 @@ use super::{Core, Open, Runtime};
 use crate::sys::alloc::leave_arena;
 use crate::sys::{Errno, Fd, call};
 use remora_stack::socket::error::{ConnectError, ReceiveError};
+use remora_stack::socket::options::SetOption;
 use remora_stack::socket::protocol::{AddressFamily, ReceiveFlags, SendArguments, SocketId, SocketType};
 use remora_stack::time::Instant;
 use std::io::IoSlice;
@@ -129,6 +130,7 @@ impl Runtime {
     #[must_use]
     pub fn name_relay(&self, server: SocketAddrV4) -> Option<u16> {
         let open = self.family.open();
+        self.await_keeper();
         let keeper = open.keeper_generation();
         if keeper == 0 {
             return None;
@@ -180,6 +182,9 @@ impl Core {
         kind: SocketType,
     ) -> Option<HandleId> {
         let socket = self.stack.socket(now, AddressFamily::Inet, kind, 0).ok()?;
+        // libc's own sockets have IP_RECVERR (`__res_enable_icmp`): a network or a host that cannot be reached is heard of,
+        // too, not only a closed port.
+        let _ = self.stack.set_option(now, socket, &SetOption::ReceiveErrors(true));
         let result = self.stack.connect(now, socket, SocketAddr::V4(server));
         let protocol = if kind == SocketType::Stream { libc::IPPROTO_TCP } else { libc::IPPROTO_UDP } as u8;
         let kind = SocketKind { family: AddressFamily::Inet, kind, protocol };
