@@ -138,6 +138,18 @@ for number in range(20):
 assert len(pids) == 20, pids
 '
 
+# A datagram that comes before the socket is lost, or refused.
+udp_answers() {
+    lab_peer /usr/bin/python3 -c '
+import socket, sys
+with socket.socket(type=socket.SOCK_DGRAM) as sock:
+    sock.settimeout(0.5)
+    sock.connect((sys.argv[1], int(sys.argv[2])))
+    sock.send(b"0 0")
+    sock.recv(2000)
+' "$T_LOCAL" "$1" 2>/dev/null
+}
+
 talk() { lab_peer /usr/bin/python3 -c "$client" "$T_LOCAL" "$@"; }
 
 # serve PORT PROGRAM WORD...: the server, ready.
@@ -167,7 +179,7 @@ serve 4501 "$forking"
 ok "ForkingTCPServer: 30 connections, a process each" talk 4501 30 30
 lab_stop "$LAB_PID"
 lab_start ours /usr/bin/python3 -c "$forking_udp" "$T_LOCAL" 4502 >"$TAP_DIR/udp.log" 2>&1
-sleep 0.5
+retry 15 udp_answers 4502
 ok "ForkingUDPServer: 20 datagrams, a process each" lab_peer /usr/bin/python3 -c "$udp_client" "$T_LOCAL" 4502
 lab_stop "$LAB_PID"
 serve 4503 "$prefork"

@@ -8,11 +8,16 @@ SIZE=2000000
 FTP=2121
 SITE="$TAP_DIR/site"
 
+# What keeps a client's input open until the answer is there.
+has_come() { retry 10 grep -qs "$1" "$TAP_DIR/out"; }
+
 # telnet to a line server; it ends when the server does.
 by_telnet() {
     # shellcheck disable=SC2016  # the words are sh's at the other end
     peer_server tcp 4230 socat TCP-LISTEN:4230,reuseaddr 'SYSTEM:read line; echo "you said $line"'
-    { printf 'hello\r\n'; sleep 2; } | lab_ours inetutils-telnet "$T_PEER" 4230 >"$TAP_DIR/out" 2>&1 || true
+    rm -f "$TAP_DIR/out"
+    { printf 'hello\r\n'; has_come 'you said hello'; } |
+        lab_ours inetutils-telnet "$T_PEER" 4230 >"$TAP_DIR/out" 2>&1 || true
     says "Connected to $T_PEER" "$TAP_DIR/out"
     says 'you said hello' "$TAP_DIR/out"
 }
@@ -85,7 +90,9 @@ ncat_client() {
     lab_ours ncat -n "$T_PEER" 4231 <"$SITE/large" >"$TAP_DIR/echoed"
     same_data "$SITE/large" "$TAP_DIR/echoed"
     peer_server udp 4232 socat UDP-RECVFROM:4232,fork EXEC:cat
-    { printf 'a datagram'; sleep 1; } | lab_ours ncat -n -u -w 2s "$T_PEER" 4232 >"$TAP_DIR/out" 2>/dev/null || true
+    rm -f "$TAP_DIR/out"
+    { printf 'a datagram'; has_come 'a datagram'; } |
+        lab_ours ncat -n -u -w 10s "$T_PEER" 4232 >"$TAP_DIR/out" 2>/dev/null || true
     equal 'a datagram' "$(cat "$TAP_DIR/out")" answer
     exits 1 lab_ours ncat -n "$T_PEER" 1 </dev/null 2>"$TAP_DIR/err"
     says 'Connection refused' "$TAP_DIR/err"

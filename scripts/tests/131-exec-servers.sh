@@ -27,10 +27,24 @@ server() {
 
 # A server for one connection: nobody may try it before.
 once() {
+    local port="$1"
+    shift
     lab_start ours "$@"
-    lab_peer socat -t 8 - "TCP:$T_LOCAL:$PORT,retry=100,interval=0.1" <"$TAP_DIR/data" >"$TAP_DIR/back"
+    lab_peer socat -t 8 - "TCP:$T_LOCAL:$port,retry=100,interval=0.1" <"$TAP_DIR/data" >"$TAP_DIR/back"
     same_data "$TAP_DIR/data" "$TAP_DIR/back"
     lab_wait "$LAB_PID" 10
+}
+
+# A client that gives its connection to another program: the peer listens. INPUT is how socat reads.
+once_as_client() {
+    local port="$1" listener
+    shift
+    lab_start peer socat -t 8 "$INPUT" "TCP-LISTEN:$port,reuseaddr" <"$TAP_DIR/$DATA" >"$TAP_DIR/back"
+    listener=$LAB_PID
+    lab_retry 15 lab_listens peer tcp "$port"
+    lab_ours "$@" "$T_PEER" "$port"
+    lab_wait "$listener" 15
+    same_data "$TAP_DIR/$DATA" "$TAP_DIR/back"
 }
 
 # ncat ends its program when the peer has ended its half: so the program ends first.
@@ -83,7 +97,7 @@ rsync_daemon() {
 }
 
 rsync_configure() {
-    printf 'use chroot = no\nreverse lookup = no\naddress = %s\nport = 8730\n[site]\npath = %s\nread only = no\nuid = 0\ngid = 0\n' \
+    printf 'use chroot = no\naddress = %s\nport = 8730\n[site]\npath = %s\nread only = no\nuid = 0\ngid = 0\n' \
         "$1" "$TAP_DIR/site" >"$TAP_DIR/rsync-$1.conf"
 }
 
@@ -136,8 +150,14 @@ ok "socat: fork, EXEC" server 5101 socat "TCP-LISTEN:5101,fork,reuseaddr" EXEC:c
 ok "socat: fork, EXEC with the socket itself" server 5103 socat "TCP-LISTEN:5103,fork,reuseaddr" EXEC:cat,nofork
 ok "ncat --exec --keep-open" ncat_server 5104 --exec "/usr/bin/head -c 20000"
 ok "ncat --sh-exec --keep-open" ncat_server 5105 --sh-exec "head -c 20000"
-PORT=5106
-ok "nc -e" once nc.traditional -l -p 5106 -e /bin/cat
+ok "nc -e" once 5106 nc.traditional -l -p 5106 -e /bin/cat
+ok "nc -c" once 5107 nc.traditional -l -p 5107 -c cat
+DATA=data INPUT=-
+ok "nc -e as client" once_as_client 5141 nc.traditional -e /bin/cat
+ok "nc -c as client" once_as_client 5142 nc.traditional -c cat
+DATA=small INPUT="-,ignoreeof"
+ok "ncat --exec as client" once_as_client 5143 ncat --exec "/usr/bin/head -c 20000"
+ok "ncat --sh-exec as client" once_as_client 5144 ncat --sh-exec "head -c 20000"
 ok "inetd: cat, and a shell" inetd
 ok "python: pass_fds" server 5120 /usr/bin/python3 -c "$passing" 5120 pass
 ok "python: send_fds" server 5121 /usr/bin/python3 -c "$passing" 5121 send

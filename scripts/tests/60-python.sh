@@ -174,7 +174,7 @@ printf 'small\n' >"$TAP_DIR/site/small"
 bytes 5000000 42 "$TAP_DIR/site/large"
 lab_capture_start "$TAP_DIR/peer.pcap" 160
 peer_http 8080
-peer_server udp 4301 /usr/bin/python3 -c "$udp_echo" "$T_PEER"
+LAB_DEADLINE=300 peer_server udp 4301 /usr/bin/python3 -c "$udp_echo" "$T_PEER"
 
 serve 8081 --bind 0.0.0.0
 ok "http.server on 0.0.0.0 is fetched" first_fetch 8081
