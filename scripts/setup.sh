@@ -63,17 +63,25 @@ tools=(
     tracepath:iputils-tracepath
     mtr:mtr-tiny
     inetutils-telnet:inetutils-telnet
+    telnetd:inetutils-telnetd
+    tmux:tmux
     ncat:ncat
     node:nodejs
     perl:perl
     ruby:ruby
     stunnel4:stunnel4
+    named:bind9
+    mosquitto:mosquitto
+    mosquitto_pub:mosquitto-clients
+    gunicorn:gunicorn
+    php:php-cli
+    nmap:nmap
+    aria2c:aria2
     openssl:openssl
     sshd:openssh-server
     ssh:openssh-client
     rsync:rsync
     git:git
-    ncat:ncat
     inetd:openbsd-inetd
     busybox:busybox
     systemd-socket-activate:systemd
