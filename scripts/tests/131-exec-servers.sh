@@ -145,7 +145,7 @@ lab_up
 bytes 3000000 1 "$TAP_DIR/data"
 bytes 20000 2 "$TAP_DIR/small"
 peer_http 8080
-peer_server tcp 7777 socat TCP-LISTEN:7777,fork,reuseaddr EXEC:cat
+LAB_DEADLINE=250 peer_server tcp 7777 socat TCP-LISTEN:7777,fork,reuseaddr EXEC:cat
 ok "socat: fork, EXEC" server 5101 socat "TCP-LISTEN:5101,fork,reuseaddr" EXEC:cat
 ok "socat: fork, EXEC with the socket itself" server 5103 socat "TCP-LISTEN:5103,fork,reuseaddr" EXEC:cat,nofork
 ok "ncat --exec --keep-open" ncat_server 5104 --exec "/usr/bin/head -c 20000"
