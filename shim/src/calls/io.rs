@@ -654,13 +654,7 @@ pub(crate) fn send_bytes(fd: i32, handle: Handle, runtime: &Runtime, bytes: &[u8
 }
 
 /// A sink that is no user memory, for the copies between descriptors.
-pub(crate) fn receive_bytes(
-    fd: i32,
-    handle: Handle,
-    runtime: &Runtime,
-    sink: &mut dyn Sink,
-    nonblocking: bool,
-) -> Result<usize, Errno> {
+pub(crate) fn receive_bytes(fd: i32, handle: Handle, runtime: &Runtime, sink: &mut dyn Sink) -> Result<usize, Errno> {
     let nothing = Cell::new(0);
     let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| match stack.receive(
         now,
@@ -671,7 +665,7 @@ pub(crate) fn receive_bytes(
         Err(ReceiveError::WouldBlock) => None,
         other => Some(other),
     };
-    let patience = if nonblocking || runtime.nonblocking(handle.id) { Patience::Never } else { Patience::Until(None) };
+    let patience = if runtime.nonblocking(handle.id) { Patience::Never } else { Patience::Until(None) };
     match until(runtime, handle.id, Readiness::IN, patience, &nothing, &mut step) {
         Ok(result) => result.map(|received| received.length).map_err(errno::receive),
         Err(Stop::WouldBlock) => Err(Errno(libc::EAGAIN)),

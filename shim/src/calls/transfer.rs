@@ -12,6 +12,8 @@ use crate::fdtable::{self, Handle};
 
 /// Bytes moved at a time.
 const CHUNK: usize = 65_536;
+/// SPLICE_F_ALL.
+const ALL_FLAGS: u32 = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 /// What a pipe that polls writable takes without blocking (PIPE_BUF).
 const PIPE_BUF: usize = 4096;
 
@@ -94,23 +96,27 @@ pub(crate) fn splice(
     if source.is_none() && target.is_none() {
         return Outcome::PassThrough;
     }
-    let wait = flags & libc::SPLICE_F_NONBLOCK == 0;
     let result = match (source, target) {
         _ if count == 0 => Ok(0),
+        _ if flags & !ALL_FLAGS != 0 => Err(Errno(libc::EINVAL)),
         // One end must be a pipe, and neither a pipe nor a socket has a position.
         (Some(_), Some(_)) => Err(Errno(libc::EINVAL)),
         (Some(_), None) if !is_pipe(to) => Err(Errno(libc::EINVAL)),
         (None, Some(_)) if !is_pipe(from) => Err(Errno(libc::EINVAL)),
-        _ if !from_offset.is_null() || !to_offset.is_null() => Err(Errno(libc::ESPIPE)),
-        (Some((handle, runtime)), None) => to_pipe(from, handle, runtime, to, count, wait),
+        (Some(_), None) if !to_offset.is_null() => Err(Errno(libc::ESPIPE)),
+        (None, Some(_)) if !from_offset.is_null() => Err(Errno(libc::ESPIPE)),
+        _ if !from_offset.is_null() || !to_offset.is_null() => Err(Errno(libc::EINVAL)),
+        (Some((handle, runtime)), None) => to_pipe(from, handle, runtime, to, count, flags),
         (None, Some((handle, runtime))) => from_pipe(from, to, handle, runtime, count, flags),
         (None, None) => Err(Errno(libc::EINVAL)),
     };
     traced(format_args!("splice({from}, {to}, {count})"), result.map(|moved| moved as isize))
 }
 
-/// Waits for the pipe first, and takes no more from the socket than the pipe is sure to take.
-fn to_pipe(from: i32, handle: Handle, runtime: &Runtime, to: i32, count: usize, wait: bool) -> Result<usize, Errno> {
+/// Waits for the pipe first, and takes no more from the socket than the pipe is sure to take. SPLICE_F_NONBLOCK is about
+/// the pipe; for the socket O_NONBLOCK decides (`tcp_splice_read`).
+fn to_pipe(from: i32, handle: Handle, runtime: &Runtime, to: i32, count: usize, flags: u32) -> Result<usize, Errno> {
+    let wait = flags & libc::SPLICE_F_NONBLOCK == 0;
     let pipe_waits = wait && call::fcntl(Fd(to), libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0);
     let mut set = [libc::pollfd { fd: to, events: libc::POLLOUT, revents: 0 }];
     let timeout = (!pipe_waits).then_some(std::time::Duration::ZERO);
@@ -119,7 +125,7 @@ fn to_pipe(from: i32, handle: Handle, runtime: &Runtime, to: i32, count: usize, 
     }
     let room = if pipe_waits { CHUNK } else { PIPE_BUF };
     let mut sink = Collect::new(room.min(count));
-    receive_bytes(from, handle, runtime, &mut sink, !wait)?;
+    receive_bytes(from, handle, runtime, &mut sink)?;
     let mut left = sink.bytes.as_slice();
     while !left.is_empty() {
         match call::write(Fd(to), left) {
@@ -146,6 +152,10 @@ fn from_pipe(from: i32, to: i32, handle: Handle, runtime: &Runtime, count: usize
         if call::ppoll(&mut set, Some(std::time::Duration::ZERO), None)? == 0 {
             return Err(Errno(libc::EAGAIN));
         }
+    }
+    if handle.is_stream() {
+        // What is sure to fail leaves the pipe as it is.
+        send_bytes(to, handle, runtime, &[], 0)?;
     }
     let mut buffer = vec![0u8; CHUNK.min(count)];
     let read = call::read(Fd(from), &mut buffer)?;
