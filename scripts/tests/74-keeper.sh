@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The process that stays behind: an idle family sleeps, whether its program is blocked or
 # busy with something else, even stopped; what arrives meanwhile is answered (how soon is told
-# by scripts/busy.sh); memory is bounded;
-# and when TIME_WAIT is over no keeper is left, of fifty short programs no one.
+# by scripts/busy.sh); memory is bounded, beside a program of 2 GiB, too; no pipeline waits for
+# it; and when TIME_WAIT is over no keeper is left, of fifty short programs no one.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
@@ -51,6 +51,9 @@ sleeps() {
 starts_program() {
     lab_start ours /usr/bin/python3 -c '
 import select, signal, socket, sys
+if sys.argv[3] == "large":
+    memory = bytearray(2 << 30)
+    memory[::4096] = b"x" * (len(memory) // 4096)
 connection = socket.create_connection((sys.argv[1], 4600))
 connection.sendall(b"x")
 connection.recv(1)
@@ -59,7 +62,7 @@ if sys.argv[3] == "busy":
     signal.pause()
 connection.recv(1)' "$T_PEER" "$TAP_DIR/holds-$1" "$1"
     printf '%s' "$LAB_PID" >"$TAP_DIR/pid"
-    retry 10 test -e "$TAP_DIR/holds-$1"
+    retry 40 test -e "$TAP_DIR/holds-$1"
     sleep 0.3
 }
 
@@ -109,6 +112,14 @@ fifty_programs() {
     is_small
 }
 
+# The pipeline ends with its programs, whose connection is in TIME_WAIT.
+holds_nobody() {
+    local count
+    count="$(lab_ours sh -c "curl -sS -m 20 'http://$T_PEER:4601/bytes/1001' | wc -c")"
+    equal 1001 "$count" "bytes"
+    [ "$LAB_MODE" = kernel ] || [ -n "$(processes keeper)" ]
+}
+
 # What waits for the end of TIME_WAIT does not look at the clock meanwhile.
 lingers_asleep() {
     local keeper first=0 second=0
@@ -131,7 +142,7 @@ lab_up
 lab_capture_start "$TAP_DIR/peer.pcap" 96
 peer_server tcp 4600 socat -t 20 TCP-LISTEN:4600,reuseaddr,fork EXEC:cat
 peer_http 4601
-for kind in busy blocked; do
+for kind in busy blocked large; do
     ok "a program starts ($kind)" starts_program "$kind"
     ok_remora "an idle family sleeps ($kind)" sleeps
     if [ "$kind" = busy ] && [ "$LAB_MODE" = remora ]; then
@@ -142,6 +153,7 @@ for kind in busy blocked; do
     ok "the program ends ($kind)" ends_program
 done
 ok "fifty short programs run, their keepers are small" fifty_programs
+ok "a pipeline in a substitution ends while its keeper stays" holds_nobody
 ok "keepers in TIME_WAIT sleep" lingers_asleep
 ok "no keeper is left after TIME_WAIT" all_end
 tap_end
