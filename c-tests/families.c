@@ -1,9 +1,10 @@
 /* Unrelated programs on one address: who may bind beside whom (SO_REUSEADDR, SO_REUSEPORT), and over whom of them the
- * connections and datagrams spread. Each is this program run anew, on its own stack where there is one in the process. */
+ * connections and datagrams spread, and that all hear what is for a group or for everybody. Each is this program run anew, on its own stack where there is one in the process. */
 #include "t.h"
 
 #define PORT 6100
 #define MANY 24
+#define GROUP "239.7.7.7"
 
 struct other {
     int in, out;
@@ -48,10 +49,33 @@ static long long take(void)
     }
 }
 
+static long long group(int name)
+{
+    struct ip_mreq request = {t_address(GROUP, 0).sin_addr, t_address(T_LOCAL, 0).sin_addr};
+    /* What other programs have joined is not for us. */
+    t_set_option(served, SOL_IP, IP_MULTICAST_ALL, 0);
+    return setsockopt(served, SOL_IP, name, &request, sizeof request) == 0 ? 0 : -errno;
+}
+
+static long long group_source(int name)
+{
+    struct in_addr own = t_address(T_LOCAL, 0).sin_addr;
+    struct ip_mreq_source request = {t_address(GROUP, 0).sin_addr, own, own};
+    return setsockopt(served, SOL_IP, name, &request, sizeof request) == 0 ? 0 : -errno;
+}
+
+static long long send_one(const char *ip, int port, int size)
+{
+    static char data[4096];
+    struct sockaddr_in to = t_address(ip, port);
+    t_set_option(served, SOL_SOCKET, SO_BROADCAST, 1);
+    return sendto(served, data, (size_t)size, 0, (struct sockaddr *)&to, sizeof to) == size ? 0 : -errno;
+}
+
 static long long answer(const char *line)
 {
-    char options[8] = "";
-    int port = 0;
+    char options[8] = "", ip[32] = "";
+    int port = 0, size = 0;
     if (sscanf(line, "tcp %7s %d", options, &port) == 2)
         return make(options, SOCK_STREAM, port);
     if (sscanf(line, "udp %7s %d", options, &port) == 2)
@@ -69,6 +93,16 @@ static long long answer(const char *line)
         accepted_count = 0;
         return good;
     }
+    if (strcmp(line, "join") == 0)
+        return group(IP_ADD_MEMBERSHIP);
+    if (strcmp(line, "leave") == 0)
+        return group(IP_DROP_MEMBERSHIP);
+    if (strcmp(line, "block") == 0)
+        return group_source(IP_BLOCK_SOURCE);
+    if (sscanf(line, "loop %d", &port) == 1)
+        return t_set_option(served, SOL_IP, IP_MULTICAST_LOOP, port);
+    if (sscanf(line, "send %31s %d %d", ip, &port, &size) == 3)
+        return send_one(ip, port, size);
     if (strcmp(line, "close") == 0) {
         close(served);
         served = -1;
@@ -245,6 +279,53 @@ static void datagrams(int control, struct other *one, struct other *two)
     }
 }
 
+/* Whether each of the two has got that many, and no more. */
+static bool each_gets(struct other *one, struct other *two, int first, int second)
+{
+    struct other *both[2] = {one, two};
+    long long counts[2];
+    take_all(both, first + second, counts);
+    return counts[0] == first && counts[1] == second;
+}
+
+/* test REF D-03 */
+static void groups(int control, struct other *one, struct other *two, const char *options)
+{
+    CHECK_EQ(ask(one, "udp %s %d", options, PORT), PORT, "groups (%s): one binds", options);
+    CHECK_EQ(ask(two, "udp %s %d", options, PORT), PORT, "and another");
+    CHECK_EQ(ask(one, "join"), 0, "one joins the group");
+    CHECK_EQ(ask(two, "join"), 0, "the other, too");
+    for (int i = 0; i < 3; i++)
+        CHECK(peer_ask(control, "UDPSEND %s %d 1", GROUP, PORT) > 0, "a datagram of the peer to the group");
+    CHECK(each_gets(one, two, 3, 3), "each gets each");
+    CHECK_EQ(ask(one, "send %s %d 1", GROUP, PORT), 0, "one sends to the group");
+    CHECK(each_gets(one, two, 1, 1), "both get it");
+    CHECK_EQ(ask(two, "send %s %d 4000", GROUP, PORT), 0, "the other sends more than a packet holds");
+    CHECK(each_gets(one, two, 1, 1), "both get it");
+    CHECK_EQ(ask(one, "loop 0"), 0, "one turns IP_MULTICAST_LOOP off");
+    CHECK_EQ(ask(one, "send %s %d 1", GROUP, PORT), 0, "and sends");
+    CHECK_EQ(ask(one, "loop 1"), 0, "turns it on");
+    CHECK_EQ(ask(one, "send %s %d 1", GROUP, PORT), 0, "and sends");
+    CHECK(each_gets(one, two, 1, 1), "only the second is heard on this host");
+    CHECK_EQ(ask(two, "block"), 0, "the other blocks what comes from this address");
+    CHECK_EQ(ask(one, "send %s %d 1", GROUP, PORT), 0, "one sends");
+    CHECK(peer_ask(control, "UDPSEND %s %d 1", GROUP, PORT) > 0, "and the peer");
+    CHECK(each_gets(one, two, 2, 1), "the other hears the peer only");
+    CHECK_EQ(ask(one, "leave"), 0, "one leaves");
+    CHECK(peer_ask(control, "UDPSEND %s %d 1", GROUP, PORT) > 0, "a datagram of the peer");
+    CHECK(each_gets(one, two, 0, 1), "is for the other alone");
+    CHECK_EQ(ask(two, "send %s %d 1", T_BROADCAST, PORT), 0, "a broadcast of the other");
+    CHECK(each_gets(one, two, 1, 1), "comes to both");
+    ask(one, "close");
+    CHECK_EQ(ask(two, "leave"), 0, "the other leaves");
+    CHECK_EQ(ask(two, "join"), 0, "and joins");
+    CHECK_EQ(ask(one, "udp %s 0", options) > 0, true, "one is on a port of its own, in no group");
+    CHECK_EQ(ask(one, "send %s %d 1", GROUP, PORT), 0, "and sends to the group");
+    CHECK(each_gets(one, two, 0, 1), "the other hears it");
+    ask(one, "close");
+    ask(two, "close");
+}
+
 int main(int count, char **arguments)
 {
     if (count > 1 && strcmp(arguments[1], "other") == 0)
@@ -257,6 +338,8 @@ int main(int count, char **arguments)
     connections(control, &one, &two, 0);
     explicit_ports(control, &one, &two);
     datagrams(control, &one, &two);
+    groups(control, &one, &two, "a");
+    groups(control, &one, &two, "p");
     CHECK_EQ(ask(&one, "tcp ap %d", PORT + 2), PORT + 2, "one binds");
     CHECK_EQ(ask(&one, "listen"), 0, "and listens");
     CHECK_EQ(ask(&two, "tcp ap %d", PORT + 2), PORT + 2, "the other, too");

@@ -67,7 +67,10 @@ prepare_peer() {
         echo 100000 >/proc/sys/net/ipv4/icmp_msgs_per_sec 2>/dev/null || true
         ip route replace blackhole "$T_BLACKHOLE"
         ip route replace unreachable "$T_UNREACH"
-        ip route replace prohibit "$T_PROHIBIT"'
+        ip route replace prohibit "$T_PROHIBIT"
+        # Groups are on the link.
+        link=$(ip -o -4 address show to "$T_PEER" | { read -r _ name _; echo "$name"; })
+        ip route replace 239.7.7.0/24 dev "$link"'
 }
 
 start_peer() {

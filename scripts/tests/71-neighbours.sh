@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Programs beside each other on one interface: with addresses of their own they reach each
-# other (TCP, UDP, echo); ports across users; a program and its keeper killed; nothing on
-# disk that they would need.
+# other (TCP, UDP, echo, groups, broadcasts); ports across users; a program and its keeper
+# killed; nothing on disk that they would need.
 # shellcheck source=../tap.sh source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/../tap.sh"
 tap_begin "$0" "$@"
@@ -58,6 +58,34 @@ udp_and_echo() {
     lab_ours /usr/bin/python3 -c "$ask_echo" "$OTHER" 4603
     lab_ours ping -n -c 3 -i 0.2 "$OTHER" >"$TAP_DIR/out"
     says '3 packets transmitted, 3 received.* 0% packet loss' "$TAP_DIR/out"
+    lab_stop "$LAB_PID"
+}
+
+# OWN PORT FILE: joins a group, and writes what it hears of two datagrams.
+hearer='
+import socket, sys
+hears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+hears.bind(("", int(sys.argv[2])))
+hears.setsockopt(socket.SOL_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("239.7.7.7") + socket.inet_aton(sys.argv[1]))
+open(sys.argv[3], "w").close()
+words = [hears.recvfrom(100) for _ in range(2)]
+with open(sys.argv[3], "w") as file:
+    print(*sorted(word.decode() + " from " + sender[0] for word, sender in words), sep=", ", file=file)
+'
+speaker='
+import socket, sys
+speaks = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+speaks.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for word, to in (b"group", "239.7.7.7"), (b"all", sys.argv[1]):
+    speaks.sendto(word, (to, int(sys.argv[2])))
+'
+
+groups_and_broadcasts() {
+    lab_start ours env "REMORA_ADDR=$OTHER/24" /usr/bin/python3 -c "$hearer" "$OTHER" 4604 "$TAP_DIR/heard"
+    retry 10 test -e "$TAP_DIR/heard"
+    lab_ours /usr/bin/python3 -c "$speaker" "$LAB_NET.255" 4604
+    retry 10 test -s "$TAP_DIR/heard"
+    says "^all from $T_LOCAL, group from $T_LOCAL\$" "$TAP_DIR/heard"
     lab_stop "$LAB_PID"
 }
 
@@ -162,6 +190,7 @@ printf 'small\n' >"$TAP_DIR/served/small"
 peer_http 8080
 ok "TCP between two programs with an address each, both ways" tcp
 ok "UDP and echo between them" udp_and_echo
+ok "groups and broadcasts between them" groups_and_broadcasts
 ok "a port of another user is not shared, and free when that one is killed" across_users
 ok_remora "a program and its keeper are killed: others go on, the port is free" killed_with_its_keeper
 ok "no directory is needed" nothing_on_disk

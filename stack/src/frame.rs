@@ -85,6 +85,8 @@ pub enum Purpose {
         /// It answers a packet to this port, which no socket of this stack holds: see [`Purpose::ClosedPort`].
         closed: Option<u16>,
     },
+    /// A copy, for all other stacks of this machine, of what goes to a group or to everybody. As [`Purpose::Sibling`].
+    Siblings,
 }
 
 /// Most slices of payload that one frame is gathered from.

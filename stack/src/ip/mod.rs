@@ -152,6 +152,8 @@ pub struct Ip {
     routes: RouteTable,
     /// Multicast groups joined (`ip_mc_list`).
     groups: igmp::Groups,
+    /// Other stacks share the address: they hear what is for groups and for everybody.
+    pub(crate) has_siblings: bool,
     confirmed: SmallVec<[IpAddr; 4]>,
     /// Identification counters; see [`Ip::next_id`].
     ids: [u16; ID_COUNTERS],
@@ -169,6 +171,7 @@ impl Default for Ip {
             now: Instant::ZERO,
             routes: RouteTable::default(),
             groups: igmp::Groups::default(),
+            has_siblings: false,
             confirmed: SmallVec::new(),
             ids: [0; ID_COUNTERS],
             outbox: VecDeque::new(),

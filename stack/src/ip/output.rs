@@ -29,6 +29,8 @@ pub enum Delivery {
     Multicast,
     /// Ourselves.
     Local,
+    /// The other stacks of this host.
+    Siblings,
 }
 
 /// A whole IP packet to send.
@@ -212,12 +214,13 @@ fn whole(header: &Header, id: u16, transport: &[u8]) -> Result<Vec<u8>, OutputEr
 /// Hands a finished packet to whoever gets it: the link, ourselves, or both (`ip_mc_output`).
 pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes: Vec<u8>) {
     let delivery = delivery_of(route);
-    let to_self = match delivery {
-        Delivery::Multicast => header.multicast_loop && net.ip.is_member(header.destination, None),
-        // Our own listeners hear our broadcasts (`ip_mc_output`, RTCF_LOCAL).
+    let heard_here = match delivery {
+        Delivery::Multicast => header.multicast_loop,
+        // This host's listeners hear its broadcasts (`ip_mc_output`, RTCF_LOCAL).
         Delivery::Broadcast => true,
-        Delivery::Local | Delivery::Neighbour => false,
+        Delivery::Local | Delivery::Neighbour | Delivery::Siblings => false,
     };
+    let to_self = heard_here && (delivery == Delivery::Broadcast || net.ip.is_member(header.destination, None));
     let packet = Packet {
         bytes,
         next_hop: route.next_hop,
@@ -229,6 +232,9 @@ pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes:
     };
     if to_self {
         net.ip.enqueue(Packet { delivery: Delivery::Local, ..packet.clone() });
+    }
+    if heard_here && net.ip.has_siblings {
+        net.ip.enqueue(Packet { delivery: Delivery::Siblings, ..packet.clone() });
     }
     // A TTL of 0 does not leave the machine.
     if delivery == Delivery::Multicast && header.ttl == 0 {
@@ -260,7 +266,7 @@ pub(crate) fn count_output(counters: &mut Counters, delivery: Delivery, bytes: u
     match delivery {
         Delivery::Multicast => counters.out_mcast_pkts += 1,
         Delivery::Broadcast => counters.out_bcast_pkts += 1,
-        Delivery::Neighbour | Delivery::Local => {}
+        Delivery::Neighbour | Delivery::Local | Delivery::Siblings => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! Siblings: stacks of other programs that share our address, and so are one host to the world. What one of them sends to
 //! an address of its own may be for a socket of another: a packet to ourselves that no socket here has a use for is handed
-//! out (`Purpose::Sibling`) instead of being refused. Who has the port, and how the packet gets there, is the host's.
+//! out (`Purpose::Sibling`) instead of being refused, and what is for a group or for everybody is handed out as well
+//! (`Purpose::Siblings`). Who has the port, and how the packet gets there, is the host's.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -63,13 +64,14 @@ impl Siblings {
 }
 
 impl Stack {
-    /// Says whether other stacks share the address and can be reached: then frames with [`Purpose::Sibling`] are among
-    /// those that `poll_transmit` gives.
+    /// Says whether other stacks share the address and can be reached: then frames with [`Purpose::Sibling`] and
+    /// [`Purpose::Siblings`] are among those that `poll_transmit` gives.
     pub fn set_siblings(&mut self, are_there: bool) {
         self.siblings.are_there = are_there;
+        self.ip.has_siblings = are_there;
     }
 
-    /// A packet that a sibling has sent to our common address: IP header and payload at `buffer[at..]`.
+    /// A packet that a sibling has sent to our common address, to a group or to everybody: IP header and payload at `buffer[at..]`.
     pub fn handle_sibling(&mut self, now: Instant, buffer: &mut Vec<u8>, at: usize, gso_size: u16) {
         self.take_looped(now, (buffer, at), gso_size, Sibling::From);
     }

@@ -128,6 +128,10 @@ impl Stack {
                 self.loop_back(packet);
                 continue;
             }
+            if packet.delivery == Delivery::Siblings {
+                self.siblings.pass_on(packet.bytes, packet.gso_size, Purpose::Siblings);
+                continue;
+            }
             if !self.ip.is_up() {
                 self.counters.ip_out_discards += 1;
                 continue;

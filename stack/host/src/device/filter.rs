@@ -1,6 +1,6 @@
 //! The classic BPF program of a packet socket: ARP, and IPv4 to our addresses, to broadcast and to multicast. Copies of
-//! what others on this host send through the interface pass only when they are for us, so that two stacks on one
-//! interface can talk while the rest of the host's traffic stays away. Stacks that share an address each take in their
+//! what others on this host send through the interface pass only when they are for us or for all, so that two stacks on
+//! one interface can talk while the rest of the host's traffic stays away. Stacks that share an address each take in their
 //! own ports only, all of them ICMP and fragments, which name no port, and one of them the rest.
 
 use super::{LocalAddress, Ports, Scope};
@@ -157,8 +157,15 @@ fn ipv4(link: u32, mtu: u16, Scope { addresses, ports }: &Scope) -> Program {
     section.push(LOAD_WORD, link + 16);
     let ours: Vec<u32> = own(addresses).map(std::net::Ipv4Addr::to_bits).collect();
     section.section_if_any(&ours, to_us(link, mtu, ports));
+    // Of what goes out to a group or to everybody, we hear what others on this host send. Families with our address
+    // have a way of their own (`siblings`), which IP_MULTICAST_LOOP shuts.
+    let mut outgoing = Program::default();
+    outgoing.push(LOAD_WORD, link + 12);
+    for address in own(addresses) {
+        outgoing.return_if(address.to_bits(), 0);
+    }
     section.push(LOAD_WORD, PACKET_TYPE);
-    section.return_if(OUTGOING, 0);
+    section.section_if(OUTGOING, outgoing);
     section.push(LOAD_WORD, link + 16);
     section.return_if(u32::MAX, ACCEPT);
     section.accept_any(addresses.iter().take(MAX_ADDRESSES).filter_map(|local| local.broadcast()));
@@ -188,9 +195,9 @@ pub(super) fn program(medium: Medium, mtu: u16, scope: &Scope) -> Vec<libc::sock
     program.0
 }
 
-/// The program for packets of other families with our address, in frames to `station`. They name no link of ours, and
+/// The program for packets of other families with our address, in frames to `station`, and not from us. They name no link of ours, and
 /// no other stack answers for what nobody has: `others` means nothing here.
-pub(super) fn siblings(station: [u8; 6], ports: &Ports) -> Vec<libc::sock_filter> {
+pub(super) fn siblings(station: [u8; 6], sender: [u8; 4], ports: &Ports) -> Vec<libc::sock_filter> {
     let [a, b, c, d, e, f] = station;
     let mut section = Program::default();
     section.push(LOAD_HALF, 4);
@@ -202,6 +209,8 @@ pub(super) fn siblings(station: [u8; 6], ports: &Ports) -> Vec<libc::sock_filter
     };
     section.section_if(u32::from(u16::from_be_bytes([e, f])), to_us(14, u16::MAX, &ports));
     let mut program = Program::default();
+    program.push(LOAD_WORD, 6);
+    program.return_if(u32::from_be_bytes(sender), 0);
     program.push(LOAD_WORD, 0);
     program.section_if(u32::from_be_bytes([a, b, c, d]), section);
     program.push(RETURN, 0);
@@ -331,7 +340,10 @@ mod tests {
         }
         for shared in [[10, 7, 0, 255], [255; 4], [224, 0, 0, 251], [239, 1, 2, 3]] {
             assert!(passes(&ip_to(shared), HOST));
-            assert!(!passes(&ip_to(shared), OUTGOING));
+            assert!(passes(&ip_to(shared), OUTGOING), "from another address of this host");
+            let mut own = ip_to(shared);
+            own[26..30].copy_from_slice(&[10, 7, 0, 9]);
+            assert!(!passes(&own, OUTGOING));
         }
         assert!(!passes(&ip_to([240, 0, 0, 1]), HOST));
         assert!(passes(&arp_about([10, 7, 0, 1], [10, 7, 0, 77]), HOST));
@@ -349,7 +361,7 @@ mod tests {
     fn of_what_siblings_send_only_our_station_and_ports_pass() {
         let (tcp, udp, icmp) = (libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP);
         let ports = Ports::Only { ranges: vec![(32_768, 33_023)], singles: vec![(tcp as u8, 80)], others: true };
-        let program = siblings([2, 1, 2, 3, 4, 5], &ports);
+        let program = siblings([2, 1, 2, 3, 4, 5], [2, 7, 7, 7], &ports);
         let passes = |station: [u8; 6], protocol, port| {
             let mut frame = to_port(protocol, port, 0);
             frame[..6].copy_from_slice(&station);
@@ -359,6 +371,9 @@ mod tests {
             [(tcp, 80, true), (udp, 80, false), (udp, 32_768, true), (tcp, 33_024, false), (icmp, 7, true)]
         {
             assert_eq!(passes([2, 1, 2, 3, 4, 5], protocol, port), wanted, "{protocol} {port}");
+            let mut own = to_port(protocol, port, 0);
+            own[..10].copy_from_slice(&[2, 1, 2, 3, 4, 5, 2, 7, 7, 7]);
+            assert_eq!(run(&program, &own, OTHER), Some(0), "our own");
             assert!(!passes([2, 1, 2, 3, 4, 6], protocol, port) && !passes([6, 1, 2, 3, 4, 5], protocol, port));
         }
     }

@@ -1,5 +1,5 @@
 //! What lets the families that share an address on one interface reach each other: packets to 127.0.0.0/8 and to the
-//! address itself, which never touch the wire. They cross the kernel's loopback interface in frames of a private type
+//! address itself, which never touch the wire, and copies of what goes to groups and to everybody. They cross the kernel's loopback interface in frames of a private type
 //! that the kernel's own stack has no use for. A filter passes those for this address and for the family's ports.
 //! Everybody with the right to open a packet socket here can send such frames: agreement, not protection.
 
@@ -29,6 +29,8 @@ pub struct SiblingLink {
     index: i32,
     /// Stands for interface and address: the destination of all frames.
     station: [u8; 6],
+    /// Begins the source address of our own frames, which the kernel hands to us as well.
+    sender: [u8; 4],
     vnet: bool,
 }
 
@@ -42,18 +44,19 @@ fn station_of(place: &str) -> [u8; 6] {
 }
 
 impl SiblingLink {
-    /// Opens the way for the families at a place: an interface and an address on it.
+    /// Opens the way for the families at a place: an interface and an address on it. `random` tells this one from them.
     ///
     /// # Errors
     /// The kernel's; then the families of this address cannot reach each other.
-    pub fn open(place: &str) -> Result<Self, Errno> {
+    pub fn open(place: &str, random: u32) -> Result<Self, Errno> {
         let interface = call::interface(LOOPBACK)?;
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let fd = call::raise_high(call::socket(libc::AF_PACKET, kind, 0)?, call::private_floor())?;
         let vnet = call::set_option_int(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).is_ok();
         packet::enlarge_buffers(fd);
-        let link = Self { fd, index: interface.index, station: station_of(place), vnet };
-        let ready = call::attach_filter(fd, &filter::siblings(link.station, &Ports::All))
+        let [_, a, b, c] = random.to_be_bytes();
+        let link = Self { fd, index: interface.index, station: station_of(place), sender: [2, a, b, c], vnet };
+        let ready = call::attach_filter(fd, &filter::siblings(link.station, link.sender, &Ports::All))
             .and_then(|()| call::bind(fd, &packet::link_address(link.index, ETHERTYPE)));
         match ready {
             Ok(()) => Ok(link),
@@ -90,7 +93,7 @@ impl SiblingLink {
         vnet[2..4].copy_from_slice(&linear.to_ne_bytes());
         let mut header = [0u8; HEADER];
         header[..6].copy_from_slice(&self.station);
-        header[6] = 2;
+        header[6..10].copy_from_slice(&self.sender);
         header[10..12].copy_from_slice(&frame.gso_size.to_be_bytes());
         header[12..].copy_from_slice(&ETHERTYPE.to_be_bytes());
         let mut parts = vec![IoSlice::new(&header), IoSlice::new(frame.header)];
@@ -108,7 +111,7 @@ impl SiblingLink {
     /// # Errors
     /// When the filter is refused; then the former one stays.
     pub fn set_ports(&mut self, ports: &Ports) -> Result<(), Errno> {
-        call::attach_filter(self.fd, &filter::siblings(self.station, ports))
+        call::attach_filter(self.fd, &filter::siblings(self.station, self.sender, ports))
     }
 
     /// Closes the descriptor in this process.

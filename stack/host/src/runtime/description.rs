@@ -144,6 +144,12 @@ impl Descriptions {
         self.table.len()
     }
 
+    /// All with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (DescriptionId, &Description)> {
+        let names = (0..self.table.places()).filter_map(|index| self.table.name_at(index));
+        names.filter_map(|id| Some((id, self.table.find(id)?)))
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &Description> {
         self.table.values()
     }

@@ -31,6 +31,8 @@ pub enum BringUpError {
     Device(OpenError),
     /// Other families on this address hold all port blocks.
     NoPorts,
+    /// Families of a build that shares addresses otherwise are on this one.
+    OtherLayout,
     /// Another process of the family has been opening the device for too long.
     Busy,
     /// The family is lost.
@@ -47,6 +49,12 @@ impl fmt::Display for BringUpError {
                 write!(
                     formatter,
                     "other programs under remora hold all port blocks of this address; use another address"
+                )
+            }
+            Self::OtherLayout => {
+                write!(
+                    formatter,
+                    "programs under another version of remora use this address; end them, or use another address"
                 )
             }
             Self::Busy => write!(formatter, "another process is still opening the device"),
@@ -136,7 +144,7 @@ impl Core {
     /// Opens the way to the other families on the address, where there can be any. Without it they do not reach each
     /// other, and each works by itself.
     fn meet_siblings(&mut self) {
-        self.siblings = self.registry.place().and_then(|place| match SiblingLink::open(place) {
+        self.siblings = self.registry.place().and_then(|place| match SiblingLink::open(place, random_word()) {
             Ok(link) => Some(link),
             Err(errno) => {
                 log::info!(
@@ -252,6 +260,12 @@ impl Runtime {
                 }
                 // Without names the family has the address for itself, as far as it knows.
                 Err(ClaimError::Failed) => {}
+            }
+            if core.registry.meets_another_layout() {
+                core.registry.leave(slot);
+                let mut device = device;
+                device.close();
+                return Err(BringUpError::OtherLayout);
             }
             core.meet_siblings();
             if let (Some(siblings), Some(last)) = (&core.siblings, fds.last_mut()) {

@@ -11,7 +11,7 @@ use remora_stack::socket::protocol::{Happened, Readiness, SocketId};
 use remora_stack::stack::{Stack, TransmitError as TransmitFailure};
 use remora_stack::time::Instant;
 use remora_stack::wire::flow::Flow;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// Frames taken from the device before what they cause is sent: acknowledgements must not wait for the end of a burst.
@@ -45,7 +45,7 @@ impl Core {
         if frames > 0 {
             self.look_around(open, now);
         }
-        let due = self.fire_timers(now);
+        let due = self.fire_timers(open, now);
         // Who looks next must find what has come in its epoll sets: a thread does not ring itself.
         self.announce_events();
         frames > 0 || due
@@ -58,7 +58,7 @@ impl Core {
         if frames > 0 {
             self.look_around(open, now);
         }
-        self.fire_timers(now);
+        self.fire_timers(open, now);
     }
 
     /// Takes in what has arrived behind the back of a caller that only sends: ARP replies, ICMP errors. No driver is
@@ -83,8 +83,13 @@ impl Core {
         self.link_changed(open, now);
     }
 
-    fn fire_timers(&mut self, now: Instant) -> bool {
-        let due = self.stack.next_timeout().is_some_and(|at| at <= now);
+    /// When the stack is to be asked again.
+    pub(super) fn next_timeout(&self, open: &Open) -> Option<Instant> {
+        open.consistently(|| self.stack.next_timeout())
+    }
+
+    fn fire_timers(&mut self, open: &Open, now: Instant) -> bool {
+        let due = self.next_timeout(open).is_some_and(|at| at <= now);
         if due {
             self.stack.handle_timeout(now);
         }
@@ -157,7 +162,9 @@ impl Core {
             self.heard_siblings = Some(now);
             let Self { registry, stack, buffer, .. } = self;
             let flow = Flow::of(Medium::Ip, buffer.get(SIBLING_HEADER..).unwrap_or(&[]));
-            if !registry.has_shared() || flow.is_none_or(|flow| registry.takes(&flow, now)) {
+            // What is for a group or for everybody is for each family that has the port.
+            let for_one = flow.filter(|flow| is_of_host(stack, flow.to.ip()));
+            if !registry.has_shared() || for_one.is_none_or(|flow| registry.takes(&flow, now)) {
                 stack.handle_sibling(now, buffer, SIBLING_HEADER, gso_size);
             }
         }
@@ -179,7 +186,7 @@ impl Core {
         for _ in 0..ROUNDS {
             self.transmit(open, now);
             // The stack may want to be asked again at once.
-            if self.stack.next_timeout().is_none_or(|at| at > now) {
+            if self.next_timeout(open).is_none_or(|at| at > now) {
                 break;
             }
             self.stack.handle_timeout(now);
@@ -193,7 +200,7 @@ impl Core {
         if self.has_frames() {
             self.roster.ring_watcher();
         }
-        self.roster.check_watch(self.stack.next_timeout());
+        self.roster.check_watch(self.next_timeout(open));
         self.adjust_filter(open);
     }
 
@@ -232,6 +239,12 @@ impl Core {
         loop {
             let Self { stack, device, registry, .. } = self;
             let Some(frame) = stack.poll_transmit(now) else { return };
+            if frame.purpose == Purpose::Siblings {
+                if let Some(siblings) = &mut self.siblings {
+                    let _ = open.consistently(|| siblings.transmit(&frame));
+                }
+                continue;
+            }
             if let Purpose::Sibling { protocol, port, closed } = frame.purpose {
                 // To our own address, for a port that is not ours: to the family that has it, or back to be refused.
                 if closed.is_some_and(|port| !registry.permits(Purpose::ClosedPort { protocol, port }, slot, now)) {
@@ -331,6 +344,11 @@ impl Core {
     pub(super) fn frame_fds(&self) -> [Option<Fd>; 2] {
         [self.device_fd(), self.siblings.as_ref().filter(|_| self.here).map(SiblingLink::fd)]
     }
+}
+
+/// Whether an address is this host's alone.
+fn is_of_host(stack: &Stack, address: &Ipv4Addr) -> bool {
+    address.is_loopback() || stack.interface().is_some_and(|interface| interface.address == *address)
 }
 
 /// Whether a frame is for this family and not for another that has the port, too.

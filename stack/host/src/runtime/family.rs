@@ -18,13 +18,13 @@ use crate::device::siblings::SiblingLink;
 use crate::sys::arena::{Arena, ArenaError, DEFAULT_RESERVE};
 use crate::sys::lock::{Life, LifeLine};
 use crate::sys::order::{self, Rank};
-use crate::sys::shared::{KeeperRegion, Named, Shared};
+use crate::sys::shared::{ChangeMark, KeeperRegion, Named, Shared};
 use crate::sys::{Errno, Fd, call};
 use remora_stack::random::Secret;
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::time::Duration;
 
 /// Why there is no family.
@@ -88,8 +88,8 @@ pub struct Open {
     broken: AtomicBool,
     /// Those who sleep have been told that it is.
     told: AtomicBool,
-    /// Set while the holder of the lock is in a system call with whole state around it.
-    consistent: AtomicBool,
+    /// Set while the holder of the lock changes the core: should it die, nobody can say what is left.
+    changing: AtomicBool,
     /// Descriptor numbers of the doorbells, the keeper's last; -1 for none.
     bells: [AtomicI32; BELLS + 1],
     /// Descriptor numbers of the eventfds that stand for epoll sets inside others; -1 for none.
@@ -128,7 +128,7 @@ impl Open {
             flags: FastFlags::new(),
             broken: AtomicBool::new(false),
             told: AtomicBool::new(false),
-            consistent: AtomicBool::new(false),
+            changing: AtomicBool::new(false),
             bells: [const { AtomicI32::new(-1) }; BELLS + 1],
             proxies: [const { AtomicI32::new(-1) }; PROXIES],
             channel: [const { AtomicI32::new(-1) }; 2],
@@ -162,9 +162,9 @@ impl Open {
         }
     }
 
-    /// Whether the holder that died left the core whole. The mark goes with it: the next one may die elsewhere.
-    pub(super) fn take_consistent(&self) -> bool {
-        self.consistent.swap(false, Ordering::AcqRel)
+    /// Whether the holder that died left the core whole.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.changing.load(Ordering::Acquire)
     }
 
     /// Says whether the caller is the first to tell that the family is lost.
@@ -172,12 +172,16 @@ impl Open {
         !self.told.swap(true, Ordering::AcqRel)
     }
 
-    /// Runs a system call of the device. Whoever is killed there leaves the core whole: memory is taken before.
+    /// Runs what changes nothing, in the midst of changes, while the core is whole: a system call of the device, a look.
+    /// Whoever is killed there leaves it so: memory is taken before.
     #[inline]
     pub(super) fn consistently<R>(&self, body: impl FnOnce() -> R) -> R {
-        self.consistent.store(true, Ordering::Release);
+        let changing = self.changing.load(Ordering::Relaxed);
+        self.change_ends();
         let result = body();
-        self.consistent.store(false, Ordering::Release);
+        if changing {
+            self.change_begins();
+        }
         result
     }
 
@@ -294,6 +298,21 @@ impl Open {
             proxies |= 1 << index;
         }
         (mask, proxies)
+    }
+}
+
+impl ChangeMark for Open {
+    #[inline]
+    fn change_begins(&self) {
+        self.changing.store(true, Ordering::Relaxed);
+        // Read after this thread's death: the order in its program is all that matters.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn change_ends(&self) {
+        compiler_fence(Ordering::SeqCst);
+        self.changing.store(false, Ordering::Release);
     }
 }
 

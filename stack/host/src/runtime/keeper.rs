@@ -14,6 +14,7 @@ use super::pump::Pump;
 use super::registry::{Claim, Questions};
 use super::report::{self, Reporter};
 use super::roster::{KEEPER_BELL, Ticks};
+use super::watches::{Gone, WatchId, Watches};
 use super::winding_up::wind_up;
 use super::{Core, Inside, Open, admit};
 use crate::sys::lock::Life;
@@ -27,7 +28,8 @@ use std::time::Duration;
 /// The keeper's stack and records: driving the stack needs some room for frames and formatted log lines.
 pub(super) const REGION: usize = 512 << 10;
 
-/// When to look whether drivers still come and go; a frame that arrives while nobody is inside waits for two at most.
+/// When to look whether drivers still come and go; a frame that arrives while nobody is inside waits for two at most: the
+/// first finds that somebody has been there since the last, the second takes in what has come, the third polls.
 const TICK: Duration = Duration::from_millis(1);
 
 /// How long a keeper waits for the first member.
@@ -106,6 +108,12 @@ pub(super) fn send_to_keeper(open: &Open, message: Message, passed: &[Fd]) -> bo
 }
 
 impl Core {
+    /// A process image has gone: what its slot held is released.
+    fn member_gone(&mut self, slot: SlotId, now: Instant) {
+        self.start_handles_of(slot, now);
+        self.drop_member(now, slot);
+    }
+
     /// Whether nothing is left to keep.
     fn is_over(&self) -> bool {
         self.descriptions.len() == 0 && self.stack.is_idle()
@@ -146,10 +154,7 @@ const FIRST_LIFELINE: usize = 9;
 /// What the keeper has for itself.
 struct Keeper {
     family: &'static Shared<Open, Core>,
-    lifelines: Vec<(SlotId, Fd)>,
-    /// Members that made themselves known to no keeper (forked before there was one): pidfds, or `NONE` where there is
-    /// none to be had.
-    by_pid: Vec<(SlotId, Fd)>,
+    watches: Watches,
     claims: Vec<(Claim, Fd)>,
     questions: Questions,
     has_questions: bool,
@@ -177,8 +182,7 @@ impl Keeper {
         let signals = call::signalfd(ending, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).unwrap_or(Fd::NONE);
         Self {
             family,
-            lifelines: Vec::new(),
-            by_pid: Vec::new(),
+            watches: Watches::default(),
             claims: Vec::new(),
             questions: Questions::new(),
             has_questions: false,
@@ -244,8 +248,8 @@ impl Keeper {
     fn plan(&mut self) -> Option<Plan> {
         let open = self.open();
         let mut ticks = self.ticks;
-        let without_members = self.lifelines.is_empty() && self.by_pid.iter().all(|(_, fd)| !fd.is_some());
-        let (lifelines, by_pid) = (&self.lifelines, &self.by_pid);
+        let watches = &self.watches;
+        let without_members = watches.tell_nothing();
         let mut unwatched = [None; UNWATCHED];
         let (started, seen) = (self.started, self.has_seen_members);
         let pump_at = self.pump_at.take();
@@ -268,9 +272,8 @@ impl Keeper {
                     core.give_back_blocks();
                 }
             }
-            if !waiting_for_first && core.member_count() != lifelines.len() + by_pid.len() {
-                let is_watched = |slot| lifelines.iter().chain(by_pid).any(|(one, _)| *one == slot);
-                for (place, found) in unwatched.iter_mut().zip(core.members_not(is_watched)) {
+            if !waiting_for_first && core.member_count() != watches.len() {
+                for (place, found) in unwatched.iter_mut().zip(core.members_not(|slot| watches.knows(slot))) {
                     *place = Some(found);
                 }
             }
@@ -289,11 +292,17 @@ impl Keeper {
                     let again =
                         core.registry.has_to_close() || (without_members && !waiting_for_first && core.is_over());
                     let again = (again || core.has_frames()).then_some(now);
-                    let until = [again, core.stack.next_timeout(), look].into_iter().flatten().min();
+                    let until = [again, core.next_timeout(open), look].into_iter().flatten().min();
                     core.roster.watch(until);
                     Plan { packet: core.frame_fds(), until, over: false }
                 }
-                Phase::Ticking | Phase::Absent => Plan { packet: [None; 2], until: Some(now + TICK), over: false },
+                Phase::Ticking | Phase::Absent => {
+                    if ticks.is_alone() {
+                        core.pump_as_keeper(open, now);
+                        core.settle(open, now);
+                    }
+                    Plan { packet: [None; 2], until: Some(now + TICK), over: false }
+                }
                 Phase::Resting => Plan { packet: [None; 2], until: look, over: false },
             };
             // Strangers' sockets that have changed since they were served.
@@ -313,18 +322,13 @@ impl Keeper {
     /// A member that no lifeline tells of: a pidfd does, of its exit if not of an exec.
     fn watch_by_pid(&mut self, slot: SlotId, pid: i32) {
         match call::pidfd_open(pid, 0) {
-            Err(Errno(libc::ESRCH)) => self.member_gone(slot),
-            found => self.by_pid.push((slot, found.unwrap_or(Fd::NONE))),
-        }
-    }
-
-    fn forget_pid_of(&mut self, slot: SlotId) {
-        self.by_pid.retain(|(one, fd)| {
-            if *one == slot && fd.is_some() {
-                let _ = call::close(*fd);
+            Err(Errno(libc::ESRCH)) => {
+                // Its lifeline may be on the way, if it is a child's.
+                self.take_messages(self.open().channel(1).unwrap_or(Fd::NONE));
+                self.process_gone(slot, pid);
             }
-            *one != slot
-        });
+            found => self.watches.watch_process(slot, pid, found.unwrap_or(Fd::NONE)),
+        }
     }
 
     /// Sleeps as planned and sees to what woke it; false when it is told to end.
@@ -332,14 +336,14 @@ impl Keeper {
         let open = self.open();
         let bell = open.bell(KEEPER_BELL).unwrap_or(Fd::NONE);
         let channel = open.channel(1).unwrap_or(Fd::NONE);
-        let mut set = Vec::with_capacity(FIRST_LIFELINE + self.lifelines.len() + self.by_pid.len());
+        let mut set = Vec::with_capacity(FIRST_LIFELINE + self.watches.len());
         let [packet, siblings] = plan.packet.map(|fd| fd.unwrap_or(Fd::NONE));
         set.extend(
             [self.signals, bell, channel, packet, self.pump.fd(), self.rendezvous.fd(), self.reporter.fd()]
                 .map(watched),
         );
         set.extend([self.questions.fd(), siblings].map(watched));
-        set.extend(self.lifelines.iter().chain(&self.by_pid).map(|(_, fd)| watched(*fd)));
+        set.extend(self.watches.fds().map(|(_, fd)| watched(fd)));
         let timeout = plan.until.map(|until| until.since(call::now()));
         let result = call::ppoll(&mut set, timeout, None);
         open.keeper_wakeups.fetch_add(1, Ordering::Relaxed);
@@ -358,15 +362,8 @@ impl Keeper {
         if happened(SIBLINGS) {
             open.call_siblings();
         }
-        // Nothing is ever sent on a lifeline; a pidfd is readable when its process has ended.
-        let gone: Vec<SlotId> = self
-            .lifelines
-            .iter()
-            .chain(&self.by_pid)
-            .zip(set.get(FIRST_LIFELINE..).unwrap_or(&[]))
-            .filter(|(_, fd)| fd.revents != 0)
-            .map(|((slot, _), _)| *slot)
-            .collect();
+        let members = self.watches.fds().zip(set.get(FIRST_LIFELINE..).unwrap_or(&[]));
+        let gone: Vec<WatchId> = members.filter(|(_, fd)| fd.revents != 0).map(|((id, _), _)| id).collect();
         if happened(CHANNEL) {
             self.take_messages(channel);
         }
@@ -377,8 +374,12 @@ impl Keeper {
             self.report();
         }
         self.has_questions = happened(QUESTIONS);
-        for slot in gone {
-            self.member_gone(slot);
+        for id in gone {
+            match self.watches.told(id) {
+                Some(Gone::Member(slot)) => drop(self.enter(|core, now| core.member_gone(slot, now))),
+                Some(Gone::Process(slot, pid)) => self.process_gone(slot, pid),
+                None => {}
+            }
         }
         true
     }
@@ -419,8 +420,7 @@ impl Keeper {
                 },
                 Some(Message::Join(slot)) => {
                     self.has_seen_members = true;
-                    self.forget_pid_of(slot);
-                    self.lifelines.push((slot, fd));
+                    self.watches.join(slot, fd);
                 }
                 Some(Message::Claim(claim)) => {
                     self.questions.hear(claim, fd);
@@ -442,18 +442,14 @@ impl Keeper {
         }
     }
 
-    /// A process image has gone; what its slot held is released, unless a later lifeline speaks for the slot.
-    fn member_gone(&mut self, slot: SlotId) {
-        if let Some(place) = self.lifelines.iter().position(|(other, _)| *other == slot) {
-            let (_, fd) = self.lifelines.swap_remove(place);
-            let _ = call::close(fd);
-        } else {
-            self.forget_pid_of(slot);
-        }
-        if self.lifelines.iter().all(|(other, _)| *other != slot) {
+    /// A process has ended that a slot was said to be: what the slot held is released, unless it is another's by now or
+    /// has a lifeline.
+    fn process_gone(&self, slot: SlotId, pid: i32) {
+        if !self.watches.has_lifeline(slot) {
             let _ = self.enter(|core, now| {
-                core.start_handles_of(slot, now);
-                core.drop_member(now, slot);
+                if core.pid_of(slot) == Some(pid) {
+                    core.member_gone(slot, now);
+                }
             });
         }
     }

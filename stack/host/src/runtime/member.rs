@@ -7,6 +7,7 @@ use super::keeper::{Message, send_to_keeper};
 use super::{Core, DescriptionId, Runtime, SetId};
 use crate::sys::{Errno, Fd, call};
 use remora_stack::time::Instant;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Most processes of one family at a time.
 pub(super) const MAX_MEMBERS: usize = 4096;
@@ -38,11 +39,12 @@ impl SlotId {
 }
 
 /// A slot in the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Member {
     generation: u16,
     taken: bool,
-    pub(super) pid: i32,
+    /// One word, so that a process that is killed while it says who it is leaves the table whole.
+    pid: AtomicI32,
 }
 
 /// What a fork needs to remember from before to after; both processes have it.
@@ -51,11 +53,16 @@ pub(super) struct Member {
 pub struct ForkTicket {
     slot: SlotId,
     lifeline: Fd,
+    parent: i32,
 }
 
 impl Member {
     pub(super) const fn is_taken(&self) -> bool {
         self.taken
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed)
     }
 }
 
@@ -66,13 +73,14 @@ impl Core {
         let index = match free {
             Some(index) => index,
             None if self.members.len() < MAX_MEMBERS => {
-                self.members.push(Member { generation: 0, taken: false, pid: 0 });
+                self.members.push(Member { generation: 0, taken: false, pid: AtomicI32::new(0) });
                 self.members.len() - 1
             }
             None => return SlotId::NONE,
         };
         let Some(member) = self.members.get_mut(index) else { return SlotId::NONE };
-        *member = Member { generation: member.generation.wrapping_add(1), taken: true, pid };
+        let generation = member.generation.wrapping_add(1);
+        *member = Member { generation, taken: true, pid: AtomicI32::new(pid) };
         SlotId { index: index as u16, generation: member.generation }
     }
 
@@ -88,8 +96,8 @@ impl Core {
     pub(super) fn members_not(&self, known: impl Fn(SlotId) -> bool) -> impl Iterator<Item = (SlotId, i32)> {
         (0u16..)
             .zip(&self.members)
-            .filter(|(_, member)| member.taken && member.pid > 0)
-            .map(|(index, member)| (SlotId { index, generation: member.generation }, member.pid))
+            .filter(|(_, member)| member.taken && member.pid() > 0)
+            .map(|(index, member)| (SlotId { index, generation: member.generation }, member.pid()))
             .filter(move |(slot, _)| !known(*slot))
     }
 
@@ -107,15 +115,13 @@ impl Core {
         }
     }
 
-    fn pid_of(&self, slot: SlotId) -> Option<i32> {
-        self.members.get(slot.index as usize).filter(|_| self.is_member(slot)).map(|member| member.pid)
+    pub(super) fn pid_of(&self, slot: SlotId) -> Option<i32> {
+        self.members.get(slot.index as usize).filter(|_| self.is_member(slot)).map(Member::pid)
     }
 
-    fn set_pid(&mut self, slot: SlotId, pid: i32) {
-        if self.is_member(slot)
-            && let Some(member) = self.members.get_mut(slot.index as usize)
-        {
-            member.pid = pid;
+    fn set_pid(&self, slot: SlotId, pid: i32) {
+        if let Some(member) = self.members.get(slot.index as usize).filter(|_| self.is_member(slot)) {
+            member.pid.store(pid, Ordering::Relaxed);
         }
     }
 
@@ -135,8 +141,8 @@ impl Core {
     pub(super) fn drop_dead_members(&mut self, now: Instant) {
         let dead: Vec<SlotId> = (0u16..)
             .zip(&self.members)
-            .filter(|(_, member)| member.taken && member.pid > 0)
-            .filter(|(_, member)| call::kill(member.pid, 0) == Err(Errno(libc::ESRCH)))
+            .filter(|(_, member)| member.taken && member.pid() > 0)
+            .filter(|(_, member)| call::kill(member.pid(), 0) == Err(Errno(libc::ESRCH)))
             .map(|(index, member)| SlotId { index, generation: member.generation })
             .collect();
         for slot in dead {
@@ -216,48 +222,54 @@ impl Runtime {
     /// To be called before fork: makes a slot for the child that holds what this process holds.
     pub fn before_fork(&self) -> ForkTicket {
         self.prepare_for_fork();
-        let parent = self.slot();
-        // Until there is a child, the slot lives and dies with this process.
+        // Until there is a child, its slot lives and dies with this process.
+        let (own, parent) = (self.slot(), call::getpid());
         let slot = self
             .enter(|core, _| {
-                let slot = core.take_slot(call::getpid());
-                core.copy_holdings(parent, slot);
+                let slot = core.take_slot(parent);
+                core.copy_holdings(own, slot);
                 slot
             })
             .unwrap_or(SlotId::NONE);
         let keeper = self.family.open().keeper_generation();
         let lifeline = if keeper == 0 { None } else { self.make_lifeline(slot) };
-        ForkTicket { slot, lifeline: lifeline.unwrap_or(Fd::NONE) }
+        ForkTicket { slot, lifeline: lifeline.unwrap_or(Fd::NONE), parent }
     }
 
     /// To be called after fork in the parent; `None` when there is no child: then the child's slot is given back.
     pub fn after_fork_parent(&self, ticket: ForkTicket, child: Option<i32>) {
-        let ForkTicket { slot, lifeline } = ticket;
-        let _ = self.enter(|core, now| match child {
-            Some(pid) => core.set_pid(slot, pid),
-            None => core.drop_member(now, slot),
-        });
+        let ForkTicket { slot, lifeline, .. } = ticket;
+        let _ = match child {
+            // A fork inside libc does not tell: the child says it.
+            Some(0) => Ok(()),
+            Some(pid) => self.look(|core| core.set_pid(slot, pid)),
+            None => self.enter(|core, now| core.drop_member(now, slot)),
+        };
         if lifeline.is_some() {
             let _ = call::close(lifeline);
         }
     }
 
-    /// To be called after fork in the child, which becomes a member of its own.
+    /// To be called after fork in the child, which becomes a member of its own. Nothing is changed under the lock but
+    /// the number of the process: whoever is killed as soon as it is there leaves the family whole.
     pub fn after_fork_child(&self, ticket: ForkTicket) {
-        let ForkTicket { slot, lifeline } = ticket;
+        let ForkTicket { slot, lifeline, parent } = ticket;
         self.set_slot(slot);
         let parents = Fd(self.lifeline.swap(lifeline.raw() as u32) as i32);
         if parents.is_some() {
             let _ = call::close(parents);
         }
         self.joined_keeper.store(if lifeline.is_some() { self.family.open().keeper_generation() } else { 0 });
-        // The parent says so too, and has the last word: it counts processes as the keeper does.
-        let (pid, parent) = (call::getpid(), call::getppid());
-        let _ = self.enter(|core, _| {
-            if core.pid_of(slot) == Some(parent) {
-                core.set_pid(slot, pid);
-            }
-        });
+        // The parent says so too, and has the last word: it counts processes as the keeper does, which a child that
+        // sees no parent, in a pid namespace of its own, does not.
+        let pid = call::getpid();
+        if call::getppid() != 0 {
+            let _ = self.look(|core| {
+                if core.pid_of(slot) == Some(parent) {
+                    core.set_pid(slot, pid);
+                }
+            });
+        }
         self.join_keeper();
     }
 
@@ -265,13 +277,18 @@ impl Runtime {
     /// descriptors. `next` gives each description once with its number of descriptors.
     pub fn reconcile(&self, next: &mut dyn FnMut() -> Option<(DescriptionId, u32)>) {
         let slot = self.slot();
+        let mut listed: Vec<(DescriptionId, u32)> = Vec::new();
+        while let Some(one) = next() {
+            listed.push(one);
+        }
+        let count_of = |id| listed.iter().find(|(name, _)| *name == id).map_or(0, |(_, count)| *count);
+        let is_right = self.look(|core| core.descriptions.all().all(|(id, it)| it.holders.count(slot) == count_of(id)));
+        if is_right == Ok(true) {
+            return;
+        }
         let _ = self.enter(|core, now| {
-            let mut listed: Vec<(DescriptionId, u32)> = Vec::new();
-            while let Some(one) = next() {
-                listed.push(one);
-            }
             for id in core.descriptions.names() {
-                let count = listed.iter().find(|(name, _)| *name == id).map_or(0, |(_, count)| *count);
+                let count = count_of(id);
                 let gone = core
                     .descriptions
                     .find_mut(id)

@@ -2,8 +2,8 @@
 //! share open files; the thread that has to wait drives the device, and a keeper does when nobody is inside.
 //!
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
-//! `roster` says who sleeps, drives and is rung, `epoll` keeps sets, `member` counts processes through fork and death, `keeper` is the process that stays,
-//! `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
+//! `roster` says who sleeps, drives and is rung, `epoll` keeps sets, `member` counts processes through fork and death,
+//! `keeper` is the process that stays, `watches` tells it who has gone, `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
 //! `report` tells of it, `relay` carries the queries of libc's resolver, `registry` agrees with other families on one
 //! address, `device_up` opens the device, `winding_up` ends a lost family. Errno, descriptors of the program and signals
 //! are the shim's.
@@ -29,6 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod watches;
 mod winding_up;
 
 pub use adopt::{JoinError, Taken, join};
@@ -200,7 +201,7 @@ impl Drop for PanicWatch<'_> {
 fn admit(open: &Open, taken: Result<Acquired, LockError>) -> Result<(), Broken> {
     match taken {
         Ok(Acquired::Clean) => {}
-        Ok(Acquired::OwnerDied) if open.take_consistent() => {
+        Ok(Acquired::OwnerDied) if open.is_whole() => {
             log::info!(target: "remora::runtime", "a process of this family died inside the stack, at a point where it is whole");
         }
         Ok(Acquired::OwnerDied) => open.set_broken(),
@@ -273,10 +274,10 @@ impl Runtime {
             }
         };
         let watch = PanicWatch(open);
+        let now = call::now();
         core.here = self.device_here.load() == open.device_generation() && self.device_here.load() != 0;
         core.roster.own = own;
         core.inside = self.slot();
-        let now = call::now();
         let result = body(&mut core, now);
         core.glance(open, now);
         core.settle(open, now);
@@ -293,6 +294,19 @@ impl Runtime {
             self.hand_over_claims();
         }
         Ok(result)
+    }
+
+    /// Runs `body` under the lock, which only looks: whoever is killed there leaves the family whole. It must not
+    /// allocate.
+    fn look<R>(&self, body: impl FnOnce(&Core) -> R) -> Result<R, Broken> {
+        let _inside = Inside::new();
+        match self.family.enter(admit) {
+            Ok(core) => Ok(body(&core)),
+            Err(Broken) => {
+                self.tell_of_the_end();
+                Err(Broken)
+            }
+        }
     }
 
     /// Has the keeper wind the family up, and those who sleep look, once.

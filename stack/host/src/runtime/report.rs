@@ -100,7 +100,7 @@ impl Core {
     /// The members, the address, neighbours, routes and sockets.
     pub(super) fn describe_in(&mut self, now: Instant, text: &mut String) {
         for member in self.members.iter().filter(|member| member.is_taken()) {
-            let _ = writeln!(text, "member {}", member.pid);
+            let _ = writeln!(text, "member {}", member.pid());
         }
         if let Some(interface) = self.stack.interface() {
             let _ = writeln!(text, "address {}/{} {}", interface.address, interface.prefix, interface.mac);

@@ -35,6 +35,13 @@ pub(super) struct Ticks {
     same: u32,
 }
 
+impl Ticks {
+    /// Nobody has been inside since the last tick.
+    pub(super) const fn is_alone(&self) -> bool {
+        self.idle > 0
+    }
+}
+
 /// The sleepers of a family.
 #[derive(Debug)]
 pub(super) struct Roster {

@@ -171,7 +171,7 @@ impl Core {
     fn look_after_driver(&mut self, now: Instant) {
         let Some(sleeper) = self.roster.driver().and_then(|driver| self.roster.sleeper(driver)) else { return };
         let Some(member) = self.members.get(sleeper.slot.index as usize) else { return };
-        if member.pid > 0 && call::kill(member.pid, 0) == Err(Errno(libc::ESRCH)) {
+        if member.pid() > 0 && call::kill(member.pid(), 0) == Err(Errno(libc::ESRCH)) {
             self.drop_member(now, sleeper.slot);
         }
     }
@@ -404,7 +404,7 @@ impl Waiting<'_> {
         core.settle(self.runtime.family.open(), now);
         let lost = self.runtime.look_for_device_at(now);
         let again = core.has_frames().then_some(now);
-        let until = until([core.stack.next_timeout(), lost, again].into_iter().flatten().min());
+        let until = until([core.next_timeout(self.runtime.family.open()), lost, again].into_iter().flatten().min());
         core.roster.watch(until);
         core.statistics.sleeps += 1;
         Step::Sleep { packet: core.frame_fds(), until }

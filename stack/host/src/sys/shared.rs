@@ -15,6 +15,15 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+/// What the open part knows of the core: whether it is being changed, for whoever finds that the holder of the lock has
+/// died.
+pub trait ChangeMark {
+    /// The holder may change the core from now on.
+    fn change_begins(&self);
+    /// The core is whole, and is not changed before the next call of `change_begins`.
+    fn change_ends(&self);
+}
+
 /// What lies in the arena: an open part of atomics, for everyone at any time, and a core behind the lock.
 #[derive(Debug)]
 pub struct Shared<S, C> {
@@ -26,7 +35,7 @@ pub struct Shared<S, C> {
 // SAFETY: the core is reached through `Held` only, which is exclusive by the lock.
 unsafe impl<S: Sync, C> Sync for Shared<S, C> {}
 
-impl<S: Sync + 'static, C: 'static> Shared<S, C> {
+impl<S: ChangeMark + Sync + 'static, C: 'static> Shared<S, C> {
     /// Makes the value in `arena`, which becomes the process's active one, and returns where it lies in all members.
     ///
     /// # Errors
@@ -117,16 +126,17 @@ impl<S: Sync + 'static, C: 'static> Shared<S, C> {
     }
 }
 
-/// The lock and the allocation guard, held until dropped, by the thread that took them.
+/// The lock and the allocation guard, held until dropped, by the thread that took them. While nobody has asked for the
+/// core to change it, its mark says that it is whole; what is allocated in the arena changes it, too.
 #[derive(Debug)]
 #[must_use]
-pub struct Held<S: Sync + 'static, C: 'static> {
+pub struct Held<S: ChangeMark + Sync + 'static, C: 'static> {
     shared: &'static Shared<S, C>,
     guard: Option<ArenaGuard>,
     local: PhantomData<*mut ()>,
 }
 
-impl<S: Sync, C> Deref for Held<S, C> {
+impl<S: ChangeMark + Sync, C> Deref for Held<S, C> {
     type Target = C;
     #[inline]
     fn deref(&self) -> &C {
@@ -135,19 +145,21 @@ impl<S: Sync, C> Deref for Held<S, C> {
     }
 }
 
-impl<S: Sync, C> DerefMut for Held<S, C> {
+impl<S: ChangeMark + Sync, C> DerefMut for Held<S, C> {
     #[inline]
     fn deref_mut(&mut self) -> &mut C {
+        self.shared.open.change_begins();
         // SAFETY: the lock is held and `self` is borrowed exclusively.
         unsafe { &mut *self.shared.core.get() }
     }
 }
 
-impl<S: Sync + 'static, C: 'static> Drop for Held<S, C> {
+impl<S: ChangeMark + Sync + 'static, C: 'static> Drop for Held<S, C> {
     #[inline]
     fn drop(&mut self) {
         // The last allocation happens before the lock is free.
         drop(self.guard.take());
+        self.shared.open.change_ends();
         order::give(Rank::Family);
         self.shared.lock.unlock();
     }

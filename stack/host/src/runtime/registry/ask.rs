@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 /// How long an answer is waited for: what a keeper needs on a busy machine. Without a keeper none comes.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// When to look whether the name has gone: nobody tells of that.
 const LOOK: Duration = Duration::from_millis(1);

@@ -22,7 +22,7 @@ pub(super) use self::blocks::random_word;
 pub(super) use self::names::{Claim, ClaimError, PortKey};
 
 use self::blocks::Excluded;
-use self::names::take_name;
+use self::names::{LAYOUT, take_name};
 use self::share::Shared;
 use super::member::SlotId;
 use crate::sys::{Fd, call};
@@ -115,10 +115,26 @@ impl Registry {
 
     /// Says where the family is: on this interface with this address.
     pub(super) fn locate(&mut self, interface: &str, address: IpAddr) {
-        let mut prefix = String::new();
-        let _ = write!(prefix, "@remora/{interface}/{address}");
+        let mut prefix = names::place(interface, address);
+        let _ = write!(prefix, "{LAYOUT}");
         self.prefix = Some(prefix);
         self.answerer = false;
+    }
+
+    /// Whether a family that speaks otherwise has names where ours are. To be asked when we have some: of two that come
+    /// at once, one at least sees the other.
+    pub(super) fn meets_another_layout(&self) -> bool {
+        let place = self.prefix.as_deref().and_then(|prefix| prefix.strip_suffix(&LAYOUT.to_string()));
+        place.is_some_and(names::is_another_layout_at)
+    }
+
+    /// Gives up all names that this process has just taken.
+    pub(super) fn leave(&mut self, slot: SlotId) {
+        let own: Vec<Fd> = self.in_process(slot).map(|(_, fd)| fd).collect();
+        for fd in own {
+            let _ = call::close(fd);
+        }
+        let _ = self.lose_claims_of(slot);
     }
 
     fn find(&mut self, claim: Claim) -> Option<&mut Held> {

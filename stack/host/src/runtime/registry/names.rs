@@ -3,6 +3,14 @@
 use crate::sys::{Errno, Fd, call};
 use std::fmt::Write as _;
 
+/// How families on an address speak to each other: what names stand for, questions, whose a SYN is, packets over the
+/// loopback interface. It stands in all names; who changes any of that takes the next number. Families of another layout
+/// would misread these, so no two layouts share an address.
+pub(super) const LAYOUT: u32 = 1;
+
+/// Where the kernel lists all names of the namespace that the calling thread is in.
+const ALL_NAMES: &std::ffi::CStr = c"/proc/thread-self/net/unix";
+
 /// How many families can have ports in a block that is not theirs.
 pub(super) const MARKS: u8 = 8;
 
@@ -159,6 +167,29 @@ pub(super) fn take_name(name: &str) -> Result<Fd, ClaimError> {
             Err(if errno == Errno(libc::EADDRINUSE) { ClaimError::Taken } else { ClaimError::Failed })
         }
     }
+}
+
+/// What all names of an address begin with, but for the layout.
+pub(super) fn place(interface: &str, address: std::net::IpAddr) -> String {
+    format!("@remora/{interface}/{address}/")
+}
+
+/// Whether another layout has names at a place. Where /proc cannot be read nobody is seen.
+pub(super) fn is_another_layout_at(place: &str) -> bool {
+    let Ok(file) = call::open(ALL_NAMES, libc::O_RDONLY | libc::O_CLOEXEC, 0) else { return false };
+    let (mut list, mut page) = (Vec::new(), [0u8; 4096]);
+    while let Ok(count @ 1..) = call::read(file, &mut page) {
+        list.extend_from_slice(page.get(..count).unwrap_or(&[]));
+    }
+    let _ = call::close(file);
+    has_another_layout(&list, place)
+}
+
+/// The same of the kernel's list.
+pub(super) fn has_another_layout(list: &[u8], place: &str) -> bool {
+    let names = list.split(|byte| *byte == b'\n').filter_map(|line| line.rsplit(|byte| *byte == b' ').next());
+    let layouts = names.filter_map(|name| name.strip_prefix(place.as_bytes())?.split(|byte| *byte == b'/').next());
+    layouts.into_iter().any(|layout| layout != LAYOUT.to_string().as_bytes())
 }
 
 /// Looks at names: a datagram socket connects to a bound one, ECONNREFUSED tells of none.

@@ -281,7 +281,7 @@ impl Registry {
     /// Whether a frame may be sent by this family.
     pub(in crate::runtime) fn permits(&mut self, purpose: Purpose, slot: SlotId, now: Instant) -> bool {
         match purpose {
-            Purpose::Own | Purpose::Neighbour | Purpose::Sibling { .. } => true,
+            Purpose::Own | Purpose::Neighbour | Purpose::Sibling { .. } | Purpose::Siblings => true,
             Purpose::Address => self.prefix.is_none() || self.try_to_answer(slot, now),
             // What comes to a port that is ours, or that our connections linger on, is for us to refuse, and for the
             // answerer what comes to one that nobody has. Where another family has sockets or connections, too, it may be

@@ -35,6 +35,33 @@ fn claims_survive_the_channel_as_words() {
 }
 
 #[test]
+fn names_of_another_layout_at_the_same_place_are_seen() {
+    let place = names::place("eth0", IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
+    let line = |name: &str| format!("0000000000000000: 00000002 00000000 00000000 0002 01 31234 {name}\n");
+    let seen = |name: &str| names::has_another_layout(line(name).as_bytes(), &place);
+    assert!(!seen(&Claim::Block(512).name(&format!("@remora/eth0/10.0.0.1/{LAYOUT}"))));
+    assert!(seen(&format!("@remora/eth0/10.0.0.1/{}/anything", LAYOUT + 1)));
+    assert!(seen("@remora/eth0/10.0.0.1/block/512"), "before there were layouts");
+    for elsewhere in ["@remora/eth1/10.0.0.1/9/x", "@remora/eth0/10.0.0.10/9/x", "/run/socket", "", "@remora/k/1"] {
+        assert!(!seen(elsewhere), "{elsewhere}");
+    }
+
+    let mut ours = registry("layouts");
+    assert_eq!(ours.claim(Claim::Answerer, HERE), Ok(()));
+    assert!(!ours.meets_another_layout());
+    let own = ours.prefix.clone().unwrap();
+    let other = own.strip_suffix(&LAYOUT.to_string()).map(|place| format!("{place}{}", LAYOUT + 1)).unwrap();
+    let name = take_name(&Claim::Answerer.name(&other)).unwrap();
+    assert!(ours.meets_another_layout());
+    ours.leave(HERE);
+    let name_again = take_name(&Claim::Answerer.name(&own)).unwrap();
+    for fd in [name, name_again] {
+        call::close(fd).unwrap();
+    }
+    assert!(!ours.meets_another_layout());
+}
+
+#[test]
 fn port_of_one_family_is_taken_for_another_until_it_is_given_up() {
     let (mut one, mut other) = (registry("ports"), registry("ports"));
     let claim = Claim::Port(port(80), 0);
