@@ -13,6 +13,8 @@ import time
 PORT, LISTENER, BYSTANDER_PORT = 4700, 4701, 4702
 # What must happen at once gets so long on a loaded machine, in seconds.
 AT_ONCE = 4
+# And what takes its time there.
+STARTING = 30
 WORKERS = 3
 
 
@@ -131,10 +133,10 @@ def one_round(out, directory, number, chance, witness, ground, result):
     begun = witness.begun
     parent = ours(out, "family", [PORT, LISTENER, ready], log)
     try:
-        until(lambda: os.path.exists(ready) or parent.poll() is not None, "the family does not start", 10)
+        until(lambda: os.path.exists(ready) or parent.poll() is not None, "the family does not start", STARTING)
         if parent.poll() is not None:
             raise Failure(f"the family's port is not free: it ended with {parent.returncode}")
-        until(lambda: witness.begun >= begun + WORKERS, "no worker has connected", 10)
+        until(lambda: witness.begun >= begun + WORKERS, "no worker has connected", STARTING)
         time.sleep(chance.uniform(0, 0.03))
         family = children(parent.pid)
         whom = chance.choice(["parent", "worker", "worker", "all"])
@@ -189,7 +191,7 @@ def main():
     result = {"kills": 0, "whole": 0, "lost": 0, "slowest": 0.0}
     status = 0
     try:
-        until(lambda: answers() > 0, "the bystander does not start", 10)
+        until(lambda: answers() > 0, "the bystander does not start", STARTING)
         ground = Ground(bystander)
         for number in range(arguments.count):
             before = answers()
