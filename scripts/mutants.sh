@@ -12,12 +12,17 @@ usage() {
     cat <<'TEXT'
 usage: scripts/mutants.sh [--file GLOB]... [--shard K/N] [--timeout SECONDS] [--list]
 
-  --file GLOB        these sources only (default: stack/src/tcp/*.rs; 'stack/src/tcp/rto.rs' is a small one)
+  --file GLOB        these sources only (default: stack/src/tcp/**; 'stack/src/tcp/rto.rs' is a small one)
   --shard K/N        every Nth fault, from the Kth on (K from 0), so that a sample takes minutes
   --timeout SECONDS  for the tests of one fault (default 120; they take about 3 on a quiet machine)
   --list             names the faults and runs nothing
 
 Needs cargo-mutants (cargo install --locked cargo-mutants). Results: target/mutants/mutants.out.
+
+Measured once, on the 222 faults of shard 9/24 that can be switched (of 239; the rest does not build, or is in a
+constant): packet scripts noticed 85, unit tests 60 more, the snapshot of transfers 30 more: 175, or
+79 % (95 % interval 73 to 84 %). For that the faults were all in one build, one of them switched on
+for each run, which needs no build a fault; the slowest unit tests were left out.
 TEXT
 }
 
@@ -72,7 +77,7 @@ main() {
         shift
     done
     if [ "${#files[@]}" -eq 0 ]; then
-        files=(--file 'stack/src/tcp/*.rs')
+        files=(--file 'stack/src/tcp/**')
     fi
     # What only shows itself to a reader is left out.
     arguments+=("${files[@]}" --package remora-stack --exclude-re 'fmt' --output "$target/mutants")
@@ -84,7 +89,7 @@ main() {
     # Without debug information a fault is built in half of the time.
     env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=1 \
         nice -n 19 cargo mutants "${arguments[@]}" --jobs 1 --timeout "$timeout" --build-timeout 900 --no-times --colors never \
-        --cargo-test-arg=--lib --cargo-test-arg=--test=packet || status=$?
+        --cargo-test-arg=--lib --cargo-test-arg=--test=packet --cargo-test-arg=--test=ledger || status=$?
     report "$target/mutants/mutants.out"
     # 2 and 3: faults that were not noticed or ran for ever. They are the result, not a failure of the run.
     [ "$status" -le 3 ]
