@@ -102,11 +102,34 @@ static void datagram(void)
     close(fd);
 }
 
+/* ::1 is there for the asking, but not from an IPv4 address. */
+static void other_family(void)
+{
+    struct sockaddr_in6 peer = mapped(T_PEER, PORT_UDP_ECHO), ours = mapped(T_LOCAL, 0);
+    struct sockaddr_in6 local = {.sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct sockaddr *to = (struct sockaddr *)&local;
+    int connected = MUST(socket(AF_INET6, SOCK_DGRAM, 0)), bound = MUST(socket(AF_INET6, SOCK_DGRAM, 0));
+    int probe = MUST(socket(AF_INET6, SOCK_DGRAM, 0));
+    /* A machine whose loopback has no IPv6 answers ENETUNREACH. */
+    bool there = bind(probe, to, sizeof local) == 0 || errno == EACCES || errno == EADDRINUSE;
+    close(probe);
+    MUST(connect(connected, (struct sockaddr *)&peer, sizeof peer));
+    if (there)
+        CHECK_ERRNO(sendto(connected, "d", 1, 0, to, sizeof local), EAFNOSUPPORT, "a mapped peer, to ::1: EAFNOSUPPORT");
+    MUST(bind(bound, (struct sockaddr *)&ours, sizeof ours));
+    if (there)
+        CHECK_ERRNO(sendto(bound, "d", 1, 0, to, sizeof local), EAFNOSUPPORT, "a mapped name, to ::1: EAFNOSUPPORT");
+    CHECK_EQ(sendto(bound, "d", 1, 0, (struct sockaddr *)&peer, sizeof peer), 1, "it can still send to ::ffff:PEER");
+    close(connected);
+    close(bound);
+}
+
 int main(void)
 {
     t_begin();
     client();
     server(MUST(peer_connect(PORT_COMMAND)));
     datagram();
+    other_family();
     return t_end();
 }

@@ -1,5 +1,33 @@
 /* socket(): the answers to families, types and protocols that do not exist or do not fit. */
+#include <linux/capability.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
 #include "t.h"
+
+/* A process without rights: raw sockets are refused, once the protocol was found. */
+/* test REF D-04 */
+static void unprivileged(void)
+{
+    int status = -1;
+    pid_t child = MUST(fork());
+    if (child == 0) {
+        struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+        struct __user_cap_data_struct sets[2];
+        memset(sets, 0, sizeof sets);
+        if (syscall(SYS_capset, &header, sets) != 0)
+            _exit(1);
+        if (socket(AF_INET, SOCK_RAW, 0) != -1 || errno != EPROTONOSUPPORT)
+            _exit(2);
+        if (socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) != -1 || errno != EPERM)
+            _exit(3);
+        if (socket(AF_INET, SOCK_RAW, IPPROTO_RAW) != -1 || errno != EPERM)
+            _exit(4);
+        _exit(socket(AF_INET, SOCK_DGRAM, 0) >= 0 ? 0 : 5);
+    }
+    waitpid(child, &status, 0);
+    CHECK_EQ(status, 0, "raw sockets without CAP_NET_RAW: EPERM");
+}
 
 /* test REF S-01 */
 /* test REF S-02 */
@@ -63,5 +91,6 @@ int main(void)
         CHECK(fd >= 0, "%s is accepted", accepted[i].rule);
         CHECK_EQ(close(fd), 0, "and closed");
     }
+    unprivileged();
     return t_end();
 }

@@ -150,6 +150,14 @@ pub(crate) fn settle(fd: i32, handle: Handle, address: Option<SocketAddr>, purpo
     };
     if let Some(reason) = rules::sends_to_kernel(rule).or_else(by_default) {
         let standing = standing(runtime, handle);
+        // An IPv4 source has no way there (`ip6_dst_lookup_tail`).
+        if purpose == Purpose::Send
+            && !handle.is_stream()
+            && address.is_some_and(|to| to.ip() == IpAddr::V6(Ipv6Addr::LOCALHOST))
+            && standing.local.is_some_and(|local| local.is_ipv4())
+        {
+            return Err(Errno(libc::EAFNOSUPPORT));
+        }
         if standing.movable {
             explain(Decision::Kernel(reason));
             materialise(fd, handle, standing, reason)?;

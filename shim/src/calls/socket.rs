@@ -108,6 +108,11 @@ fn create(
         return fail(libc::EINVAL);
     }
     let Ok(protocol) = u8::try_from(protocol) else { return fail(libc::EPROTONOSUPPORT) };
+    // Asked once there is such a protocol, and 0 is none (`inet_create`).
+    //= REF D-04
+    if socket_type == SocketType::Raw && protocol != 0 && !call::is_capable(call::NET_RAW) {
+        return fail(libc::EPERM);
+    }
     let runtime = match runtime::start(settings.config()) {
         Ok(runtime) => runtime,
         Err(error) => {
