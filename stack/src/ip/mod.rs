@@ -157,6 +157,8 @@ pub struct Ip {
     confirmed: SmallVec<[IpAddr; 4]>,
     /// Identification counters; see [`Ip::next_id`].
     ids: [u16; ID_COUNTERS],
+    /// Where the identification of the packet sent last came from: the hash of a destination does not change.
+    last_id: Option<((IpAddr, IpAddr, u8), u16, u8)>,
     outbox: VecDeque<Packet>,
     /// Bytes in `outbox`.
     queued: usize,
@@ -174,6 +176,7 @@ impl Default for Ip {
             has_siblings: false,
             confirmed: SmallVec::new(),
             ids: [0; ID_COUNTERS],
+            last_id: None,
             outbox: VecDeque::new(),
             queued: 0,
             icmp_limit: icmp::RateLimit::default(),

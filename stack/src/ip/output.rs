@@ -88,6 +88,11 @@ impl Ip {
     pub fn next_id(&mut self, random: &mut Random, header: (IpAddr, IpAddr, u8), count: u16) -> u16 {
         let mut input = [0; 33];
         let (source, destination, protocol) = header;
+        if let Some((known, start, which)) = self.last_id
+            && known == header
+        {
+            return self.count_id(start, which, count);
+        }
         for (field, address) in input.chunks_exact_mut(16).zip([source, destination]) {
             match address {
                 IpAddr::V4(address) => field.iter_mut().zip(address.octets()).for_each(|(to, from)| *to = from),
@@ -99,6 +104,11 @@ impl Ip {
         }
         let [low, high, which, ..] = random.keyed(ID_DOMAIN, &input).to_le_bytes();
         let start = u16::from_le_bytes([low, high]);
+        self.last_id = Some((header, start, which));
+        self.count_id(start, which, count)
+    }
+
+    fn count_id(&mut self, start: u16, which: u8, count: u16) -> u16 {
         let Some(counter) = self.ids.get_mut(usize::from(which)) else {
             return start;
         };
@@ -155,7 +165,7 @@ pub fn send(
     net.counters.ip_out_requests += 1;
     let id = net.ip.next_id(net.random, (header.source, header.destination, header.protocol), 1);
     if fits {
-        let packet = whole(header, id, &transport)?;
+        let packet = whole(header, id, transport)?;
         dispatch(net, route, header, packet);
         return Ok(());
     }
@@ -203,11 +213,15 @@ fn ip_header(header: &Header, id: u16, payload: usize) -> Result<Ipv4, OutputErr
     })
 }
 
-fn whole(header: &Header, id: u16, transport: &[u8]) -> Result<Vec<u8>, OutputError> {
-    let ip = ip_header(header, id, transport.len())?;
-    let mut bytes = Vec::with_capacity(ip.total);
-    ip.emit(&mut bytes);
-    bytes.extend_from_slice(transport);
+/// Puts the IP header before what it carries, in the same memory.
+fn whole(header: &Header, id: u16, mut bytes: Vec<u8>) -> Result<Vec<u8>, OutputError> {
+    let payload = bytes.len();
+    let ip = ip_header(header, id, payload)?;
+    bytes.resize(ip.total, 0);
+    bytes.copy_within(..payload, ipv4::HEADER_LENGTH);
+    if let Some(place) = bytes.first_chunk_mut() {
+        *place = ip.to_bytes();
+    }
     Ok(bytes)
 }
 

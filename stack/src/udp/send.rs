@@ -13,8 +13,7 @@ use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SendArguments, SendFlags, SockId};
 use crate::time::Instant;
-use crate::wire::udp as wire;
-use crate::wire::{checksum, write_u16};
+use crate::wire::{checksum, ipv4, udp as wire, write_u16};
 
 /// IP_PMTUDISC_DONT: never set DF.
 const PMTUDISC_DONT: u8 = 0;
@@ -101,7 +100,8 @@ impl Udp {
         }
         let mut datagram = match sock.corked.take() {
             Some(corked) => corked.bytes,
-            None => Vec::with_capacity(length + wire::HEADER_LENGTH),
+            // Room for the IP header as well, which goes before it in the end.
+            None => Vec::with_capacity(ipv4::HEADER_LENGTH + wire::HEADER_LENGTH + length),
         };
         if datagram.is_empty() {
             // Room for the header, which is written when the length is known.
@@ -252,7 +252,7 @@ fn transmit(
         return transmit_one(net, sock, plan, to, datagram);
     }
     for piece in datagram.get(wire::HEADER_LENGTH..).unwrap_or(&[]).chunks(segment) {
-        let mut one = Vec::with_capacity(wire::HEADER_LENGTH + piece.len());
+        let mut one = Vec::with_capacity(ipv4::HEADER_LENGTH + wire::HEADER_LENGTH + piece.len());
         one.resize(wire::HEADER_LENGTH, 0);
         one.extend_from_slice(piece);
         transmit_one(net, sock, plan, to, one)?;
@@ -268,10 +268,8 @@ fn transmit_one(
     mut datagram: Vec<u8>,
 ) -> Result<(), SendError> {
     let header = wire::Udp { source: sock.port, destination: to.port(), length: datagram.len() };
-    let mut head = Vec::with_capacity(wire::HEADER_LENGTH);
-    header.emit(&mut head, 0);
-    if let Some(place) = datagram.get_mut(..wire::HEADER_LENGTH) {
-        place.copy_from_slice(&head);
+    if let Some(place) = datagram.first_chunk_mut() {
+        *place = header.to_bytes(0);
     }
     let protocol = if plan.lite { wire::LITE } else { wire::PROTOCOL };
     if plan.lite {

@@ -91,12 +91,18 @@ impl Udp {
 
     /// Appends the header with the given checksum.
     pub fn emit(&self, target: &mut Vec<u8>, sum: u16) {
+        target.extend_from_slice(&self.to_bytes(sum));
+    }
+
+    /// The header with the given checksum.
+    #[must_use]
+    pub fn to_bytes(&self, sum: u16) -> [u8; HEADER_LENGTH] {
         let Self { source, destination, length } = self;
-        target.extend_from_slice(&source.to_be_bytes());
-        target.extend_from_slice(&destination.to_be_bytes());
         // The sender has refused what does not fit (EMSGSIZE).
-        target.extend_from_slice(&u16::try_from(*length).unwrap_or(u16::MAX).to_be_bytes());
-        target.extend_from_slice(&sum.to_be_bytes());
+        let length = u16::try_from(*length).unwrap_or(u16::MAX).to_be_bytes();
+        let ([a, b], [c, d], [e, f], [g, h]) =
+            (source.to_be_bytes(), destination.to_be_bytes(), length, sum.to_be_bytes());
+        [a, b, c, d, e, f, g, h]
     }
 }
 
