@@ -5,7 +5,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::spares::{SMALL, Spares};
+use super::spares::{self, SMALL, Spares};
 use crate::frame::MAX_PAYLOAD_SLICES;
 use crate::io::{Fault, Source};
 
@@ -74,7 +74,7 @@ impl SendBuffer {
                 let capacity = (count - taken).max(grown).clamp(LEAST_CHUNK, MOST_CHUNK);
                 let lent = self.spare.take().filter(|spare| spare.capacity() >= capacity);
                 let bytes = lent.unwrap_or_else(|| Vec::with_capacity(capacity));
-                self.chunks.push_back(Chunk { offset: self.end, bytes });
+                spares::enqueue(&mut self.chunks, Chunk { offset: self.end, bytes });
                 continue;
             }
             let part = room.min(count - taken);

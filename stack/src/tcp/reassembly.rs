@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::header::{MOST_SACK_BLOCKS, SackBlock, SackBlocks};
 use super::sequence::Seq;
-use super::spares::{LARGE, SMALL, Spares};
+use super::spares::{self, LARGE, SMALL, Spares};
 use crate::io::{Fault, Sink};
 
 /// Payloads from this size on keep their buffer, if they fill at least half of it.
@@ -187,7 +187,7 @@ impl Reassembly {
             Piece { seq, bytes, start, end }
         };
         self.memory += piece.memory();
-        self.ready.push_back(piece);
+        spares::enqueue(&mut self.ready, piece);
     }
 
     /// Takes bytes that were read before, as the first to be read; `seq` is the sequence number of the first.

@@ -11,6 +11,7 @@ use super::header::SackBlock;
 use super::rack::Rack;
 use super::rate::{DeliveryRate, Stamp};
 use super::sequence::Seq;
+use super::spares;
 use super::undo::{Echo, Undo};
 use crate::time::Instant;
 
@@ -239,7 +240,7 @@ impl Scoreboard {
     pub fn push(&mut self, mut range: Range) {
         range.stamp = self.rate.sent(range.sent_at, self.packets_out == 0);
         self.enlist(&range);
-        self.ranges.push_back(range);
+        spares::enqueue(&mut self.ranges, range);
     }
 
     fn index_of(&self, seq: Seq) -> usize {

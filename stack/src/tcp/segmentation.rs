@@ -13,6 +13,7 @@ use super::recovery::Phase;
 use super::send::Plan;
 use super::sequence::Seq;
 use super::sock::Sock;
+use super::spares;
 use crate::io::Source;
 use crate::settings::Settings;
 use crate::socket::error::SendError;
@@ -138,7 +139,7 @@ impl Sock {
                 self.restart_window_after_idle(net);
                 self.chrono.start(net.now, Chrono::Busy);
                 let end = self.data_end();
-                self.boundaries.unsent.push_back(Unsent { end, pushed: false, record: false });
+                spares::enqueue(&mut self.boundaries.unsent, Unsent { end, pushed: false, record: false });
                 room = goal;
             }
             let part = (room as usize).min(wanted - total);

@@ -1,6 +1,7 @@
 //! Emptied buffers of all connections, for their next bytes. What a connection has used it gives back, so that an idle
 //! one holds none, and what is used next is still in the processor's cache.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// Capacity of buffers for short payloads and for the first bytes of a write.
@@ -42,9 +43,31 @@ impl Spares {
     }
 }
 
+/// Appends to a queue of a connection. Most connections have one segment under way, one piece to read or one buffer at a
+/// time, and keep the queue's memory while they are idle: its first room is for one, where VecDeque's own is for four.
+pub fn enqueue<T>(queue: &mut VecDeque<T>, entry: T) {
+    if queue.capacity() == 0 {
+        queue.reserve_exact(1);
+    }
+    queue.push_back(entry);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_that_never_held_two_has_room_for_one() {
+        let mut queue = VecDeque::new();
+        for turn in 0..3 {
+            enqueue(&mut queue, turn);
+            assert_eq!(queue.pop_front(), Some(turn));
+        }
+        assert_eq!(queue.capacity(), 1);
+        enqueue(&mut queue, 3);
+        enqueue(&mut queue, 4);
+        assert_eq!(queue, [3, 4]);
+    }
 
     #[test]
     fn buffers_come_back_empty_and_by_their_capacity() {
