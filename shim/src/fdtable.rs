@@ -163,6 +163,11 @@ pub(crate) const fn fits(fd: i32) -> bool {
 
 /// Enters a number and returns what it stood for before (a stale entry, whose holder is to be released).
 pub(crate) fn insert(fd: i32, entry: Entry) -> Option<Entry> {
+    insert_file(fd, entry, inode(fd).unwrap_or(0))
+}
+
+/// The same for a number that has just been given out with this file behind it.
+pub(crate) fn insert_file(fd: i32, entry: Entry, inode: u32) -> Option<Entry> {
     let place = kind_of(fd)?;
     let stale = take(fd);
     let (kind, value) = encode(entry);
@@ -170,7 +175,7 @@ pub(crate) fn insert(fd: i32, entry: Entry) -> Option<Entry> {
         slot.store(value, Ordering::Release);
     }
     if let Some(slot) = INODES.get(fd as usize) {
-        slot.store(inode(fd).unwrap_or(0), Ordering::Relaxed);
+        slot.store(inode, Ordering::Relaxed);
     }
     HIGHEST.fetch_max(fd, Ordering::AcqRel);
     place.store(kind, Ordering::Release);

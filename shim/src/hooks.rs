@@ -9,7 +9,7 @@
 //! `redhook` rows are the cold calls of fixed arity that never block, by way of the redhook crate.
 //!
 //! Not here, because libc's own does the right thing on a placeholder, which is a real AF_UNIX socket of the same
-//! type: fstat (S_IFSOCK), isatty (ENOTTY), lseek (ESPIPE), fsync (EINVAL), isfdtype, socketpair.
+//! type: isatty (ENOTTY), lseek (ESPIPE), fsync (EINVAL), isfdtype, socketpair.
 #![allow(non_snake_case)]
 #![cfg_attr(test, allow(dead_code, unused_imports))]
 
@@ -17,7 +17,7 @@ use std::ffi::{c_char, c_int, c_void};
 
 use libc::{
     FILE, addrinfo, epoll_event, fd_set, hostent, ifaddrs, iovec, mmsghdr, msghdr, pollfd, sigaction as Action,
-    sigset_t, sockaddr, timespec, timeval,
+    sigset_t, sockaddr, stat as Status, timespec, timeval,
 };
 
 use crate::abi::FromC;
@@ -284,6 +284,7 @@ hooks! {
         fn vmsplice(fd: c_int, list: *const iovec, count: usize, flags: u32) -> isize;
 
         fn dup(fd: c_int) -> c_int | __dup;
+        fn fstat(fd: c_int, status: *mut Status) -> c_int | fstat64;
         fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE | _IO_fdopen;
         fn vdprintf(fd: c_int, format: *const c_char, list: *mut c_void) -> c_int;
         fn __vdprintf_chk(fd: c_int, flag: c_int, format: *const c_char, list: *mut c_void) -> c_int;

@@ -1,7 +1,13 @@
-//! The files behind our numbers: an AF_UNIX socket that nobody uses for each description. Making and closing one costs
-//! the kernel about 6 µs, so the first ones of streams are kept, each under a high number of the library's beside the
-//! program's, and given out again as a copy, which costs a tenth. While it is out a file belongs to one description of
-//! this process, so that its inode tells a stale entry of the table from a live one.
+//! The files behind our numbers: an AF_UNIX socket that nobody uses. Making and closing one costs the kernel about 6 µs,
+//! so the first ones of streams are kept, each under a high number of the library's beside the program's, and given out
+//! again as a copy, which costs a tenth. While it is out such a file belongs to one description of this process, so that
+//! its inode tells a stale entry of the table from a live one. O_NONBLOCK is the description's: a kept file may say
+//! anything.
+//!
+//! Streams beyond those are copies of one file, the crowd's, which costs the kernel nothing for each of them. What comes
+//! with a file is then not the socket's own: fstat shows an inode made from the description, and a socket that gets an
+//! owner, a lock or another flag gets a file of its own first (`calls::fdops`). A number of the crowd that was closed
+//! unseen is told from any other file that has come there since.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
@@ -37,7 +43,18 @@ static KEPT: [Place; PLACES] = [const {
     }
 }; PLACES];
 
-/// For each number the place of its file in [`KEPT`], counted from 1, or [`NONE`].
+/// The number is a copy of the crowd's file.
+const CROWD: u8 = u8::MAX;
+
+/// The crowd's file. Nobody claims it, and it is never given up.
+static SHARED: Place = Place {
+    number: AtomicI32::new(-1),
+    inode: AtomicU32::new(0),
+    users: AtomicU32::new(0),
+    spoilt: AtomicBool::new(false),
+};
+
+/// For each number the place of its file in [`KEPT`], counted from 1, [`CROWD`] or [`NONE`].
 static FILES: [AtomicU8; LIMIT] = [const { AtomicU8::new(NONE) }; LIMIT];
 
 fn file_of(fd: i32) -> Option<&'static AtomicU8> {
@@ -92,23 +109,46 @@ impl Place {
         let command = if flags & libc::SOCK_CLOEXEC == 0 { libc::F_DUPFD } else { libc::F_DUPFD_CLOEXEC };
         let copy = call::fcntl(number, command, 0).map(Fd);
         // The private number may have been closed behind our back, and given out again.
-        let wanted = if flags & libc::SOCK_NONBLOCK == 0 { 0 } else { libc::O_NONBLOCK };
         let ready = copy.and_then(|fd| {
             let same = call::file_id(fd).is_ok_and(|file| file.inode as u32 == self.inode.load(Ordering::Relaxed));
-            let set = if same { call::fcntl(fd, libc::F_SETFL, wanted) } else { Err(Errno(libc::EBADF)) };
-            set.map(|_| fd).inspect_err(|_| {
-                let _ = call::close(fd);
-            })
+            if same {
+                return Ok(fd);
+            }
+            let _ = call::close(fd);
+            Err(Errno(libc::EBADF))
         });
         match ready {
             Ok(fd) => Some(fd),
             Err(Errno(libc::EMFILE)) => None,
             Err(_) => {
-                self.number.store(-1, Ordering::Relaxed);
+                let _ = self.number.compare_exchange(number.raw(), -1, Ordering::Relaxed, Ordering::Relaxed);
                 None
             }
         }
     }
+}
+
+/// One more of the crowd; `None` where no copy can be had.
+fn join_crowd(flags: i32) -> Option<Fd> {
+    if SHARED.number.load(Ordering::Acquire) < 0 {
+        let first = call::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0).ok()?;
+        let file = call::raise_high(first, call::private_floor()).ok()?;
+        let inode = call::file_id(file).map_or(0, |id| id.inode as u32);
+        // Whoever is first has made the file: the inode counts once the number does.
+        let mine = SHARED.users.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if !mine || SHARED.number.load(Ordering::Acquire) >= 0 {
+            let _ = call::close(file);
+        } else {
+            SHARED.inode.store(inode, Ordering::Relaxed);
+            SHARED.number.store(file.raw(), Ordering::Release);
+        }
+        if mine {
+            SHARED.users.store(0, Ordering::Release);
+        } else {
+            return None;
+        }
+    }
+    SHARED.copy(flags)
 }
 
 /// A placeholder for a socket of this type under the lowest free number; SOCK_CLOEXEC and SOCK_NONBLOCK are in `flags`.
@@ -131,21 +171,55 @@ pub(crate) fn make(kind: SocketType, flags: i32) -> Result<i32, Errno> {
         }
         place.leave();
     }
-    let base = if stream { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
-    let fd = call::socket(libc::AF_UNIX, base | flags, 0)?.raw();
-    if !fdtable::fits(fd) {
-        let _ = call::close(Fd(fd));
+    let vacant = claimed(false);
+    if stream
+        && vacant.is_none()
+        && let Some(fd) = join_crowd(flags)
+    {
+        if fdtable::fits(fd.raw()) {
+            became(fd.raw(), CROWD);
+            return Ok(fd.raw());
+        }
+        let _ = call::close(fd);
         return Err(Errno(libc::ERANGE));
     }
-    became(fd, NONE);
-    if let Some((index, place)) = claimed(false) {
-        if place.keep(Fd(fd)) {
-            became(fd, index as u8 + 1);
-        } else {
-            place.leave();
+    let base = if stream { libc::SOCK_STREAM } else { libc::SOCK_DGRAM };
+    let made = call::socket(libc::AF_UNIX, base | flags, 0).map(Fd::raw).and_then(|fd| {
+        if fdtable::fits(fd) {
+            return Ok(fd);
+        }
+        let _ = call::close(Fd(fd));
+        Err(Errno(libc::ERANGE))
+    });
+    if let Ok(fd) = made {
+        became(fd, NONE);
+    }
+    if let Some((index, place)) = vacant {
+        match made {
+            Ok(fd) if place.keep(Fd(fd)) => became(fd, index as u8 + 1),
+            _ => place.leave(),
         }
     }
-    Ok(fd)
+    made
+}
+
+/// Whether the number's file was given out before, or is to be again: its flags say nothing of O_NONBLOCK.
+pub(crate) fn is_lent(fd: i32) -> bool {
+    file_of(fd).is_some_and(|file| file.load(Ordering::Relaxed) != NONE)
+}
+
+/// The inode of a number's file, where it is known without a system call.
+pub(crate) fn inode(fd: i32) -> Option<u32> {
+    let place = match file_of(fd)?.load(Ordering::Relaxed) {
+        CROWD => &SHARED,
+        file => place_of(file)?,
+    };
+    Some(place.inode.load(Ordering::Relaxed))
+}
+
+/// Whether the number's file is the crowd's.
+pub(crate) fn is_shared(fd: i32) -> bool {
+    file_of(fd).is_some_and(|file| file.load(Ordering::Relaxed) == CROWD)
 }
 
 /// Closes a number of ours.
@@ -193,25 +267,36 @@ pub(crate) fn spoil(fd: i32) {
 
 /// Whether a number is one of those that the program does not see.
 pub(crate) fn is_kept(fd: i32) -> bool {
-    fd >= 0 && KEPT.iter().any(|place| place.number.load(Ordering::Relaxed) == fd)
+    fd >= 0 && KEPT.iter().chain([&SHARED]).any(|place| place.number.load(Ordering::Relaxed) == fd)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use super::*;
 
+    /// The places are the process's: one test at a time has them.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn inode(fd: i32) -> u64 {
-        call::file_id(Fd(fd)).expect("it is open").inode
+        let file = call::file_id(Fd(fd)).expect("it is open").inode;
+        assert!(super::inode(fd).is_none_or(|known| known == file as u32));
+        file
     }
 
     #[test]
     fn a_file_comes_back_to_one_socket_at_a_time_and_without_what_the_program_has_set() {
+        let _alone = alone();
         let first = make(SocketType::Stream, libc::SOCK_NONBLOCK).expect("a placeholder");
         let file = inode(first);
         close(first).expect("it is open");
         let second = make(SocketType::Stream, libc::SOCK_CLOEXEC).expect("a placeholder");
         assert_eq!(inode(second), file, "kept and given out again");
-        assert_eq!(call::fcntl(Fd(second), libc::F_GETFL, 0), Ok(libc::O_RDWR));
+        assert!(is_lent(second), "its O_NONBLOCK is that of the socket before");
         assert_eq!(call::fcntl(Fd(second), libc::F_GETFD, 0), Ok(libc::FD_CLOEXEC));
         let copy = call::fcntl(Fd(second), libc::F_DUPFD, 0).expect("a copy");
         copied(second, copy);
@@ -229,7 +314,28 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_kept_ones_all_share_a_file() {
+        let _alone = alone();
+        let all: Vec<i32> =
+            (0..PLACES + 8).map(|_| make(SocketType::Stream, libc::SOCK_NONBLOCK).expect("a placeholder")).collect();
+        let shared: Vec<i32> = all.iter().copied().filter(|fd| is_shared(*fd)).collect();
+        assert!(shared.len() >= 8, "{} share", shared.len());
+        assert!(shared.iter().all(|fd| inode(*fd) == inode(shared[0])));
+        assert_eq!(call::fcntl(Fd(shared[0]), libc::F_GETFL, 0), Ok(libc::O_RDWR), "the description has O_NONBLOCK");
+        let datagram = make(SocketType::Datagram, 0).expect("a placeholder");
+        assert!(!is_shared(datagram));
+        let file = SHARED.number.load(Ordering::Relaxed);
+        assert!(is_kept(file));
+        for fd in all.into_iter().chain([datagram]) {
+            close(fd).expect("it is open");
+            assert!(!is_shared(fd));
+        }
+        assert!(call::is_open(Fd(file)), "it stays for the next");
+    }
+
+    #[test]
     fn a_file_that_was_closed_behind_our_back_is_not_given_out() {
+        let _alone = alone();
         let first = make(SocketType::Stream, 0).expect("a placeholder");
         close(first).expect("it is open");
         let kept: Vec<i32> =

@@ -49,6 +49,7 @@ plain!(
     libc::epoll_event,
     libc::fd_set,
     libc::linger,
+    libc::stat,
     libc::stack_t,
 );
 

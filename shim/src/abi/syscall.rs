@@ -85,6 +85,7 @@ pub(crate) fn route(number: i64, a: usize, b: usize, c: usize, d: usize, e: usiz
         libc::SYS_prctl => widen(calls::prctl(fd, b, c, d, e)),
         libc::SYS_close => widen(calls::close(fd)),
         libc::SYS_close_range => widen(calls::close_range(a as u32, b as u32, c as i32)),
+        libc::SYS_fstat if on_descriptor() => widen(calls::fstat(fd, cast!(b as ptr))),
         libc::SYS_dup3 => widen(calls::dup3(fd, b as i32, c as i32)),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_dup2 => widen(calls::dup2(fd, b as i32)),

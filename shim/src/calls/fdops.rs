@@ -10,7 +10,7 @@ use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 
 use super::interfaces;
-use super::{companion, gone, socket_of, traced};
+use super::{adopt, check_fresh, companion, gone, socket_of, traced};
 use crate::abi::{Outcome, User, control, signal, stdio};
 use crate::fdtable::{self, Entry, Epoll};
 use crate::placeholder;
@@ -257,14 +257,31 @@ fn replace(fd: i32, target: i32, flags: i32) -> Outcome<i32> {
 pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Outcome<i32> {
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => duplicate(fd, command, argument as i32),
+        libc::F_GETFL if placeholder::is_lent(fd) => {
+            let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+            let result = check_fresh(fd).and_then(|()| call::fcntl(Fd(fd), libc::F_GETFL, 0));
+            let nonblocking = if runtime.nonblocking(handle.id) { libc::O_NONBLOCK } else { 0 };
+            traced(format_args!("fcntl({fd}, F_GETFL)"), result.map(|flags| flags & !libc::O_NONBLOCK | nonblocking))
+        }
+        libc::F_SETFL if placeholder::is_shared(fd) && argument as i32 & KEPT_BY_FILES == 0 => {
+            let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+            let result = check_fresh(fd).map(|()| {
+                runtime.set_nonblocking(handle.id, argument as i32 & libc::O_NONBLOCK != 0);
+                0
+            });
+            traced(format_args!("fcntl({fd}, F_SETFL, {argument:#x})"), result)
+        }
         // The placeholder keeps the flags and shares them as a socket would; the description is told of O_NONBLOCK.
         libc::F_SETFL => {
             let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+            leave_crowd(fd);
             let before = call::fcntl(Fd(fd), libc::F_GETFL, 0).unwrap_or(0);
             let result = call::fcntl(Fd(fd), command, argument as i32);
             if result.is_ok() {
-                if (before ^ argument as i32) & libc::O_ASYNC != 0 {
+                if (before ^ argument as i32) & KEPT_BY_FILES != 0 {
                     placeholder::spoil(fd);
+                }
+                if (before ^ argument as i32) & libc::O_ASYNC != 0 {
                     follow_owner(fd, handle, runtime, true);
                 }
                 runtime.set_nonblocking(handle.id, argument as i32 & libc::O_NONBLOCK != 0);
@@ -274,6 +291,7 @@ pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Outcome<i32> {
         // The placeholder keeps the owner, as the kernel checks it; the description is told.
         F_SETOWN | F_SETSIG | F_SETOWN_EX => {
             let Some((handle, runtime)) = socket_of(fd) else { return Outcome::PassThrough };
+            leave_crowd(fd);
             let result = control::fcntl(fd, command, argument);
             placeholder::spoil(fd);
             if result.is_ok() {
@@ -284,10 +302,43 @@ pub(crate) fn fcntl(fd: i32, command: i32, argument: usize) -> Outcome<i32> {
         libc::F_GETFL | libc::F_GETFD | libc::F_SETFD | F_GETOWN | F_GETSIG => Outcome::PassThrough,
         // Leases and locks: the placeholder answers as a socket does.
         _ => {
+            leave_crowd(fd);
             placeholder::spoil(fd);
             Outcome::PassThrough
         }
     }
+}
+
+/// Flags that F_SETFL sets and that only a file can keep (`SETFL_MASK` in fs/fcntl.c, without O_NONBLOCK).
+const KEPT_BY_FILES: i32 = libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME;
+
+/// Gives a socket that shares its file with others one of its own, under all its numbers, before something is asked for
+/// that goes with the file. Where there is no number for one, it goes with the crowd's.
+fn leave_crowd(fd: i32) {
+    if !placeholder::is_shared(fd) {
+        return;
+    }
+    let Some((handle, runtime)) = socket_of(fd) else { return };
+    let Ok(fresh) = adopt::placeholder(handle, runtime.nonblocking(handle.id)) else { return };
+    for number in fdtable::numbers_of(handle.id) {
+        if fdtable::is_fresh(number) && adopt::stand_in(fresh, number).is_ok() {
+            fdtable::renew(number);
+        }
+    }
+    let _ = call::close(fresh);
+}
+
+/// fstat(): who shares a file shows an inode of its own, which no file of the kernel's sockets has (they have 32 bits).
+//= REF S-01
+pub(crate) fn fstat(fd: i32, status: User<libc::stat>) -> Outcome<i32> {
+    const OURS: u64 = 1 << 62;
+    let Some(handle) = fdtable::socket(fd).filter(|_| placeholder::is_shared(fd)) else { return Outcome::PassThrough };
+    let result = check_fresh(fd).and_then(|()| call::status(Fd(fd))).and_then(|mut found| {
+        let generation = u64::from(handle.id.generation & 0x3fff_ffff);
+        found.st_ino = OURS | generation << 32 | u64::from(handle.id.index);
+        status.write(found).map(|()| 0)
+    });
+    traced(format_args!("fstat({fd})"), result)
 }
 
 const F_SETOWN: i32 = 8;
@@ -354,16 +405,24 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
         // `sock_gettstamp`: no datagram has left its time.
         SIOCGSTAMP | SIOCGSTAMPNS => Err(Errno(libc::ENOENT)),
         FIONBIO => control::argument::<i32>(argument).read().and_then(|value| {
+            if placeholder::is_shared(fd) {
+                check_fresh(fd)?;
+                runtime.set_nonblocking(handle.id, value != 0);
+                return Ok(0);
+            }
             let flags = call::fcntl(Fd(fd), libc::F_GETFL, 0)?;
             let wanted = if value == 0 { flags & !libc::O_NONBLOCK } else { flags | libc::O_NONBLOCK };
             call::fcntl(Fd(fd), libc::F_SETFL, wanted)?;
             runtime.set_nonblocking(handle.id, value != 0);
             Ok(0)
         }),
-        FIOASYNC | FIOSETOWN | SIOCSPGRP => control::ioctl(fd, request, argument).inspect(|_| {
-            placeholder::spoil(fd);
-            follow_owner(fd, handle, runtime, request == FIOASYNC);
-        }),
+        FIOASYNC | FIOSETOWN | SIOCSPGRP => {
+            leave_crowd(fd);
+            control::ioctl(fd, request, argument).inspect(|_| {
+                placeholder::spoil(fd);
+                follow_owner(fd, handle, runtime, request == FIOASYNC);
+            })
+        }
         // What the stack does not know of its interface, the kernel does: any socket of the family may ask.
         interfaces::SIOCGIFCONF => interfaces::list(argument, || ask_kernel(request, argument)),
         SIOC_FIRST..=SIOC_LAST => {

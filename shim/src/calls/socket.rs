@@ -142,11 +142,20 @@ fn create(
 /// Makes the placeholder of a description and enters its number. ERANGE when the number does not fit the table.
 fn place(handle: Handle, flags: i32) -> Result<i32, Errno> {
     let fd = placeholder::make(handle.kind, flags)?;
+    enter(fd, handle);
+    Ok(fd)
+}
+
+/// Enters a number that has just got its placeholder.
+fn enter(fd: i32, handle: Handle) {
     stdio::take_standard(fd);
-    if let Some(stale) = fdtable::insert(fd, Entry::Socket(handle)) {
+    let stale = match placeholder::inode(fd) {
+        Some(inode) => fdtable::insert_file(fd, Entry::Socket(handle), inode),
+        None => fdtable::insert(fd, Entry::Socket(handle)),
+    };
+    if let Some(stale) = stale {
         super::release_entry(stale);
     }
-    Ok(fd)
 }
 
 pub(crate) fn bind(fd: i32, address: User<libc::sockaddr>, length: u32) -> Outcome<i32> {
@@ -413,11 +422,7 @@ fn take(
     match result {
         Ok((id, name)) => {
             *peer = name;
-            let accepted = Entry::Socket(Handle { id, family: handle.family, kind: handle.kind });
-            stdio::take_standard(number);
-            if let Some(stale) = fdtable::insert(number, accepted) {
-                super::release_entry(stale);
-            }
+            enter(number, Handle { id, family: handle.family, kind: handle.kind });
             Ok(number)
         }
         Err(errno) => {
