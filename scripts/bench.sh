@@ -25,6 +25,8 @@ BENCH_WEB_CLIENTS=50
 BENCH_REDIS_CLIENTS=50
 # What a run may take beside the seconds it measures.
 BENCH_SLACK_SECONDS=25
+# The MTU that podman gives slirp4netns: the largest it takes.
+BENCH_SLIRP_MTU=65520
 # Length of the first, unrecorded run of each side.
 BENCH_WARM_UP_SECONDS=0.2
 
@@ -36,6 +38,8 @@ bench_wanted=
 bench_against=remora
 bench_cpus=
 bench_dir=
+bench_smoltcp=
+bench_behind=
 
 usage() {
     cat <<'TEXT'
@@ -45,7 +49,8 @@ usage: scripts/bench.sh [--rows NAME,...] [--runs N] [--seconds S] [--cpus P,Q] 
 Runs each measurement in turn on the kernel's stack and under libremora.so, over a veth pair
 between two network namespaces, and prints one row per figure: both medians, and the ratio
 remora/kernel as the median of the pairs' ratios, with its 95 % bootstrap interval and
-min..max. It measures and never judges: the status is 1 only when a row could not be measured.
+min..max. In the rows smoltcp-* and slirp4netns-* these two stand in remora's place. It
+measures and never judges: the status is 1 only when a row could not be measured.
 
   --rows NAME,...  only these rows (see --list)
   --runs N         pairs of runs (5)
@@ -56,6 +61,8 @@ min..max. It measures and never judges: the status is 1 only when a row could no
   --svg FILE       the ratios with their intervals, drawn by remora-plot (needs cargo)
   --list           the rows, one a line
   --help           this text
+
+The rows smoltcp-* need cargo, and the network when the crate is built for the first time.
 
 Environment: REMORA_LIB, the library (target/release/libremora.so); CC (cc); what
 scripts/lab.sh --help names. Needs no right that the laboratory does not need.
@@ -172,6 +179,31 @@ bench_build() {
     done
 }
 
+# The client over smoltcp is built when a row asks for it.
+bench_build_smoltcp() {
+    local target="${CARGO_TARGET_DIR:-$LAB_ROOT/target}/smoltcp"
+    if [ -z "$bench_smoltcp" ]; then
+        cargo build --quiet --release --manifest-path "$BENCH_PARTS/smoltcp/Cargo.toml" --target-dir "$target" >&2 ||
+            return 1
+        bench_smoltcp="$target/release/bench-smoltcp"
+    fi
+}
+
+# A namespace whose only way out is slirp4netns, which stands where our side's kernel does.
+bench_start_slirp4netns() {
+    if [ -z "$bench_behind" ]; then
+        bench_behind="remora-slirp-$LAB_ID"
+        lab_make_namespace "$bench_behind"
+    fi
+    lab_start ours taskset -c "$bench_our_cpu" slirp4netns --configure --mtu="$BENCH_SLIRP_MTU" --disable-dns \
+        --netns-type=path "/run/netns/$bench_behind" tap0 >"$bench_dir/slirp.out" 2>&1
+    lab_retry 10 bench_slirp4netns_is_up
+}
+
+bench_slirp4netns_is_up() {
+    ip -n "$bench_behind" route show default 2>/dev/null | grep . >/dev/null
+}
+
 bench_exit() {
     trap - EXIT
     trap '' HUP INT TERM
@@ -201,18 +233,23 @@ bench_offloads() {
 
 # Neither end remembers the link address of the run before.
 bench_mode() {
-    if [ "$1" = kernel ]; then
+    bench_stack="$1"
+    case "$1" in
+    kernel | slirp4netns)
         lab_kernel_mode
         ip -n "$LAB_OURS" neigh flush dev "$LAB_OURS_IFACE"
         ip -n "$LAB_PEER" neigh flush dev "$LAB_PEER_IFACE"
-    else
-        lab_remora_mode
-    fi
+        ;;
+    *) lab_remora_mode ;;
+    esac
 }
 
 # After a run nothing of it is alive, a process that the library left behind included: it
 # would answer for the address that the kernel has next.
 bench_settle() {
+    if [ -n "$bench_behind" ]; then
+        lab_end_processes "$bench_behind"
+    fi
     lab_end_processes "$LAB_OURS"
     lab_end_processes "$LAB_PEER"
     wait 2>/dev/null || true
@@ -235,7 +272,13 @@ bench_case() {
     case_wait=(tcp "$BENCH_PORT")
     case_ours=()
     case_peer=()
+    # Who stands in the kernel's place in the second run of a pair.
+    case_stack=remora
     case "$1" in
+    smoltcp-* | slirp4netns-*)
+        case_stack="${1%%-*}"
+        bench_case_of_others "$1" "$2"
+        ;;
     send-on | send-off)
         case_offloads="${1#*-}"
         case_ours=(send -t "$2")
@@ -260,6 +303,10 @@ bench_case() {
     roundtrip-sleep)
         case_ours=(roundtrip -t "$2" -z 1 -w "$BENCH_THINK_MICROSECONDS")
         case_peer=(echo -z 1 -w "$BENCH_THINK_MICROSECONDS")
+        ;;
+    roundtrip-1k-sleep)
+        case_ours=(roundtrip -t "$2" -z 1024 -w "$BENCH_THINK_MICROSECONDS")
+        case_peer=(echo -z 1024 -w "$BENCH_THINK_MICROSECONDS")
         ;;
     roundtrip-1k-onecpu)
         case_ours=(roundtrip -t "$2" -z 1024)
@@ -358,6 +405,32 @@ bench_case() {
     esac
 }
 
+# The same for the rows of other stacks. smoltcp has no offloads, so the link has none either.
+bench_case_of_others() {
+    if [ "$case_stack" = smoltcp ]; then
+        case_offloads=off
+    fi
+    case "${1#*-}" in
+    send)
+        case_ours=(send -t "$2")
+        case_peer=(sink)
+        ;;
+    receive)
+        case_ours=(receive -t "$2")
+        case_peer=(source)
+        ;;
+    roundtrip)
+        case_ours=(roundtrip -t "$2" -z 1)
+        case_peer=(echo -z 1)
+        ;;
+    connect)
+        case_ours=(connect -t "$2" -n "$BENCH_CONNECTIONS")
+        case_peer=(accept)
+        case_wait=(tcp "$BENCH_LAST_CONNECT_PORT")
+        ;;
+    esac
+}
+
 # bench_amount SECONDS PER_SECOND: an amount of work for about so long.
 bench_amount() {
     awk -v s="$1" -v n="$2" 'BEGIN { printf "%d\n", s * n }'
@@ -407,6 +480,20 @@ bench_start_ours() {
         return
     fi
     shift
+    if [ "$bench_stack" = smoltcp ]; then
+        # Of the options it takes -t alone, which is the first.
+        lab_start bare taskset -c "$bench_our_cpu" "$bench_smoltcp" "$mode" "$LAB_OURS_IFACE" "$(lab_mac ours)" \
+            "$T_LOCAL/24" "$T_PEER" "$BENCH_PORT" "$2" >"$bench_dir/ours.out" 2>"$bench_dir/ours.err"
+        return
+    fi
+    if [ "$bench_stack" = slirp4netns ]; then
+        timeout -k "$LAB_GRACE_SECONDS" "$LAB_DEADLINE" nsenter "--net=/run/netns/$bench_behind" \
+            "$bench_dir/ours" "$mode" -a "$address" -p "$BENCH_PORT" -c "$bench_our_cpu" -l "$LAB_DEADLINE" "$@" \
+            >"$bench_dir/ours.out" 2>"$bench_dir/ours.err" &
+        LAB_PID=$!
+        LAB_PIDS+=("$LAB_PID")
+        return
+    fi
     case "$case_kind" in
     client | server)
         if [ "$case_kind" = server ]; then
@@ -454,6 +541,13 @@ bench_run() {
                 return 1
             fi
         fi
+        case "$bench_stack" in
+        smoltcp) bench_build_smoltcp || bench_problem="the client over smoltcp cannot be built" ;;
+        slirp4netns) bench_start_slirp4netns || bench_problem="slirp4netns: $(tail -n 1 "$bench_dir/slirp.out")" ;;
+        esac
+        if [ -n "$bench_problem" ]; then
+            return 1
+        fi
         bench_start_ours "${case_ours[@]}"
     fi
     pid="$LAB_PID"
@@ -497,20 +591,23 @@ bench_side() {
 }
 
 bench_measure() {
-    local case_name="$1" pair
+    local case_name="$1" pair against="$bench_against"
     bench_case "$case_name" "$bench_seconds"
+    if [ "$against" = remora ]; then
+        against="$case_stack"
+    fi
     if ! bench_offloads "$case_offloads"; then
         bench_problem="offloads cannot be turned $case_offloads"
         bench_record "$case_name" 1 a kernel
         return
     fi
     bench_side "$case_name" kernel "$BENCH_WARM_UP_SECONDS"
-    bench_side "$case_name" "$bench_against" "$BENCH_WARM_UP_SECONDS"
+    bench_side "$case_name" "$against" "$BENCH_WARM_UP_SECONDS"
     for ((pair = 1; pair <= bench_pairs; pair++)); do
         bench_side "$case_name" kernel "$bench_seconds"
         bench_record "$case_name" "$pair" a kernel
-        bench_side "$case_name" "$bench_against" "$bench_seconds"
-        bench_record "$case_name" "$pair" b "$bench_against"
+        bench_side "$case_name" "$against" "$bench_seconds"
+        bench_record "$case_name" "$pair" b "$against"
     done
 }
 

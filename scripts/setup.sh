@@ -58,6 +58,7 @@ tools=(
     dig:bind9-dnsutils
     host:bind9-host
     iperf3:iperf3
+    slirp4netns:slirp4netns
     traceroute.db:traceroute
     inetutils-traceroute:inetutils-traceroute
     tracepath:iputils-tracepath
