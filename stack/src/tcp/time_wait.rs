@@ -81,13 +81,14 @@ impl TimeWait {
         self.snd_nxt + (u32::from(u16::MAX) + 2)
     }
 
-    fn is_too_old(&self, incoming: &Incoming<'_>) -> bool {
+    /// PAWS (`tcp_paws_reject`): here a RST is held to it, too, as long as what is compared is not older than a minute.
+    fn is_too_old(&self, now: Instant, incoming: &Incoming<'_>) -> bool {
         incoming
             .header
             .options
             .timestamps
             .is_some_and(|timestamps| self.timestamps && Seq(self.ts_recent).offset_from(Seq(timestamps.value)) > 0)
-            && !incoming.has(Flags::RST)
+            && !(incoming.has(Flags::RST) && now.since(self.ts_recent_at) >= LIFETIME)
     }
 
     fn note_timestamp(&mut self, now: Instant, incoming: &Incoming<'_>) {
@@ -100,7 +101,7 @@ impl TimeWait {
     /// `tcp_timewait_state_process`.
     pub fn handle(&mut self, net: &mut Net<'_>, incoming: &Incoming<'_>) -> WaitVerdict {
         let header = &incoming.header;
-        let too_old = self.is_too_old(incoming);
+        let too_old = self.is_too_old(net.now, incoming);
         if self.state == State::FinWait2 {
             return self.handle_in_fin_wait_2(net, incoming, too_old);
         }
