@@ -8,14 +8,15 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sample N] [--sequences N] [--seed S]
-                               [--workers N] [--seconds N] [--one "SEQUENCE"]
+                               [--kind KIND] [--workers N] [--seconds N] [--one "SEQUENCE"]
 
   --table [KIND]   every call in every state of the sockets of one kind (tcp, udp, ping,
-                   raw, icmp) or of all; the default
+                   raw, icmp; tcp6 and udp6 with IPv4 in IPv6) or of all; the default
   --calls [KIND]   the same without the options by their numbers
   --sample N       of the calls each N-th only, by --seed
   --sequences N    N sequences at random, from --seed S (1); a difference is cut down to
                    the shortest sequence that shows it
+  --kind KIND      sequences at random for sockets of this kind only
   --workers N      share the sequences at random among N pairs of laboratories (1)
   --seconds N      no more sequences at random after N seconds
   --one SEQUENCE   both transcripts of one sequence
@@ -43,7 +44,7 @@ while [ "$#" -gt 0 ]; do
             ;;
         esac
         ;;
-    --sequences | --seed | --one | --sample | --workers | --seconds)
+    --sequences | --seed | --one | --sample | --kind | --workers | --seconds)
         if [ "$#" -lt 2 ]; then
             usage >&2
             exit 2
@@ -52,6 +53,7 @@ while [ "$#" -gt 0 ]; do
         --sequences) sequences="$2" ;;
         --seed) seed="$2" ;;
         --sample) sample="$2" ;;
+        --kind) export KIND="$2" ;;
         --workers) workers="$2" ;;
         --seconds) export SECONDS_AT_MOST="$2" ;;
         --one) arguments=(one "$2") ;;

@@ -9,6 +9,10 @@
 #define ESTABLISHED "socket tcp;connect peerL 16;wait 4;@accept"
 #define LISTENING "socket tcp;bind anyP 16;listen 5"
 #define CONNECTED_UDP "socket udp;connect peerD 16"
+/* Sockets of IPv6 with addresses of IPv4 in them. */
+#define ESTABLISHED6 "socket tcp6;connect peerL 16;wait 4;@accept"
+#define LISTENING6 "socket tcp6;bind anyP 16;listen 5"
+#define CONNECTED_UDP6 "socket udp6;connect peerD 16"
 #define TAKE_ERROR "getsockopt 1 4 4 buf"
 
 const struct state states[] = {
@@ -37,6 +41,8 @@ const struct state states[] = {
     {"tcp", "reset after peer's end", ESTABLISHED ";@close;send buf 1 0x4000", false},
     {"tcp", "disconnected", ESTABLISHED ";connect unspec 16", false},
     {"tcp", "timed established", ESTABLISHED ";timed", false},
+    {"tcp", "timed fresh", "socket tcp;timed", false},
+    {"tcp", "timed listening", LISTENING ";timed", false},
     {"udp", "fresh", "socket udp", true},
     {"udp", "bound", "socket udp;bind anyP 16", false},
     {"udp", "bound to the address", "socket udp;bind localP 16", false},
@@ -53,6 +59,7 @@ const struct state states[] = {
     {"udp", "told everything", "socket udp;bind anyP 16;setsockopt 0 8 1 4 buf;setsockopt 0 12 1 4 buf;setsockopt 0 13 1 4 buf;"
      "setsockopt 0 20 1 4 buf;@datagram 10", false},
     {"udp", "told of errors", "socket udp;setsockopt 0 11 1 4 buf;connect peerN 16;send buf 1 0", false},
+    {"udp", "timed readable", CONNECTED_UDP ";@datagram 10;timed", false},
     {"ping", "fresh", "socket ping", true},
     {"ping", "bound", "socket ping;bind local0 16", false},
     {"ping", "connected", "socket ping;connect peer0 16", false},
@@ -65,7 +72,32 @@ const struct state states[] = {
     {"icmp", "fresh", "socket icmp", false},
     {"icmp", "connected", "socket icmp;connect peer0 16", false},
     {"icmp", "answered", "socket icmp;connect peer0 16;send echo 16 0", false},
+    {"icmp", "bound", "socket icmp;bind local0 16", false},
+    {"icmp", "shut both ways", "socket icmp;connect peer0 16;shutdown 2", false},
     {"ping", "answered", "socket ping;connect peer0 16;send echo 16 0", false},
+    {"ping", "timed", "socket ping;connect peer0 16;timed", false},
+    {"tcp6", "fresh", "socket tcp6", true},
+    {"tcp6", "bound", "socket tcp6;bind anyP 16", false},
+    {"tcp6", "listening", LISTENING6, false},
+    {"tcp6", "connecting", "socket tcp6;connect hole 16", false},
+    {"tcp6", "established", ESTABLISHED6, true},
+    {"tcp6", "accepted", LISTENING6 ";@connect;accept null null 0;take", false},
+    {"tcp6", "readable", ESTABLISHED6 ";@send 10", false},
+    {"tcp6", "peer closed", ESTABLISHED6 ";@fin", false},
+    {"tcp6", "shut for writing", ESTABLISHED6 ";shutdown 1", false},
+    {"tcp6", "time wait", ESTABLISHED6 ";shutdown 1;@close", false},
+    {"tcp6", "refused", "socket tcp6;connect peerN 16", false},
+    {"tcp6", "reset", ESTABLISHED6 ";@reset", false},
+    {"tcp6", "disconnected", ESTABLISHED6 ";connect unspec 16", false},
+    {"udp6", "fresh", "socket udp6", true},
+    {"udp6", "bound", "socket udp6;bind anyP 16", false},
+    {"udp6", "connected", CONNECTED_UDP6, true},
+    {"udp6", "readable", CONNECTED_UDP6 ";@datagram 10", false},
+    {"udp6", "bound readable", "socket udp6;bind anyP 16;@datagram 10;@datagram 3", false},
+    {"udp6", "refused", "socket udp6;connect peerN 16;send buf 1 0", false},
+    {"udp6", "told everything", "socket udp6;bind anyP 16;setsockopt 41 49 1 4 buf;setsockopt 41 51 1 4 buf;"
+     "setsockopt 41 66 1 4 buf;@datagram 10", false},
+    {"udp6", "disconnected", CONNECTED_UDP6 ";connect unspec 16", false},
 };
 const size_t state_count = sizeof states / sizeof states[0];
 
@@ -159,7 +191,23 @@ static const char *const for_all[] = {
     "ioctl 0x8915 lab0", "ioctl 0x891b lab0", "ioctl 0x8921 lab0", "ioctl 0x8913 lab0",
     "ioctl 0x891d lab0", "ioctl 0x8933 lab0", "ioctl 0x8942 lab0", "ioctl 0x8917 lab0", "ioctl 0x8915 lo",
     "ioctl 0x8915 nobody", "ioctl 0x8933 nobody", "ioctl 0x8915 bad", "ioctl 0x8915 null", "ioctl 0x8933 bad",
-    "ioctl 0x541b odd", "ioctl 0x5411 odd",
+    "ioctl 0x541b odd", "ioctl 0x5411 odd", "ioctl 0x5450 0", "ioctl 0x5451 0", "ioctl 0x5460 0", "ioctl 0x8910 0",
+    "ioctl 0x8919 lo", "ioctl 0x891f lab0", "ioctl 0x8925 lab0", "ioctl 0x8935 lab0", "ioctl 0x8938 0", "ioctl 0x8954 bad",
+    "ioctl 0x8913 nobody", "ioctl 0x8921 lo", "ioctl 0x8913 bad", "ioctl 0x8905 null", "ioctl 0x8905 odd", "ioctl 0x894b odd",
+    /* descriptors */
+    "dup2", "dup3 0", "dup3 0x80000", "dup3 1", "fcntl 0 50", "fcntl 1030 50", "fcntl 5 0", "fcntl 6 0", "fcntl 7 0", "fcntl 8 0",
+    "fcntl 10 10", "fcntl 10 999", "fcntl 15 0", "fcntl 16 0", "fcntl 1024 0", "fcntl 1025 0", "fcntl 1026 0", "fcntl 3 0x7fffffff",
+    "sendfile 4 null", "sendfile 4 100", "sendfile 0 null", "sendfile 4 -1", "sendfile 4 8190", "sendfile 4 9000",
+    "sendfile 4 bad", "sendfile 5000 null", "sendfile-from", "copy_file_range", "tee", "vmsplice",
+    "splice in 4 0", "splice in 0 0", "splice in 4 2", "splice in 100 0x80", "splice in -1 0", "splice in 4 2 offset",
+    "splice out 4 0", "splice out 0 0", "splice out 4 4", "splice out 5000 2", "splice out 4 0x80", "splice out 4 0 offset",
+    "preadv 0", "preadv -1", "preadv2 -1 0", "preadv2 -1 8", "preadv2 -1 0x80000000", "preadv2 0 0", "preadv2 -2 0", "pwritev 0", "pwritev2 -1 0",
+    "pwritev2 -1 8", "pwritev2 -1 0x80000000", "pwritev2 0 0", "poll 0", "poll 1", "poll 4", "poll 2", "poll 0x2000", "poll 0x10", "poll -1",
+    "pselect fd 0", "pselect fd -1", "pselect fd 1000000000", "pselect -1 0", "pselect 0 0", "epoll again 1",
+    "epoll absent 1", "epoll null 1", "epoll itself 1", "epoll add 5", "epoll add 0x80000005", "epoll add 0x40000005",
+    "epoll add 0x20000005", "epoll add 0x10000001", "epoll add 0x10000005", "epoll add 0", "mmap", "flock", "fallocate", "fdatasync", "fchdir", "openat",
+    "readahead", "fadvise", "fstatfs", "sockatmark", "recvmmsg buf 3 0 0", "recvmmsg buf 3 0 -1", "recvmmsg buf 3 0 bad",
+    "recvmmsg buf 3 0 1000000000", "recvmmsg buf 3 0x40 1000", "recvmmsg buf 3 0x10000 bad",
     "fcntl 3 0", "fcntl 4 0x800", "fcntl 4 0xc00", "fcntl 4 0x2800", "fcntl 1 0", "fcntl 2 1", "fcntl 9 0", "fcntl 11 0",
     "fcntl 1031 0", "fcntl 1032 0", "fcntl 1033 0", "fcntl 1034 0", "fcntl 9999 0", "fstat", "lseek 0", "lseek 1", "lseek 9",
     "ftruncate", "fsync", "pread", "pwrite", "isatty", "select", "wait 1", "wait 0x2000", "dup", "timed",
@@ -185,6 +233,15 @@ static const char *const for_tcp[] = {"@accept",    "@connect", "@send 10", "@se
                                       "@close",     "@reset",   "@receive", "take"};
 static const char *const for_udp[] = {"@datagram 10", "@datagram 0", "@datagram 3000", "@taken"};
 
+static const char *const for_six[] = {"bind v4:anyP 16", "connect v4:peerL 16", "connect v4:peerD 16", "connect family:2 16",
+                                      "sendto buf 4 0 v4:peerD 16", "sendto buf 4 0 family:2 16", "sendto buf 4 0 family:2 28",
+                                      "bind family:2 16", "bind anyP 27", "bind anyP 24", "connect peerL 24", "connect peerD 27",
+                                      "getsockname buf 24", "getsockname buf 28", "getpeername buf 24", "getpeername buf 28",
+                                      "recvfrom buf 100 0 buf 28", "accept buf 28 0", "getsockopt 41 26 1 buf",
+                                      "getsockopt 41 26 0 buf", "getsockopt 41 26 -1 buf", "setsockopt 41 26 1 1 buf",
+                                      "setsockopt 41 26 1 0 buf", "setsockopt 41 26 1 -1 buf", "setsockopt 41 26 1 4 bad",
+                                      "sendmsg v4:peerD 16 iov 1 4 null 0 0"};
+
 static const char *const for_ping[] = {"send echo 16 0",  "send echo 8 0",  "send echo 7 0", "send echo 16 1",
                                        "send echo 16 0x4000", "send echo 2000 0", "sendto echo 16 0 peer0 16",
                                        "sendto echo 16 0 family:10 16", "sendto echo 16 0 any1 16",
@@ -203,7 +260,8 @@ static const char *const for_icmp[] = {"send echo 16 0",  "send echo 8 0", "send
                                        "getsockopt 255 1 8 buf", "setsockopt 255 1 1 4 buf", "setsockopt 255 1 -1 4 buf",
                                        "setsockopt 255 1 -1 2 buf", "setsockopt 255 1 1 8 buf", "setsockopt 255 2 1 4 buf"};
 
-static struct list lists[] = {{"tcp", 0, 0, 0, NULL}, {"udp", 0, 0, 0, NULL}, {"ping", 0, 0, 0, NULL}, {"raw", 0, 0, 0, NULL}, {"icmp", 0, 0, 0, NULL}};
+static struct list lists[] = {{"tcp", 0, 0, 0, NULL}, {"udp", 0, 0, 0, NULL}, {"ping", 0, 0, 0, NULL}, {"raw", 0, 0, 0, NULL}, {"icmp", 0, 0, 0, NULL},
+                              {"tcp6", 0, 0, 0, NULL}, {"udp6", 0, 0, 0, NULL}};
 
 static void add(struct list *list, const char *text)
 {
@@ -212,6 +270,40 @@ static void add(struct list *list, const char *text)
         list->calls = realloc(list->calls, list->room * sizeof *list->calls);
     }
     list->calls[list->count++] = strdup(text);
+}
+
+/* Each flag that there can be, by itself, with each of the calls that take flags. */
+static void add_flags(struct list *list)
+{
+    static const char *const calls[] = {"send buf 4 0x%x", "sendto buf 4 0x%x peerD 16", "recv buf 8 0x%x",
+                                        "recvmsg buf 16 iov 1 8 buf 1024 0x%x"};
+    char text[96];
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
+        for (int bit = 0; bit < 32; bit++) {
+            snprintf(text, sizeof text, calls[i], 1u << bit);
+            add(list, text);
+        }
+}
+
+/* The control messages of sending, well made and not. */
+static void add_control(struct list *list, bool six)
+{
+    /* IP_TOS, IP_TTL, IP_PKTINFO; SCM_RIGHTS, SCM_CREDENTIALS, SO_PRIORITY, SO_MARK, SO_TIMESTAMPING, SCM_TXTIME,
+     * SCM_TS_OPT_ID; UDP_SEGMENT; IPV6_PKTINFO, IPV6_HOPLIMIT, IPV6_TCLASS, IPV6_DONTFRAG. */
+    static const struct {
+        int level, type;
+    } kinds[] = {{0, 1},  {0, 2},  {0, 8},  {1, 1},  {1, 2},    {1, 12},  {1, 36},  {1, 37},
+                 {1, 61}, {1, 81}, {1, 99}, {0, 99}, {17, 103}, {17, 104}, {6, 1}, {41, 50}, {41, 52}, {41, 67}, {41, 62}};
+    static const struct {
+        int value, length;
+    } values[] = {{0, 4}, {1, 4}, {255, 4}, {256, 4}, {-1, 4}, {1, 0}, {1, 1}, {1, 2}, {1, 3}, {1, 8}, {0, 12}, {0, 20}};
+    char text[96];
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        for (size_t j = 0; j < sizeof values / sizeof values[0] && (six || kinds[i].level != 41 || j < 2); j++) {
+            snprintf(text, sizeof text, "sendmsg peerD 16 iov 1 4 cmsg:%d:%d:%d:%d fit 0", kinds[i].level, kinds[i].type,
+                     values[j].value, values[j].length);
+            add(list, text);
+        }
 }
 
 static void add_options(struct list *list, int level, int last)
@@ -240,10 +332,16 @@ static struct list *list_of(const char *kind)
             return list;
         for (size_t j = 0; j < sizeof for_all / sizeof for_all[0]; j++)
             add(list, for_all[j]);
-        if (strcmp(kind, "tcp") == 0)
+        bool stream = strncmp(kind, "tcp", 3) == 0, datagrams = strncmp(kind, "udp", 3) == 0, six = strchr(kind, '6') != NULL;
+        add_flags(list);
+        add_control(list, six);
+        if (six)
+            for (size_t j = 0; j < sizeof for_six / sizeof for_six[0]; j++)
+                add(list, for_six[j]);
+        if (stream)
             for (size_t j = 0; j < sizeof for_tcp / sizeof for_tcp[0]; j++)
                 add(list, for_tcp[j]);
-        if (strcmp(kind, "udp") == 0)
+        if (datagrams)
             for (size_t j = 0; j < sizeof for_udp / sizeof for_udp[0]; j++)
                 add(list, for_udp[j]);
         if (strcmp(kind, "ping") == 0)
@@ -255,10 +353,12 @@ static struct list *list_of(const char *kind)
         list->plain = list->count;
         add_options(list, 1, 84);
         add_options(list, 0, 54);
-        if (strcmp(kind, "tcp") == 0)
+        if (stream)
             add_options(list, 6, 46);
-        if (strcmp(kind, "udp") == 0)
+        if (datagrams)
             add_options(list, 17, 110);
+        if (six)
+            add_options(list, 41, 79);
         return list;
     }
     return &lists[0];

@@ -39,6 +39,9 @@ struct state {
 extern const struct state states[];
 extern const size_t state_count;
 
+/* The options by their numbers come last, each with as many calls in a row: those that read first. */
+enum { GETS_PER_OPTION = 2, CALLS_PER_OPTION = 8 };
+
 /* Every call variant that makes sense for the kind of socket. */
 size_t call_count(const char *kind);
 /* Those that come first, before the options by their numbers. */

@@ -93,7 +93,8 @@ static void obey_operation(char *operation)
     x.pipes = x.urgents = 0;
     operate(words);
     /* What the peer answers at once has come before the masks are looked at: a word with it gives the time. */
-    static const char *const telling[] = {"send", "sendto", "sendmsg", "sendmmsg", "write", "writev", "connect", "shutdown"};
+    static const char *const telling[] = {"send", "sendto", "sendmsg", "sendmmsg", "write", "writev", "connect", "shutdown",
+                                          "sendfile", "splice", "pwritev2"};
     for (size_t i = 0; i < sizeof telling / sizeof telling[0]; i++)
         if (strcmp(words[0], telling[i]) == 0)
             ask_peer("sync");
@@ -115,7 +116,7 @@ static void begin(void)
 {
     x.used = 0;
     x.fd = x.taken = x.set = -1;
-    x.slow = false;
+    x.slow = x.six = false;
     x.sent = 0;
     x.transcript[0] = 0;
 }

@@ -11,7 +11,7 @@
     (POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRNORM | POLLRDBAND | POLLWRBAND | POLLMSG)
 
 /* Pause after each operation in a slow run, for what travels between the two sides. */
-enum { MOST_WORDS = 10, SLOW_MS = 15, BUFFER_SIZE = 70000 };
+enum { MOST_WORDS = 12, SLOW_MS = 15, BUFFER_SIZE = 70000 };
 
 struct executor {
     int fd;    /* the socket under test */
@@ -19,6 +19,7 @@ struct executor {
     int set;   /* the epoll set that watches fd */
     int port;  /* P of this sequence */
     bool slow;
+    bool six;     /* a socket of IPv6 */
     bool echoes;  /* a ping socket */
     bool packets; /* a raw socket */
     volatile int pipes, urgents;
@@ -35,6 +36,10 @@ __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 void watch(int fd);
 void make_buffer(void);
 void operate(char **words);
+/* Says the value of a call; true when it succeeded. */
+bool outcome(long value);
+/* ---- descriptor.c ---- */
+bool descriptor_operation(char **words);
 const char *ask_peer(const char *command);
 
 #endif

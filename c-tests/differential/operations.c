@@ -22,6 +22,8 @@
 #include "execute.h"
 
 #define MARK 0xa5
+/* The least that is taken for an address of IPv6 (RFC 2133 knew no scope). */
+#define SIN6_LEN_RFC2133 24
 
 static unsigned char control[1024], name_buffer[512];
 /* Ends where nothing is mapped: who reads on meets EFAULT at the same byte everywhere. */
@@ -46,7 +48,7 @@ static bool is(const char *word, const char *text)
 }
 
 /* Says the value of a call; true when it succeeded. */
-static bool outcome(long value)
+bool outcome(long value)
 {
     if (value < 0)
         say(" %ld %s", value, strerrorname_np(errno));
@@ -57,12 +59,33 @@ static bool outcome(long value)
 
 /* ---- addresses in ---- */
 
-static socklen_t put_inet(const char *ip, int port)
+static void put_inet(const char *ip, int port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
     inet_pton(AF_INET, ip, &address.sin_addr);
     memcpy(name_buffer, &address, sizeof address);
-    return sizeof address;
+}
+
+/* An IPv4 address as one of IPv6; that of nobody in particular is "::". */
+static void put_inet6(const char *ip, int port)
+{
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons((unsigned short)port)};
+    char mapped[INET6_ADDRSTRLEN];
+    snprintf(mapped, sizeof mapped, strcmp(ip, "0.0.0.0") == 0 ? "::" : "::ffff:%s", ip);
+    inet_pton(AF_INET6, mapped, &address.sin6_addr);
+    memcpy(name_buffer, &address, sizeof address);
+}
+
+/* Lengths stand for an AF_INET address in the tables: the right one, one less, one more. */
+static socklen_t name_length(const char *word)
+{
+    long length = number(word);
+    if (!x.six)
+        return (socklen_t)length;
+    return length == 16   ? sizeof(struct sockaddr_in6)
+           : length == 15 ? SIN6_LEN_RFC2133 - 1
+           : length == 17 ? sizeof(struct sockaddr_in6) + 1
+                          : (socklen_t)length;
 }
 
 static void put_family(int family)
@@ -80,6 +103,13 @@ static void *address_in(const char *word)
         address_in(word + 4);
         memcpy(odd + 1, name_buffer, sizeof name_buffer);
         return odd + 1;
+    }
+    if (strncmp(word, "v4:", 3) == 0) {
+        bool six = x.six;
+        x.six = false;
+        void *place = address_in(word + 3);
+        x.six = six;
+        return place;
     }
     if (is(word, "null"))
         return NULL;
@@ -106,12 +136,17 @@ static void *address_in(const char *word)
                  {"unspecP", "0.0.0.0", x.port},
                  {"unspec-local", x.local, 0}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (is(word, known[i].word))
+        if (is(word, known[i].word) && x.six)
+            put_inet6(known[i].ip, known[i].port);
+        else if (is(word, known[i].word))
             put_inet(known[i].ip, known[i].port);
     if (strncmp(word, "unspec", 6) == 0)
         put_family(AF_UNSPEC);
     else if (strncmp(word, "family:", 7) == 0) {
-        put_inet(x.peer, PORT_LISTENER);
+        if (x.six)
+            put_inet6(x.peer, PORT_LISTENER);
+        else
+            put_inet(x.peer, PORT_LISTENER);
         put_family((int)number(word + 7));
     }
     return name_buffer;
@@ -212,6 +247,7 @@ static void peer_operation(char **words)
     if (is(verb, "connect")) {
         snprintf(command, sizeof command, "connect %s %d", x.local, x.port);
     } else if (is(verb, "datagram")) {
+        /* The port stands at the same place in both families. */
         struct sockaddr_in mine = {0};
         socklen_t length = sizeof mine;
         getsockname(x.fd, (struct sockaddr *)&mine, &length);
@@ -278,8 +314,8 @@ static void say_control(const struct msghdr *message)
 }
 
 /* One control message: LEVEL:TYPE:VALUE:LENGTH after "cmsg:", else one of a level that nobody has; "short" is shorter
- * than a header. */
-static void put_control(const char *word)
+ * than a header. Returns the room that it takes. */
+static size_t put_control(const char *word)
 {
     struct cmsghdr header = {.cmsg_len = CMSG_LEN(4), .cmsg_level = 77, .cmsg_type = 1};
     int value = 0, length = 4;
@@ -289,13 +325,14 @@ static void put_control(const char *word)
         header.cmsg_len = 3;
     memcpy(control, &header, sizeof header);
     memcpy(CMSG_DATA((struct cmsghdr *)control), &value, sizeof value);
+    return CMSG_SPACE((size_t)length);
 }
 
 /* sendmsg/recvmsg NAME NAMELEN IOV IOVLEN BYTES CONTROL CONTROLLEN FLAGS */
 static void message_operation(char **words, bool sends)
 {
     struct iovec vectors[1100] = {{0}};
-    struct msghdr message = {.msg_namelen = (socklen_t)number(words[2]),
+    struct msghdr message = {.msg_namelen = sends ? name_length(words[2]) : (socklen_t)number(words[2]),
                              .msg_iovlen = (size_t)number(words[4]),
                              .msg_controllen = (size_t)number(words[7]),
                              .msg_flags = 0x5a5a};
@@ -308,7 +345,9 @@ static void message_operation(char **words, bool sends)
     message.msg_control = is(words[6], "null") ? NULL : is(words[6], "bad") ? (void *)1 : control;
     if (sends) {
         message.msg_name = address_in(words[1]);
-        put_control(words[6]);
+        size_t space = put_control(words[6]);
+        if (is(words[7], "fit"))
+            message.msg_controllen = space;
         sent(sendmsg(x.fd, &message, flags));
         return;
     }
@@ -323,7 +362,7 @@ static void message_operation(char **words, bool sends)
     }
 }
 
-/* sendmmsg/recvmmsg WHERE VLEN FLAGS */
+/* sendmmsg/recvmmsg WHERE VLEN FLAGS [NANOSECONDS] */
 static void many_operation(char **words, bool sends)
 {
     static struct mmsghdr messages[3];
@@ -335,11 +374,13 @@ static void many_operation(char **words, bool sends)
         messages[i].msg_hdr.msg_iovlen = 1;
         messages[i].msg_len = 0x77;
     }
+    struct timespec time = {0, number(words[4])};
+    struct timespec *patience = words[4][0] == 0 ? NULL : is(words[4], "bad") ? (void *)1 : &time;
     struct mmsghdr *where = is(words[1], "null") ? NULL : is(words[1], "bad") ? (void *)1 : messages;
     if (sends)
         data_out("buf", 12);
     long value = sends ? sendmmsg(x.fd, where, (unsigned)number(words[2]), (int)number(words[3]))
-                       : recvmmsg(x.fd, where, (unsigned)number(words[2]), (int)number(words[3]), NULL);
+                       : recvmmsg(x.fd, where, (unsigned)number(words[2]), (int)number(words[3]), patience);
     outcome(value);
     for (int i = 0; i < 3; i++)
         say(" %u", messages[i].msg_len);
@@ -358,7 +399,7 @@ static bool send_operation(char **words)
         sent(write(x.fd, data_out(words[1], length), length));
     else if (is(call, "sendto")) {
         void *data = data_out(words[1], length);
-        sent(sendto(x.fd, data, length, (int)number(words[3]), address_in(words[4]), (socklen_t)number(words[5])));
+        sent(sendto(x.fd, data, length, (int)number(words[3]), address_in(words[4]), name_length(words[5])));
     } else if (is(call, "writev")) {
         struct iovec vectors[1100] = {{0}};
         void *data = data_out(words[1], length);
@@ -457,8 +498,15 @@ static void get_option(char **words)
         memcpy(&length, value, sizeof length);
         if (length > 1024)
             say(" %s", port_name((int)length));
+        else if (x.echoes && length > 0)
+            say(" E");
         else
             say(" %u", length);
+        return;
+    }
+    /* The peer's port may be an ephemeral one. */
+    if (level == SOL_SOCKET && option == SO_PEERNAME) {
+        say_name(value, sizeof value);
         return;
     }
     /* What the congestion control has measured differs, what it is about to do does not. */
@@ -500,7 +548,9 @@ static void control_operation(char **words)
     if (interface)
         snprintf((char *)value, IFNAMSIZ, "%s", words[2]);
     void *place = is(words[2], "null") ? NULL : is(words[2], "bad") ? (void *)1 : value;
-    if (outcome(ioctl(x.fd, request, place)))
+    /* The time of a datagram is another one in each run. */
+    bool time = request == SIOCGSTAMP_OLD || request == SIOCGSTAMPNS_OLD;
+    if (outcome(ioctl(x.fd, request, place)) && !time)
         say_bytes(value, interface ? sizeof(struct ifreq) : 8);
 }
 
@@ -542,17 +592,20 @@ static void make_socket(const char *kind)
 {
     static const struct {
         const char *kind;
-        int type, protocol;
-    } kinds[] = {{"tcp", SOCK_STREAM, 0},
-                 {"udp", SOCK_DGRAM, 0},
-                 {"ping", SOCK_DGRAM, IPPROTO_ICMP},
-                 {"raw", SOCK_RAW, 253},
-                 {"icmp", SOCK_RAW, IPPROTO_ICMP}};
+        int family, type, protocol;
+    } kinds[] = {{"tcp", AF_INET, SOCK_STREAM, 0},
+                 {"udp", AF_INET, SOCK_DGRAM, 0},
+                 {"ping", AF_INET, SOCK_DGRAM, IPPROTO_ICMP},
+                 {"raw", AF_INET, SOCK_RAW, 253},
+                 {"icmp", AF_INET, SOCK_RAW, IPPROTO_ICMP},
+                 {"tcp6", AF_INET6, SOCK_STREAM, 0},
+                 {"udp6", AF_INET6, SOCK_DGRAM, 0}};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (is(kind, kinds[i].kind)) {
             x.echoes = is(kind, "ping");
             x.packets = is(kind, "raw") || is(kind, "icmp");
-            x.fd = socket(AF_INET, kinds[i].type | SOCK_NONBLOCK, kinds[i].protocol);
+            x.six = kinds[i].family == AF_INET6;
+            x.fd = socket(kinds[i].family, kinds[i].type | SOCK_NONBLOCK, kinds[i].protocol);
             outcome(x.fd);
             watch(x.fd);
         }
@@ -583,9 +636,9 @@ static bool life_operation(char **words)
     if (is(call, "socket"))
         make_socket(words[1]);
     else if (is(call, "bind"))
-        outcome(bind(x.fd, address_in(words[1]), (socklen_t)number(words[2])));
+        outcome(bind(x.fd, address_in(words[1]), name_length(words[2])));
     else if (is(call, "connect"))
-        outcome(connect(x.fd, address_in(words[1]), (socklen_t)number(words[2])));
+        outcome(connect(x.fd, address_in(words[1]), name_length(words[2])));
     else if (is(call, "listen"))
         outcome(listen(x.fd, (int)number(words[1])));
     else if (is(call, "accept"))
@@ -633,6 +686,6 @@ void operate(char **words)
     errno = 0;
     if (words[0][0] == '@')
         peer_operation(words);
-    else if (!life_operation(words) && !send_operation(words) && !receive_operation(words) && !meta_operation(words))
+    else if (!descriptor_operation(words) && !life_operation(words) && !send_operation(words) && !receive_operation(words) && !meta_operation(words))
         say(" no such operation");
 }

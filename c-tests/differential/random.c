@@ -10,7 +10,7 @@
 
 #include "driver.h"
 
-enum { MOST_CALLS = 4096, LONGEST = 24, WANTED = 100 };
+enum { MOST_CALLS = 4096, LONGEST = 32, WANTED = 100 };
 
 static unsigned (*cells)[MOST_CALLS];
 /* Sum of a state's cells. */
@@ -24,12 +24,27 @@ static void make_cells(void)
     totals = calloc(state_count, sizeof *totals);
 }
 
+/* Options have a cell for reading and one for setting, whatever value; other calls have one for each of their arguments. */
+static size_t cell_of(const char *kind, size_t call)
+{
+    size_t plain = plain_call_count(kind);
+    if (call < plain)
+        return call;
+    size_t option = (call - plain) / CALLS_PER_OPTION, sets = (call - plain) % CALLS_PER_OPTION >= GETS_PER_OPTION;
+    return plain + option * 2 + sets;
+}
+
+static size_t cell_count(const char *kind)
+{
+    return cell_of(kind, call_count(kind) - 1) + 1;
+}
+
 void count_cell(size_t state, size_t call)
 {
     make_cells();
     if (call >= MOST_CALLS)
         return;
-    cells[state][call]++;
+    cells[state][cell_of(states[state].kind, call)]++;
     totals[state]++;
 }
 
@@ -52,7 +67,7 @@ static size_t draw_call(size_t state, int tries)
     size_t count = call_count(states[state].kind), best = draw(count);
     while (--tries > 0) {
         size_t other = draw(count);
-        if (cells[state][other] < cells[state][best])
+        if (cells[state][cell_of(states[state].kind, other)] < cells[state][cell_of(states[state].kind, best)])
             best = other;
     }
     return best;
@@ -60,14 +75,24 @@ static size_t draw_call(size_t state, int tries)
 
 static double share(size_t state)
 {
-    return (double)totals[state] / (double)call_count(states[state].kind);
+    return (double)totals[state] / (double)cell_count(states[state].kind);
+}
+
+/* One of the states of the kind that was asked for (KIND), or of any. */
+static size_t any_state(void)
+{
+    const char *kind = getenv("KIND");
+    size_t state = draw(state_count);
+    for (int tries = 0; tries < 1000 && kind != NULL && strcmp(kind, states[state].kind) != 0; tries++)
+        state = draw(state_count);
+    return state;
 }
 
 static size_t draw_state(void)
 {
-    size_t best = draw(state_count);
+    size_t best = any_state();
     for (int tries = 0; tries < 3; tries++) {
-        size_t other = draw(state_count);
+        size_t other = any_state();
         if (share(other) < share(best))
             best = other;
     }
@@ -203,7 +228,7 @@ static void write_cells(const char *path)
     if (file == NULL)
         return;
     for (size_t state = 0; state < state_count; state++)
-        for (size_t call = 0; call < call_count(states[state].kind); call++)
+        for (size_t call = 0; call < cell_count(states[state].kind); call++)
             if (cells[state][call] > 0)
                 fprintf(file, "%zu %zu %u\n", state, call, cells[state][call]);
     fclose(file);
@@ -215,7 +240,7 @@ void print_cells(void)
     make_cells();
     for (size_t state = 0; state < state_count; state++) {
         unsigned least = -1u;
-        size_t count = call_count(states[state].kind);
+        size_t count = cell_count(states[state].kind);
         if (totals[state] == 0)
             continue;
         for (size_t call = 0; call < count; call++) {
@@ -224,7 +249,7 @@ void print_cells(void)
             if (cells[state][call] < least)
                 least = cells[state][call];
         }
-        printf("# %-5s %-24s %5zu calls, %8lu times, the rarest %u\n", states[state].kind, states[state].name, count,
+        printf("# %-5s %-24s %5zu cells, %8lu times, the rarest %u\n", states[state].kind, states[state].name, count,
                totals[state], least);
     }
     if (all > 0)

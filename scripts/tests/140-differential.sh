@@ -18,4 +18,6 @@ ok_remora "calls in every state of a UDP socket answer as the kernel's" kind udp
 ok_remora "calls in every state of a ping socket answer as the kernel's" kind ping
 ok_remora "calls in every state of a raw socket answer as the kernel's" kind raw
 ok_remora "calls in every state of a raw ICMP socket answer as the kernel's" kind icmp
+ok_remora "calls in every state of a TCP socket of IPv6 with IPv4 in it answer as the kernel's" kind tcp6
+ok_remora "calls in every state of a UDP socket of IPv6 with IPv4 in it answer as the kernel's" kind udp6
 tap_end
