@@ -64,7 +64,6 @@ static const struct exception {
     {IPPROTO_IP, 36, NOTHING},
     {IPPROTO_UDP, 100, NOTHING},       /* UDP_ENCAP needs IPsec */
     /* What only IPv6 packets could show: docs/exceptions.md, S-06. */
-    {IPPROTO_IPV6, 1, NOTHING},
     {IPPROTO_IPV6, 6, NOTHING},
     {IPPROTO_IPV6, 17, NOTHING},
     {IPPROTO_IPV6, 24, LENGTH},
@@ -76,11 +75,8 @@ static const struct exception {
     {IPPROTO_IPV6, 57, NOTHING},
     {IPPROTO_IPV6, 59, NOTHING},
     {IPPROTO_IPV6, 61, NOTHING},
-    {IPPROTO_IPV6, 72, NOTHING},
     {IPPROTO_IPV6, 80, NOTHING},
     {IPPROTO_IPV6, 81, NOTHING},
-    {IPPROTO_IPV6, 34, NOTHING},
-    {IPPROTO_IPV6, 35, NOTHING},
     {IPPROTO_TCP, TCP_MAXSEG, LENGTH},
     {IPPROTO_TCP, TCP_WINDOW_CLAMP, LENGTH},
     {IPPROTO_TCP, TCP_QUICKACK, LENGTH},

@@ -68,6 +68,7 @@ pub(crate) const fn connect(error: ConnectError) -> Errno {
         ConnectError::AddressInUse => libc::EADDRINUSE,
         ConnectError::Aborted => libc::ECONNABORTED,
         ConnectError::NotSupported => libc::EOPNOTSUPP,
+        ConnectError::NoDevice => libc::ENODEV,
         ConnectError::Fault(cause) => return fault(cause),
         ConnectError::NoMemory => libc::ENOBUFS,
     })
@@ -113,6 +114,7 @@ pub(crate) const fn send(error: SendError) -> Errno {
         SendError::NotSupported => libc::EOPNOTSUPP,
         SendError::Memory => libc::EFAULT,
         SendError::NoMemory => libc::ENOBUFS,
+        SendError::NoDevice => libc::ENODEV,
         SendError::Fault(cause) => return fault(cause),
     })
 }

@@ -10,7 +10,7 @@ use remora_stack::io::Collect;
 use remora_stack::ip::{Ip, RouteError, RouteKey};
 use remora_stack::settings::Settings;
 use remora_stack::socket::error::{ReceiveError, SocketFault};
-use remora_stack::socket::options::SetOption;
+use remora_stack::socket::options::{SetOption, Through};
 use remora_stack::socket::protocol::{AddressFamily, ReceiveFlags, SendArguments, SocketId, SocketType};
 use remora_stack::testkit::{Network, address, interface};
 
@@ -296,7 +296,12 @@ fn a_source_that_is_not_ours_is_refused() {
     let mut ip = Ip::default();
     ip.configure(&interface(1));
     for (source, answer) in [(1, None), (77, Some(RouteError::BadSource)), (255, Some(RouteError::BadSource))] {
-        let key = RouteKey { destination: address(2), source: Some(address(source)), on_link_only: false };
+        let key = RouteKey {
+            destination: address(2),
+            source: Some(address(source)),
+            on_link_only: false,
+            through: Through::Any,
+        };
         assert_eq!(ip.route(&key).err(), answer);
     }
 }

@@ -197,8 +197,8 @@ pub(crate) fn write_none(length: User<u32>) -> Result<(), Errno> {
     length.write(0)
 }
 
-/// Writes a name where accept, getsockname and recvfrom want it (`move_addr_to_user`): as much as fits, then the
-/// length that it really has.
+/// Writes a name where accept, getsockname and recvfrom want it (`move_addr_to_user`): the length that it really has,
+/// then as much as fits.
 //= REF L-03
 pub(crate) fn write(
     name: SocketAddr,
@@ -209,6 +209,6 @@ pub(crate) fn write(
     let room = length.read()? as i32;
     let room = usize::try_from(room).map_err(|_| Errno(libc::EINVAL))?;
     let (bytes, full) = encode(name, family);
-    target.cast::<u8>().write_many(bytes.get(..full.min(room)).unwrap_or(&[]))?;
-    length.write(full as u32)
+    length.write(full as u32)?;
+    target.cast::<u8>().write_many(bytes.get(..full.min(room)).unwrap_or(&[]))
 }

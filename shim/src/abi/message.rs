@@ -147,6 +147,26 @@ impl ControlWriter {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
     }
 
+    /// The messages as IP_PKTOPTIONS gives them.
+    pub(crate) fn whole(self) -> SmallVec<[u8; 256]> {
+        SmallVec::from_slice(&self.bytes)
+    }
+
+    /// How much of them IP_PKTOPTIONS tells in `room` bytes, and how much it stores: not what would align one more.
+    pub(crate) fn room_for(bytes: &[u8], room: usize) -> (usize, usize) {
+        let (mut at, mut stored) = (0, 0);
+        while let Some(length) = bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().map(usize::from_ne_bytes)
+        {
+            let next = at + length.next_multiple_of(8);
+            if next > room {
+                return if room < at + CONTROL_HEADER { (at, stored) } else { (room, room.min(at + length)) };
+            }
+            stored = at + length;
+            at = next;
+        }
+        (at, stored)
+    }
+
     /// The messages as they will be stored.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -8,9 +8,10 @@ use remora_host::runtime::Runtime;
 use remora_host::sys::call;
 use remora_stack::socket::errqueue::{Origin, Report};
 use remora_stack::socket::kept::Kept;
-use remora_stack::socket::protocol::{AddressFamily, Received};
+use remora_stack::socket::protocol::{AddressFamily, Received, SocketType};
 use remora_stack::socket::sockopt::timestamping;
 
+use super::{interfaces, option_rows};
 use crate::abi::address;
 use crate::abi::message::ControlWriter;
 use crate::errno;
@@ -38,6 +39,8 @@ struct Asked {
     mark: bool,
     priority: bool,
     gro: bool,
+    /// The address to answer from is not told.
+    spare_source: bool,
 }
 
 fn asked(handle: Handle, runtime: &Runtime) -> Asked {
@@ -56,6 +59,7 @@ fn asked(handle: Handle, runtime: &Runtime) -> Asked {
                 mark: options.kept.has(Kept::RcvMark),
                 priority: options.kept.has(Kept::RcvPriority),
                 gro: options.kept.has(Kept::UdpGro),
+                spare_source: false,
             })
         })
         .unwrap_or_default()
@@ -64,6 +68,10 @@ fn asked(handle: Handle, runtime: &Runtime) -> Asked {
 /// Adds the messages in Linux's order.
 //= REF D-05
 pub(super) fn fill(handle: Handle, runtime: &Runtime, received: &Received, control: &mut ControlWriter) {
+    // The end of a socket that was shut down brings nothing with it.
+    if received.to.is_none() && received.report.is_none() && !handle.is_stream() {
+        return;
+    }
     let asked = asked(handle, runtime);
     fill_times(&asked, received, control);
     if let Some(report) = &received.report {
@@ -71,6 +79,12 @@ pub(super) fn fill(handle: Handle, runtime: &Runtime, received: &Received, contr
             fill_ip(handle, runtime, &asked, received, control);
         }
         fill_report(handle, report, control);
+        return;
+    }
+    // `ping_recvmsg` gives times and what IP has to say.
+    let is_ping = handle.kind == SocketType::Datagram && !option_rows::is_udp(runtime, handle);
+    if is_ping {
+        fill_ip(handle, runtime, &Asked { spare_source: true, ..asked }, received, control);
         return;
     }
     if asked.overflow && received.dropped > 0 {
@@ -98,20 +112,23 @@ fn push_time(bytes: &mut Vec<u8>, seconds: u64, fraction: u64) {
 fn fill_times(asked: &Asked, received: &Received, control: &mut ControlWriter) {
     let wall = call::wall_clock().saturating_sub(call::now().since(received.at));
     let (seconds, nanos) = (wall.as_secs(), u64::from(wall.subsec_nanos()));
-    let is_report = received.report.is_some();
-    if asked.timestamp != 0 && !is_report {
-        let (kind, fraction) = match asked.timestamp {
-            1 => (libc::SCM_TIMESTAMP, u64::from(wall.subsec_micros())),
-            2 => (libc::SCM_TIMESTAMPNS, nanos),
-            3 => (SCM_TIMESTAMP_NEW, u64::from(wall.subsec_micros())),
-            _ => (SCM_TIMESTAMPNS_NEW, nanos),
+    if asked.timestamp != 0 {
+        let (kind, fraction) = match (asked.timestamp, asked.timestamping_new) {
+            (1, false) => (libc::SCM_TIMESTAMP, u64::from(wall.subsec_micros())),
+            (1, true) => (SCM_TIMESTAMP_NEW, u64::from(wall.subsec_micros())),
+            (_, false) => (libc::SCM_TIMESTAMPNS, nanos),
+            (_, true) => (SCM_TIMESTAMPNS_NEW, nanos),
         };
         let mut data = Vec::with_capacity(16);
         push_time(&mut data, seconds, fraction);
         control.push(libc::SOL_SOCKET, kind, &data);
     }
     let taken = match &received.report {
-        Some(report) => report.origin == Origin::Timestamping,
+        // What the kernel stamps on arrival it stamps for everybody who waits for times of any kind.
+        Some(report) if matches!(report.origin, Origin::Icmp(_)) => {
+            asked.timestamp != 0 || asked.timestamping & timestamping::RX_SOFTWARE != 0
+        }
+        Some(report) => report.origin == Origin::Timestamping || asked.timestamp != 0,
         None => asked.timestamping & timestamping::RX_SOFTWARE != 0,
     };
     if asked.timestamping & timestamping::SOFTWARE != 0 && taken && wall > Duration::ZERO {
@@ -125,16 +142,17 @@ fn fill_times(asked: &Asked, received: &Received, control: &mut ControlWriter) {
 }
 
 fn fill_ip(handle: Handle, runtime: &Runtime, asked: &Asked, received: &Received, control: &mut ControlWriter) {
-    // The end of a socket that was shut down brings nothing with it.
-    if received.to.is_none() && !handle.is_stream() && received.report.is_none() {
-        return;
-    }
     let to = match received.to {
         Some(IpAddr::V4(to)) => to,
         _ => Ipv4Addr::UNSPECIFIED,
     };
     // What never left the machine came by loopback.
-    let interface = if to.is_loopback() { 1 } else { super::interfaces::index() };
+    // Which interface that was is noted for who has asked for it by then (`ipv4_pktinfo_prepare`).
+    let interface = match to.is_loopback() {
+        _ if !received.placed && received.report.is_none() => 0,
+        true => interfaces::LOOPBACK,
+        false => interfaces::index(),
+    };
     if asked.packet_info6 && handle.family == AddressFamily::Inet6 {
         // struct in6_pktinfo.
         let mut data = to.to_ipv6_mapped().octets().to_vec();
@@ -144,6 +162,7 @@ fn fill_ip(handle: Handle, runtime: &Runtime, asked: &Asked, received: &Received
     if asked.packet_info {
         // struct in_pktinfo: interface, the address it came to as the host sees it, the one in the header.
         let specific = match to {
+            _ if interface == 0 || asked.spare_source => Ipv4Addr::UNSPECIFIED,
             to if to.is_multicast() || to.is_broadcast() => own_address(handle, runtime).unwrap_or(to),
             to => to,
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use remora_host::runtime::{self, Owner, OwnerKind, WaitEnd};
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::options::{OptionName, OptionValue};
-use remora_stack::socket::protocol::{Readiness, Shutdown, SocketId};
+use remora_stack::socket::protocol::{AddressFamily, Readiness, Shutdown, SocketId};
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
 
@@ -375,6 +375,9 @@ const SIOCSPGRP: usize = 0x8902;
 /// SIOCGSTAMP_OLD and SIOCGSTAMPNS_OLD.
 const SIOCGSTAMP: usize = 0x8906;
 const SIOCGSTAMPNS: usize = 0x8907;
+/// The forms with 64-bit time, which are the same structures on 64-bit targets.
+const SIOCGSTAMP_NEW: usize = 0x8010_8906;
+const SIOCGSTAMPNS_NEW: usize = 0x8010_8907;
 /// Requests about interfaces, routes and the ARP table lie in this range.
 const SIOC_FIRST: usize = 0x890b;
 const SIOC_LAST: usize = 0x89ff;
@@ -402,8 +405,8 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
         SIOCOUTQ => tell(ask(|stack, socket| stack.queued_output(socket))),
         SIOCOUTQNSD if handle.is_stream() => tell(ask(|stack, socket| stack.unsent_output(socket))),
         SIOCATMARK if handle.is_stream() => tell(at_mark(runtime, handle.id)),
-        // `sock_gettstamp`: no datagram has left its time.
-        SIOCGSTAMP | SIOCGSTAMPNS => Err(Errno(libc::ENOENT)),
+        SIOCGSTAMP | SIOCGSTAMP_NEW => tell_time(runtime, handle, argument, 1_000),
+        SIOCGSTAMPNS | SIOCGSTAMPNS_NEW => tell_time(runtime, handle, argument, 1),
         FIONBIO => control::argument::<i32>(argument).read().and_then(|value| {
             if placeholder::is_shared(fd) {
                 check_fresh(fd)?;
@@ -425,6 +428,10 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
         }
         // What the stack does not know of its interface, the kernel does: any socket of the family may ask.
         interfaces::SIOCGIFCONF => interfaces::list(argument, || ask_kernel(request, argument)),
+        // `inet6_ioctl` has none of those about addresses of IPv4.
+        _ if handle.family == AddressFamily::Inet6 && interfaces::is_inet_only(request) => {
+            interfaces::refuse(argument, Errno(libc::ENOTTY))
+        }
         SIOC_FIRST..=SIOC_LAST => {
             interfaces::answer(request, argument).unwrap_or_else(|| ask_kernel(request, argument))
         }
@@ -432,6 +439,15 @@ pub(crate) fn ioctl(fd: i32, request: usize, argument: usize) -> Outcome<i32> {
         _ => return Outcome::PassThrough,
     };
     traced(format_args!("ioctl({fd}, {request:#x})"), result)
+}
+
+/// The time of the datagram that was received last, with its fraction in units of `unit` nanoseconds (`sock_gettstamp`).
+fn tell_time(runtime: &runtime::Runtime, handle: fdtable::Handle, argument: usize, unit: u32) -> Result<i32, Errno> {
+    let at = runtime.with_socket(handle.id, |stack, socket, _| stack.received_at(socket)).flatten();
+    let at = at.ok_or(Errno(libc::ENOENT))?;
+    let wall = call::wall_clock().saturating_sub(call::now().since(at));
+    let fields = [wall.as_secs(), u64::from(wall.subsec_nanos() / unit)];
+    control::argument::<u64>(argument).write_many(&fields).map(|()| 0)
 }
 
 /// Whether it is a datagram socket of ICMP.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use remora_host::config::{Cidr, Interfaces};
 use remora_host::runtime;
 use remora_host::sys::{Errno, call};
+use remora_stack::socket::options::Through;
 
 use crate::abi::{User, control};
 use crate::config;
@@ -20,6 +21,19 @@ const SIOCGIFBRDADDR: usize = 0x8919;
 const SIOCGIFNETMASK: usize = 0x891b;
 const SIOCGIFMTU: usize = 0x8921;
 const SIOCGIFHWADDR: usize = 0x8927;
+
+const SIOCGIFPFLAGS: usize = 0x8935;
+
+/// Whether sockets of AF_INET alone know the request (`inet_ioctl`).
+pub(super) const fn is_inet_only(request: usize) -> bool {
+    matches!(request, SIOCGIFADDR | SIOCGIFDSTADDR | SIOCGIFBRDADDR | SIOCGIFNETMASK | SIOCGIFPFLAGS)
+}
+
+/// Refuses a request of sockets, which is read all the same (`get_user_ifreq`).
+pub(super) fn refuse(argument: usize, errno: Errno) -> Result<i32, Errno> {
+    control::argument::<u8>(argument).read_many(REQUEST)?;
+    Err(errno)
+}
 
 /// IFNAMSIZ.
 pub(crate) const NAME: usize = 16;
@@ -77,6 +91,22 @@ pub(super) fn index() -> i32 {
     let found = name.and_then(|name| call::interface(&name.value).ok()).map_or(1, |interface| interface.index);
     INDEX.store(found, Ordering::Relaxed);
     found
+}
+
+/// The kernel's number of the loopback interface.
+pub(super) const LOOPBACK: i32 = 1;
+
+/// What being bound to the interface of this number means to the stack.
+pub(super) fn through(number: i32) -> Through {
+    match number {
+        0 => Through::Any,
+        // A stack without a device of the kernel's has but one number for both.
+        LOOPBACK if index() == LOOPBACK => Through::Any,
+        LOOPBACK => Through::Loopback,
+        number if number == index() => Through::Device,
+        number if call::interface_name(number).is_ok() => Through::Elsewhere,
+        _ => Through::Missing,
+    }
 }
 
 /// The stack's address, in use or to be.

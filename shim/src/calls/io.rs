@@ -149,7 +149,7 @@ pub(crate) fn receive(
     flags: i32,
 ) -> Result<Gathered, Errno> {
     policy::listen_raw(runtime, handle);
-    let mut core_flags = ReceiveFlags::from_bits_truncate(flags as u32);
+    let mut core_flags = ReceiveFlags::from_bits_truncate(flags as u32) - ReceiveFlags::SPLICE;
     let whole = handle.is_stream() && flags & libc::MSG_WAITALL != 0;
     let patient = !is_nonblocking(runtime, handle, flags);
     // O_NONBLOCK is MSG_DONTWAIT to a datagram socket that is shut for reading (`__skb_wait_for_more_packets`).
@@ -333,7 +333,14 @@ fn open_fast(
     let taken = match begun {
         Ok(Ok(taken)) => taken,
         Ok(Err(SendError::InProgress)) => 0,
-        Ok(Err(error)) => return Err(errno::send(error)),
+        Ok(Err(error)) => {
+            let errno = errno::send(error);
+            // `sk_stream_error`.
+            if errno.0 == libc::EPIPE && flags & libc::MSG_NOSIGNAL == 0 {
+                process::raise_broken_pipe();
+            }
+            return Err(errno);
+        }
         Err(_) => return Err(gone(fd, handle.id)),
     };
     if !waits {
@@ -398,17 +405,37 @@ pub(crate) fn destination<T>(
         return Ok(None);
     }
     let raw = RawName::read(address, length)?;
+    let corked = || runtime.with_socket(handle.id, |stack, socket, _| stack.is_corked(socket)) == Some(true);
     if handle.is_stream() && flags & libc::MSG_FASTOPEN == 0 {
         return Ok(None);
     }
-    let to = raw.for_send(handle.family)?;
+    let to = match raw.for_send(handle.family) {
+        Ok(None) if !handle.is_stream() => {
+            // `udpv6_sendmsg`: the way to the peer is one of IPv6 then, and there is none.
+            let connected = runtime.with_socket(handle.id, |stack, socket, _| stack.has_peer(socket));
+            let errno = if connected == Some(true) { libc::ENETUNREACH } else { libc::EDESTADDRREQ };
+            return Err(bound_all_the_same(handle, runtime, Errno(errno)));
+        }
+        Ok(to) => to,
+        // `udp_sendmsg`: what is added to a datagram goes where that goes.
+        Err(_) if handle.family == AddressFamily::Inet && corked() => return Ok(None),
+        Err(errno) => return Err(bound_all_the_same(handle, runtime, errno)),
+    };
     if let Some(SocketAddr::V4(_)) = to
         && handle.family == AddressFamily::Inet6
         && policy::is_v6_only(runtime, handle)
     {
-        return Err(Errno(libc::ENETUNREACH));
+        return Err(bound_all_the_same(handle, runtime, Errno(libc::ENETUNREACH)));
     }
     Ok(to)
+}
+
+/// A datagram socket gets a port before a refused address is looked at (`inet_send_prepare`, `inet_dgram_connect`).
+pub(super) fn bound_all_the_same(handle: Handle, runtime: &Runtime, errno: Errno) -> Errno {
+    if !handle.is_stream() {
+        runtime.with_socket(handle.id, |stack, socket, now| stack.autobind(now, socket));
+    }
+    errno
 }
 
 fn finish_receive(call: std::fmt::Arguments<'_>, result: Result<Gathered, Errno>) -> Outcome<isize> {
@@ -656,16 +683,21 @@ pub(crate) fn send_bytes(fd: i32, handle: Handle, runtime: &Runtime, bytes: &[u8
 /// A sink that is no user memory, for the copies between descriptors.
 pub(crate) fn receive_bytes(fd: i32, handle: Handle, runtime: &Runtime, sink: &mut dyn Sink) -> Result<usize, Errno> {
     let nothing = Cell::new(0);
-    let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| match stack.receive(
-        now,
-        socket,
-        &mut *sink,
-        ReceiveFlags::empty(),
-    ) {
-        Err(ReceiveError::WouldBlock) => None,
-        other => Some(other),
+    let at_once = runtime.nonblocking(handle.id);
+    let flags = if at_once { ReceiveFlags::DONTWAIT } else { ReceiveFlags::empty() } | ReceiveFlags::SPLICE;
+    let mut step =
+        |stack: &mut Stack, socket: SocketId, now: Instant| match stack.receive(now, socket, &mut *sink, flags) {
+            Err(ReceiveError::WouldBlock) => None,
+            other => Some(other),
+        };
+    let timeout = || {
+        runtime
+            .with_socket(handle.id, |stack, socket, _| {
+                stack.options(socket).and_then(|options| options.receive_timeout)
+            })
+            .flatten()
     };
-    let patience = if runtime.nonblocking(handle.id) { Patience::Never } else { Patience::Until(None) };
+    let patience = if at_once { Patience::Never } else { Patience::blocking(timeout()) };
     match until(runtime, handle.id, Readiness::IN, patience, &nothing, &mut step) {
         Ok(result) => result.map(|received| received.length).map_err(errno::receive),
         Err(Stop::WouldBlock) => Err(Errno(libc::EAGAIN)),

@@ -1,6 +1,6 @@
 //! sendmsg, recvmsg and their many-message forms: names, control messages and flags around the data.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use remora_host::runtime::Runtime;
@@ -9,17 +9,18 @@ use remora_stack::socket::options::{OptionName, OptionValue};
 use remora_stack::socket::protocol::{Readiness, SocketType};
 use remora_stack::socket::state::SocketState;
 
-use super::io::{Extras, Gathered, destination, receive, send_to};
+use super::io::{Extras, Gathered, bound_all_the_same, destination, receive, send_to};
 use super::options::TCP_INQ;
 use super::policy::{Purpose, Side};
-use super::{control, option_rows, policy, socket_of, strangers, traced};
+use super::{ancillary, control, option_rows, policy, socket_of, strangers, traced};
 use crate::abi::memory::User;
-use crate::abi::message::{ControlWriter, Header, controls};
+use crate::abi::message::{ControlWriter, Header};
 use crate::abi::{Outcome, address, process};
 use crate::errno;
 use crate::fdtable::{self, Handle};
 
-const UDP_SEGMENT: i32 = 103;
+/// MSG_CMSG_COMPAT: 32-bit structures, which no 64-bit program has.
+const COMPAT: i32 = i32::MIN;
 /// The size of one struct mmsghdr: a msghdr and the length that was moved.
 const MULTI_SIZE: usize = size_of::<libc::mmsghdr>();
 /// Where msg_len stands in it.
@@ -53,6 +54,9 @@ fn send_one(
     message: User<libc::msghdr>,
     flags: i32,
 ) -> Result<Side, Result<usize, Errno>> {
+    if flags & COMPAT != 0 {
+        return Err(Err(Errno(libc::EINVAL)));
+    }
     let header = Header::read(message).map_err(Err)?;
     let mut buffer = header.buffer().map_err(Err)?;
     let to = match header.destination() {
@@ -60,9 +64,16 @@ fn send_one(
         None => None,
     };
     let control = header.control().map_err(Err)?;
-    let mut extras = match extras(handle, &control) {
+    let mut extras = match ancillary::extras(handle, runtime, &control) {
         Ok(extras) => extras,
-        Err(errno) => return Err(Err(without_destination(handle, runtime, to, buffer.left()).unwrap_or(errno))),
+        // What is added to a datagram goes as that goes.
+        Err(_) if runtime.with_socket(handle.id, |stack, socket, _| stack.is_corked(socket)) == Some(true) => {
+            Extras::default()
+        }
+        Err(errno) => {
+            let errno = without_destination(handle, runtime, to, buffer.left()).unwrap_or(errno);
+            return Err(Err(bound_all_the_same(handle, runtime, errno)));
+        }
     };
     extras.to = to;
     send_to(fd, handle, runtime, &mut buffer, flags, extras)
@@ -74,9 +85,12 @@ fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>
     // `ping_common_sendmsg`: less than a header is no message.
     let is_ping = handle.kind == SocketType::Datagram && !option_rows::is_udp(runtime, handle);
     let named = runtime
-        .with_socket(handle.id, |stack, socket, _| {
-            if handle.is_stream() { stack.peer_name(socket).is_ok() } else { stack.has_peer(socket) }
-        })
+        .with_socket(
+            handle.id,
+            |stack, socket, _| {
+                if handle.is_stream() { stack.may_send(socket) } else { stack.has_peer(socket) }
+            },
+        )
         .unwrap_or(true);
     if named || to.is_some() || (is_ping && length < ECHO_HEADER) {
         return None;
@@ -104,56 +118,6 @@ fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>
 
 /// Size of an ICMP echo header.
 const ECHO_HEADER: usize = 8;
-
-/// What control messages of a send ask for (`ip_cmsg_send`, `__sock_cmsg_send`).
-//= REF D-05
-fn extras(handle: Handle, control: &[u8]) -> Result<Extras, Errno> {
-    let mut extras = Extras::default();
-    let int = |data: &[u8]| data.first_chunk().copied().map(i32::from_ne_bytes);
-    let invalid = Errno(libc::EINVAL);
-    for one in controls(control) {
-        let one = one?;
-        match (one.level, one.kind) {
-            // SOL_SOCKET: rights and credentials mean something to AF_UNIX only; marks and timestamps are accepted.
-            (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS | libc::SO_MARK | libc::SCM_TXTIME) => {}
-            (libc::SOL_SOCKET, libc::SO_TIMESTAMPING) => {
-                let flags = int(one.data).filter(|_| one.data.len() == 4).ok_or(invalid)?;
-                extras.timestamping = Some(flags);
-            }
-            (libc::SOL_SOCKET, _) => return Err(invalid),
-            (libc::IPPROTO_IP, _) if handle.is_stream() => {}
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                // struct in_pktinfo: interface, address to send from, address in the header.
-                let source: [u8; 4] = one.data.get(4..8).and_then(|part| part.try_into().ok()).ok_or(invalid)?;
-                if one.data.len() != 12 {
-                    return Err(invalid);
-                }
-                let source = Ipv4Addr::from(source);
-                extras.source = (!source.is_unspecified()).then_some(IpAddr::V4(source));
-            }
-            (libc::IPPROTO_IP, libc::IP_TTL) => {
-                let value = int(one.data).filter(|_| one.data.len() == 4).ok_or(invalid)?;
-                extras.ttl = Some(u8::try_from(value).ok().filter(|ttl| *ttl > 0).ok_or(invalid)?);
-            }
-            (libc::IPPROTO_IP, libc::IP_TOS) => {
-                let value = match one.data {
-                    [byte] => i32::from(*byte),
-                    data => int(data).filter(|_| data.len() == 4).ok_or(invalid)?,
-                };
-                extras.tos = Some(u8::try_from(value).map_err(|_| invalid)?);
-            }
-            (libc::IPPROTO_UDP, UDP_SEGMENT) if handle.kind == SocketType::Datagram => {
-                let size: [u8; 2] = one.data.try_into().map_err(|_| invalid)?;
-                extras.segment = Some(u16::from_ne_bytes(size));
-            }
-            (libc::IPPROTO_UDP, _) if handle.kind == SocketType::Datagram => return Err(invalid),
-            (libc::IPPROTO_IP, libc::IP_RETOPTS) => {}
-            (libc::IPPROTO_IP, _) => return Err(invalid),
-            _ => {}
-        }
-    }
-    Ok(extras)
-}
 
 pub(crate) fn sendmmsg(fd: i32, messages: User<libc::mmsghdr>, count: u32, flags: i32) -> Outcome<i32> {
     let Some((handle, runtime)) = socket_of(fd) else { return kernel_message(fd, messages.cast()) };
@@ -203,6 +167,9 @@ fn receive_one(
     message: User<libc::msghdr>,
     flags: i32,
 ) -> Result<usize, Errno> {
+    if flags & COMPAT != 0 {
+        return Err(Errno(libc::EINVAL));
+    }
     let header = Header::read(message)?;
     let mut buffer = header.buffer()?;
     let Gathered { length, last } = receive(fd, handle, runtime, &mut buffer, flags)?;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod adopt;
+mod ancillary;
 mod companion;
 mod control;
 mod epoll;

@@ -17,7 +17,8 @@ use smallvec::SmallVec;
 
 pub(super) use self::given::Given;
 pub(super) use self::hand_over::replay;
-use super::{companion, gone, option_rows, socket_of, traced};
+use super::{companion, gone, interfaces, option_rows, socket_of, traced};
+use crate::abi::message::ControlWriter;
 use crate::abi::{Outcome, User};
 use crate::errno;
 use crate::fdtable::Handle;
@@ -107,7 +108,9 @@ fn set(runtime: &Runtime, handle: Handle, level: i32, name: i32, given: &Given) 
         libc::SOL_SOCKET => socket_level::set(handle, name, given),
         libc::IPPROTO_UDP => option_rows::set_udp(runtime, handle, name, given).map(Some),
         libc::IPPROTO_IP => ip_level::set(runtime, handle, name, given).map(Some),
-        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => ipv6_level::set(handle, name, given).map(Some),
+        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => {
+            ipv6_level::set(runtime, handle, name, given).map(Some)
+        }
         libc::IPPROTO_TCP if name == TCP_AO_REPAIR && is_listening(runtime, handle) => Err(Errno(libc::EPERM)),
         libc::IPPROTO_TCP if handle.is_stream() && matches!(name, libc::TCP_MD5SIG | TCP_MD5SIG_EXT) => {
             tcp_level::signature_key(handle, name, given).map(Some)
@@ -160,10 +163,23 @@ pub(crate) fn getsockopt(
                 value.cast::<u8>().write_many(&program)?;
                 return length.write(count);
             }
-            _ => get(fd, handle, runtime, level, name)?,
+            // `sock_getbindtodevice`: a name needs all of its room.
+            (libc::SOL_SOCKET, libc::SO_BINDTODEVICE)
+                if room < interfaces::NAME
+                    && common(fd, handle, runtime, |options| options.kept.has(Kept::BindToIfIndex))? =>
+            {
+                return Err(INVALID);
+            }
+            _ => get(fd, handle, runtime, (level, name), room)?,
         };
         if (level, name) == (libc::SOL_SOCKET, libc::SO_PEERNAME) && room > found.len() {
             return Err(INVALID);
+        }
+        // IP_PKTOPTIONS.
+        if (level, name) == (libc::IPPROTO_IP, 9) {
+            let (told, stored) = ControlWriter::room_for(&found, room);
+            value.cast::<u8>().write_many(found.get(..stored).unwrap_or(&[]))?;
+            return length.write(told as u32);
         }
         let bytes = match level {
             libc::IPPROTO_IP if name == libc::IP_MULTICAST_IF => found.get(..found.len().min(room)).unwrap_or(&[]),
@@ -223,7 +239,7 @@ pub(super) fn int(value: i32) -> Bytes {
     Bytes::from_slice(&value.to_ne_bytes())
 }
 
-fn get(fd: i32, handle: Handle, runtime: &Runtime, level: i32, name: i32) -> Result<Bytes, Errno> {
+fn get(fd: i32, handle: Handle, runtime: &Runtime, (level, name): (i32, i32), room: usize) -> Result<Bytes, Errno> {
     let level = without_alias(level);
     if let Some(found) = option_rows::get(fd, runtime, handle, (level, name)) {
         return found;
@@ -232,7 +248,7 @@ fn get(fd: i32, handle: Handle, runtime: &Runtime, level: i32, name: i32) -> Res
         libc::SOL_SOCKET => socket_level::get(fd, handle, runtime, name),
         libc::IPPROTO_UDP => option_rows::get_udp(fd, runtime, handle, name),
         libc::IPPROTO_IP => ip_level::get(fd, handle, runtime, name),
-        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => ipv6_level::get(fd, handle, runtime, name),
+        libc::IPPROTO_IPV6 if handle.family == AddressFamily::Inet6 => ipv6_level::get(fd, handle, runtime, name, room),
         libc::IPPROTO_TCP if handle.is_stream() => own(fd, handle, runtime, tcp_level::name_of(name).ok_or(UNKNOWN)?),
         libc::SOL_RAW if handle.kind == SocketType::Raw && name == 1 => {
             own(fd, handle, runtime, OptionName::IcmpFilter)

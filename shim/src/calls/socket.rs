@@ -11,7 +11,7 @@ use remora_stack::socket::protocol::{AddressFamily, Readiness, Shutdown, SocketT
 use remora_stack::time::Instant;
 use smallvec::SmallVec;
 
-use super::io::{Held, Patience, Stop, until};
+use super::io::{Held, Patience, Stop, bound_all_the_same, until};
 use super::policy::{self, Purpose, Side};
 use super::rules::{self, Reason};
 use super::{companion, gone, socket_of, traced};
@@ -209,13 +209,18 @@ pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Ou
             let result = begin(fd, handle, runtime, any);
             return traced(format_args!("connect({fd}, ?)"), result.map(|()| 0));
         }
-        Err(errno) => return traced(format_args!("connect({fd}, ?)"), Err(errno)),
+        Err(errno) => {
+            let errno = bound_all_the_same(handle, runtime, errno);
+            return traced(format_args!("connect({fd}, ?)"), Err(errno));
+        }
     };
     if let SocketAddr::V4(_) = name
         && handle.family == AddressFamily::Inet6
         && policy::is_v6_only(runtime, handle)
+        && !is_busy(runtime, handle)
     {
-        return traced(format_args!("connect({fd}, {name})"), Err(Errno(libc::ENETUNREACH)));
+        let errno = bound_all_the_same(handle, runtime, Errno(libc::ENETUNREACH));
+        return traced(format_args!("connect({fd}, {name})"), Err(errno));
     }
     let result = match policy::settle(fd, handle, Some(name), Purpose::Connect) {
         Ok(Side::Kernel) => return Outcome::PassThrough,

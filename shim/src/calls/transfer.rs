@@ -44,6 +44,10 @@ fn send_file(
     if start < 0 {
         return Err(Errno(libc::EINVAL));
     }
+    // `do_splice_direct`: nothing is added to the end of what has none.
+    if appends(to) {
+        return Err(Errno(libc::EINVAL));
+    }
     let mut buffer = vec![0u8; CHUNK.min(count)];
     let mut sent = 0usize;
     let result = loop {
@@ -68,7 +72,7 @@ fn send_file(
     if sent == 0 {
         result?;
     }
-    if handle.is_stream() {
+    if handle.is_stream() && sent > 0 {
         // The last piece may have been held back for more, which does not come.
         let _ = send_bytes(to, handle, runtime, &[], 0);
     }
@@ -78,6 +82,10 @@ fn send_file(
         offset.write(start + sent as i64)?;
     }
     Ok(sent)
+}
+
+fn appends(fd: i32) -> bool {
+    call::fcntl(Fd(fd), libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_APPEND != 0)
 }
 
 fn is_pipe(fd: i32) -> bool {
@@ -105,7 +113,11 @@ pub(crate) fn splice(
         (None, Some(_)) if !is_pipe(from) => Err(Errno(libc::EINVAL)),
         (Some(_), None) if !to_offset.is_null() => Err(Errno(libc::ESPIPE)),
         (None, Some(_)) if !from_offset.is_null() => Err(Errno(libc::ESPIPE)),
-        _ if !from_offset.is_null() || !to_offset.is_null() => Err(Errno(libc::EINVAL)),
+        _ if !from_offset.is_null() => from_offset.read().and(Err(Errno(libc::EINVAL))),
+        _ if !to_offset.is_null() => to_offset.read().and(Err(Errno(libc::EINVAL))),
+        _ if target.is_some() && appends(to) => Err(Errno(libc::EINVAL)),
+        // rw_verify_area.
+        _ if isize::try_from(count).is_err() => Err(Errno(libc::EINVAL)),
         (Some((handle, runtime)), None) => to_pipe(from, handle, runtime, to, count, flags),
         (None, Some((handle, runtime))) => from_pipe(from, to, handle, runtime, count, flags),
         (None, None) => Err(Errno(libc::EINVAL)),
@@ -142,7 +154,9 @@ fn to_pipe(from: i32, handle: Handle, runtime: &Runtime, to: i32, count: usize, 
 fn from_pipe(from: i32, to: i32, handle: Handle, runtime: &Runtime, count: usize, flags: u32) -> Result<usize, Errno> {
     use remora_stack::socket::protocol::Readiness;
     let wait = flags & libc::SPLICE_F_NONBLOCK == 0;
+    let listens = runtime.with_socket(handle.id, |stack, socket, _| stack.is_listening(socket)).unwrap_or(false);
     if (!wait || runtime.nonblocking(handle.id))
+        && !listens
         && !runtime.readiness(handle.id).intersects(Readiness::OUT | Readiness::ERR | Readiness::HUP)
     {
         return Err(Errno(libc::EAGAIN));

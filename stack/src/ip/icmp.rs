@@ -11,6 +11,7 @@ use super::output::{self, Header};
 use super::{AddressKind, RouteKey};
 use crate::frame::Purpose;
 use crate::socket::error::SocketFault;
+use crate::socket::options::Through;
 use crate::socket::protocol::Net;
 use crate::time::Instant;
 use crate::wire::icmpv4::{self, Icmp};
@@ -146,8 +147,12 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
             return;
         }
     }
-    let Ok(route) = net.ip.route(&RouteKey { destination: source, source: Some(destination), on_link_only: false })
-    else {
+    let Ok(route) = net.ip.route(&RouteKey {
+        destination: source,
+        source: Some(destination),
+        on_link_only: false,
+        through: Through::Any,
+    }) else {
         net.counters.ip_out_no_routes += 1;
         return;
     };
@@ -196,7 +201,7 @@ pub(super) fn send_echo_reply(net: &mut Net<'_>, header: &Ipv4, request: &Icmp, 
     let source =
         //= RFC 1122 §3.2.2.6 (MUST-44)
         Some(IpAddr::V4(header.destination)).filter(|address| net.ip.address_kind(*address) == AddressKind::Local);
-    let Ok(route) = net.ip.route(&RouteKey { destination, source, on_link_only: false }) else {
+    let Ok(route) = net.ip.route(&RouteKey { destination, source, on_link_only: false, through: Through::Any }) else {
         net.counters.ip_out_no_routes += 1;
         return;
     };

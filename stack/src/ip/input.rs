@@ -174,6 +174,7 @@ impl Stack {
             tos: header.tos,
             checksum: arrival.meta.checksum,
             gso_size: arrival.meta.gso_size,
+            looped: arrival.looped,
             network_at: at,
         };
         trace!(

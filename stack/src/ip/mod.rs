@@ -21,6 +21,7 @@ use self::route::{RouteEntry, RouteTable, broadcast_of};
 use crate::interface::InterfaceConfig;
 use crate::socket::error::SocketFault;
 use crate::socket::errqueue::{Origin, Report};
+use crate::socket::options::Through;
 use crate::time::Instant;
 
 /// What an address is to this host (`inet_addr_type`).
@@ -47,6 +48,8 @@ pub struct RouteKey {
     pub source: Option<IpAddr>,
     /// SO_DONTROUTE: only directly connected destinations.
     pub on_link_only: bool,
+    /// The interface that the socket is bound to (`flowi_oif`).
+    pub through: Through,
 }
 
 /// Answer of a route look-up (`struct rtable` and its metrics).
@@ -58,6 +61,8 @@ pub struct Route {
     pub next_hop: IpAddr,
     /// Delivered inside the stack.
     pub local: bool,
+    /// Leaves by another interface than the stack's, on which nobody answers: such packets are lost.
+    pub lost: bool,
     /// Destination is a broadcast address.
     pub broadcast: bool,
     /// Destination is a multicast address.
@@ -74,6 +79,25 @@ pub struct Route {
     pub initial_cwnd: u32,
 }
 
+impl Route {
+    /// One by an interface that is not the stack's.
+    const fn lost(destination: IpAddr, source: IpAddr, mtu: u16, kind: AddressKind) -> Self {
+        Self {
+            source,
+            next_hop: destination,
+            local: false,
+            lost: true,
+            broadcast: matches!(kind, AddressKind::Broadcast),
+            multicast: matches!(kind, AddressKind::Multicast),
+            mtu,
+            gso_max: mtu as u32,
+            window: 0,
+            advertised_mss: 0,
+            initial_cwnd: 0,
+        }
+    }
+}
+
 /// A route look-up gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteError {
@@ -81,6 +105,8 @@ pub enum RouteError {
     Unreachable,
     /// The source is not an address of ours, or a loopback source towards another network (EINVAL).
     BadSource,
+    /// The interface that the socket is bound to is not there (ENODEV).
+    NoDevice,
 }
 
 /// An ICMP error (or a failed neighbour) about a packet that one of our sockets sent.
@@ -136,6 +162,8 @@ pub struct PacketInfo {
     pub checksum: crate::frame::RxChecksum,
     /// Segment size of a super-packet; 0 for an ordinary one.
     pub gso_size: u16,
+    /// It never left this host.
+    pub looped: bool,
     /// Where the packet's own header begins in its buffer; the link's is before it.
     pub network_at: usize,
 }
@@ -319,12 +347,28 @@ impl Ip {
             if source.is_ipv4() != destination.is_ipv4() || self.address_kind(source) != AddressKind::Local {
                 return Err(RouteError::BadSource);
             }
-            //= REF N-02: a loopback source never leaves the machine.
+            let limited =
+                matches!(destination, IpAddr::V4(address) if address.is_broadcast() || address.is_multicast());
+            //= REF N-02: a loopback source never leaves the machine. To everybody, and to groups, it goes by lo.
+            if source.is_loopback() && limited {
+                return Ok(Route::lost(destination, source, interface.capabilities.mtu, kind));
+            }
             if source.is_loopback() && kind != AddressKind::Local {
                 return Err(RouteError::BadSource);
             }
         }
-        let key = RouteKey { destination, source, on_link_only: key.on_link_only };
+        // `ip_route_output_key_hash_rcu`: by a device to which no route leads, all are taken to be on its link.
+        let lost = match key.through {
+            Through::Any | Through::Device => false,
+            Through::Loopback => kind != AddressKind::Local,
+            Through::Elsewhere => true,
+            Through::Missing => return Err(RouteError::NoDevice),
+        };
+        if lost {
+            let source = source.unwrap_or(interface.address);
+            return Ok(Route::lost(destination, source, interface.capabilities.mtu, kind));
+        }
+        let key = RouteKey { destination, source, ..*key };
         if !self.up && kind != AddressKind::Local {
             return Err(RouteError::Unreachable);
         }
@@ -342,6 +386,7 @@ impl Ip {
                     source: source.unwrap_or(interface.address),
                     next_hop: destination,
                     local: false,
+                    lost: false,
                     broadcast: kind == AddressKind::Broadcast,
                     multicast: kind == AddressKind::Multicast,
                     mtu: interface.capabilities.mtu,

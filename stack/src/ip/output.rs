@@ -31,6 +31,8 @@ pub enum Delivery {
     Local,
     /// The other stacks of this host.
     Siblings,
+    /// Nobody: it leaves by an interface that is not the stack's.
+    Nowhere,
 }
 
 /// A whole IP packet to send.
@@ -119,6 +121,9 @@ impl Ip {
 
     /// Queues a packet for the link.
     pub(crate) fn enqueue(&mut self, packet: Packet) {
+        if packet.delivery == Delivery::Nowhere {
+            return;
+        }
         self.queued = self.queued.saturating_add(packet.bytes.len());
         self.outbox.push_back(packet);
     }
@@ -232,7 +237,7 @@ pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes:
         Delivery::Multicast => header.multicast_loop,
         // This host's listeners hear its broadcasts (`ip_mc_output`, RTCF_LOCAL).
         Delivery::Broadcast => true,
-        Delivery::Local | Delivery::Neighbour | Delivery::Siblings => false,
+        Delivery::Local | Delivery::Neighbour | Delivery::Siblings | Delivery::Nowhere => false,
     };
     let to_self = heard_here && (delivery == Delivery::Broadcast || net.ip.is_member(header.destination, None));
     let packet = Packet {
@@ -261,7 +266,9 @@ pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes:
 #[must_use]
 //= RFC 1122 §3.3.6 (MUST-85)
 pub const fn delivery_of(route: &Route) -> Delivery {
-    if route.local {
+    if route.lost {
+        Delivery::Nowhere
+    } else if route.local {
         Delivery::Local
     } else if route.broadcast {
         Delivery::Broadcast
@@ -280,7 +287,7 @@ pub(crate) fn count_output(counters: &mut Counters, delivery: Delivery, bytes: u
     match delivery {
         Delivery::Multicast => counters.out_mcast_pkts += 1,
         Delivery::Broadcast => counters.out_bcast_pkts += 1,
-        Delivery::Neighbour | Delivery::Local | Delivery::Siblings => {}
+        Delivery::Neighbour | Delivery::Local | Delivery::Siblings | Delivery::Nowhere => {}
     }
 }
 

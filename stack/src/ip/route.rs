@@ -219,6 +219,7 @@ impl RouteTable {
             source: key.source.or(row.source).unwrap_or(address),
             next_hop: row.gateway.unwrap_or(key.destination),
             local: false,
+            lost: false,
             broadcast: false,
             multicast: false,
             mtu: device.mtu,

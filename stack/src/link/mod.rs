@@ -140,7 +140,7 @@ impl Link {
         match delivery {
             Delivery::Broadcast => Fate::Send(MacAddress::BROADCAST),
             Delivery::Multicast => Fate::Send(multicast_mac(next_hop)),
-            Delivery::Local | Delivery::Siblings => Fate::Unreachable,
+            Delivery::Local | Delivery::Siblings | Delivery::Nowhere => Fate::Unreachable,
             Delivery::Neighbour => match self.neighbours.output(context, next_hop) {
                 Output::Known(mac) => Fate::Send(mac),
                 Output::Unknown(solicit) => {

@@ -105,7 +105,7 @@ impl Raw {
         let mut takers = smallvec::SmallVec::<[SockId; 4]>::new();
         for (id, sock) in self.socks.iter::<SockId>() {
             let Kind::Raw { protocol: own, filter, .. } = sock.kind else { continue };
-            if own != protocol || !sock.matches(info.source, info.destination) {
+            if own != protocol || !sock.matches(info.source, info.destination, info.looped) {
                 continue;
             }
             wanted = true;
@@ -126,7 +126,7 @@ impl Raw {
 
     /// Gives an echo reply to the ping socket whose identifier it has (`ping_rcv`).
     pub fn handle_echo_reply(&mut self, net: &mut Net<'_>, info: &PacketInfo, reply: &Icmp, message: &[u8]) {
-        if let Some(id) = self.find_ping(reply.identifier(), info.source, info.destination) {
+        if let Some(id) = self.find_ping(reply.identifier(), info) {
             self.queue(net, info, id, message, 0);
         }
     }
@@ -149,7 +149,7 @@ impl Raw {
                 };
                 // `raw_err`, `ping_err`: only a socket with a peer, or one that asked, hears of hard errors.
                 let told = sock.options.receive_errors || (sock.peer.is_some() && fault.1);
-                own && told && sock.matches(error.remote, error.local)
+                own && told && sock.matches(error.remote, error.local, error.remote == error.local)
             })
             .map(|(id, _)| id)
             .collect();
@@ -165,11 +165,14 @@ impl Raw {
         }
     }
 
-    fn find_ping(&self, ident: u16, from: IpAddr, to: IpAddr) -> Option<SockId> {
+    fn find_ping(&self, ident: u16, info: &PacketInfo) -> Option<SockId> {
         self.socks
             .iter::<SockId>()
             .find(|(_, sock)| {
-                sock.kind == Kind::Ping && sock.ident != 0 && sock.ident == ident && sock.matches(from, to)
+                sock.kind == Kind::Ping
+                    && sock.ident != 0
+                    && sock.ident == ident
+                    && sock.matches(info.source, info.destination, info.looped)
             })
             .map(|(id, _)| id)
     }
@@ -198,6 +201,7 @@ impl Raw {
             ttl: info.ttl,
             tos: info.tos,
             at: net.now,
+            placed: sock.kind == Kind::Ping || sock.options.wants_place(),
             dropped: 0,
             segment: 0,
             parts: 1,
@@ -255,10 +259,14 @@ impl RawSock {
     }
 
     /// Whether a packet between these addresses is for this socket (`raw_v4_match`).
-    fn matches(&self, from: IpAddr, to: IpAddr) -> bool {
+    fn matches(&self, from: IpAddr, to: IpAddr, looped: bool) -> bool {
         let local = self.local.is_unspecified() || self.local == to;
         let peer = self.peer.is_none_or(|peer| peer.ip() == from);
         let all = self.options.kept.has(Kept::IpMulticastAll);
-        !self.deaf && local && peer && (!to.is_multicast() || self.groups.allow(to, from, all))
+        self.options.through.hears(looped)
+            && !self.deaf
+            && local
+            && peer
+            && (!to.is_multicast() || self.groups.allow(to, from, all))
     }
 }

@@ -58,7 +58,8 @@ impl Raw {
             return Err(SendError::FamilyMismatch);
         }
         // `__ip_append_data`: raw packets are allocated without a look at the socket's error and shutdown.
-        if kind == Kind::Ping {
+        let probe = arguments.flags.contains(SendFlags::PROBE);
+        if kind == Kind::Ping && !probe {
             if let Some(fault) = sock.inbox.fault.take() {
                 return Err(SendError::Fault(fault));
             }
@@ -69,6 +70,14 @@ impl Raw {
         if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {
             return Err(SendError::WouldBlock);
         }
+        // `raw_probe_proto_opt` looks at type and code of an ICMP message before it is known where to.
+        let is_message = matches!(kind, Kind::Raw { protocol: icmp::PROTOCOL, header_included: false, .. });
+        if is_message {
+            source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
+            if message.len() < 2 {
+                return Err(SendError::Memory);
+            }
+        }
         let sock = self.socks.find(id).ok_or(SendError::NotConnected)?;
         let bound = sock.source();
         let wanted = arguments.source.or(bound);
@@ -77,15 +86,16 @@ impl Raw {
             return Err(SendError::Fault(SocketFault::NetworkDown));
         }
         let on_link_only = sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE);
-        let route = net.ip.route(&RouteKey { destination: to.ip(), source: wanted, on_link_only }).map_err(
-            |error| match error {
-                RouteError::Unreachable => {
-                    net.counters.ip_out_no_routes += 1;
-                    SendError::NetworkUnreachable
-                }
-                RouteError::BadSource => SendError::Invalid,
-            },
-        )?;
+        let through = sock.options.through_to(to.ip().is_multicast());
+        let key = RouteKey { destination: to.ip(), source: wanted, on_link_only, through };
+        let route = net.ip.route(&key).map_err(|error| match error {
+            RouteError::Unreachable => {
+                net.counters.ip_out_no_routes += 1;
+                SendError::NetworkUnreachable
+            }
+            RouteError::BadSource => SendError::Invalid,
+            RouteError::NoDevice => SendError::NoDevice,
+        })?;
         if route.broadcast && !sock.options.broadcast {
             return Err(SendError::NotPermitted);
         }
@@ -93,12 +103,12 @@ impl Raw {
         if matches!(kind, Kind::Raw { header_included: true, .. }) && length < ipv4::HEADER_LENGTH {
             return Err(SendError::Invalid);
         }
-        if kind != Kind::Ping {
+        if kind != Kind::Ping && !is_message {
             source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
         }
-        // `raw_probe_proto_opt` looks at type and code of an ICMP message.
-        if matches!(kind, Kind::Raw { protocol: icmp::PROTOCOL, header_included: false, .. }) && message.len() < 2 {
-            return Err(SendError::Memory);
+        // `ip_append_data`, `raw_send_hdrinc`: a probe has found its way, and that was all.
+        if probe {
+            return Ok(length);
         }
         let (protocol, header_included) = match kind {
             Kind::Raw { protocol, header_included, .. } => (protocol, header_included),

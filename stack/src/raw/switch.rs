@@ -16,6 +16,7 @@ use crate::socket::protocol::{
 };
 use crate::socket::protosw;
 use crate::socket::table::Table;
+use crate::time::Instant;
 use crate::udp::{Inbox, Memberships, path_mtu, unspecified};
 
 /// The protocol number under which the socket layer asks for a ping socket here; no raw socket has number 0.
@@ -93,7 +94,20 @@ impl Protocol for Raw {
         Ok(())
     }
 
+    fn received_at(&self, sock: SockId) -> Option<Instant> {
+        self.socks.find(sock)?.inbox.received_at
+    }
+
+    fn autobind(&mut self, net: &mut Net<'_>, id: SockId) {
+        if self.socks.find(id).is_some_and(|sock| sock.kind == Kind::Ping && sock.ident == 0) {
+            // Who cannot have one is told when the call is good for anything.
+            let _ = self.take_ident(net, id, 0);
+        }
+    }
+
     fn connect(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), ConnectError> {
+        // `inet_dgram_connect`: before the address is looked at.
+        self.autobind(net, id);
         let sock = self.socks.find(id).ok_or(ConnectError::Invalid)?;
         match (sock.family, address.ip()) {
             (AddressFamily::Inet, IpAddr::V6(_)) => return Err(ConnectError::FamilyMismatch),
@@ -104,13 +118,16 @@ impl Protocol for Raw {
         }
         let source = sock.source();
         let destination = net.ip.resolve_unspecified(address.ip(), source);
-        let key = RouteKey { destination, source, on_link_only: sock.options.dont_route };
+        // `__ip4_datagram_connect`.
+        let through = sock.options.through_to(destination.is_multicast());
+        let key = RouteKey { destination, source, on_link_only: sock.options.dont_route, through };
         let route = net.ip.route(&key).map_err(|error| match error {
             RouteError::Unreachable => {
                 net.counters.ip_out_no_routes += 1;
                 ConnectError::NetworkUnreachable
             }
             RouteError::BadSource => ConnectError::Invalid,
+            RouteError::NoDevice => ConnectError::NoDevice,
         })?;
         if route.broadcast && !sock.options.broadcast {
             return Err(ConnectError::NotPermitted);

@@ -107,6 +107,8 @@ pub enum ConnectError {
     Aborted,
     /// EOPNOTSUPP.
     NotSupported,
+    /// ENODEV: bound to an interface that is not there.
+    NoDevice,
     /// The attempt failed.
     Fault(SocketFault),
     /// ENOBUFS.
@@ -178,6 +180,8 @@ pub enum SendError {
     Memory,
     /// ENOBUFS.
     NoMemory,
+    /// ENODEV: bound to an interface that is not there.
+    NoDevice,
     /// A pending error of the socket.
     Fault(SocketFault),
 }
@@ -195,6 +199,7 @@ impl From<ConnectError> for SendError {
             ConnectError::Already | ConnectError::InProgress => Self::Already,
             ConnectError::NotSupported => Self::NotSupported,
             ConnectError::NoMemory => Self::NoMemory,
+            ConnectError::NoDevice => Self::NoDevice,
             ConnectError::Fault(fault) => Self::Fault(fault),
             ConnectError::Invalid | ConnectError::Aborted => Self::Invalid,
         }

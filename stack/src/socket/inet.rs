@@ -102,6 +102,12 @@ impl Stack {
         let socket = self.known(id).ok_or(BindError::Invalid)?;
         trace!(target: "remora::socket", "socket {}: bind {address}", id.index);
         let wildcard = address.ip().is_unspecified();
+        // `__inet6_bind`: the state comes before the address.
+        if socket.family == AddressFamily::Inet6
+            && (self.below_state(&socket) != Below::Closed || self.held_port(id) != 0)
+        {
+            return Err(BindError::Invalid);
+        }
         match (socket.family, address.ip()) {
             // `__inet_bind`: AF_INET6 addresses on AF_INET sockets are another family's; `::` on AF_INET6 is the wildcard.
             (AddressFamily::Inet, IpAddr::V6(_)) => return Err(BindError::FamilyMismatch),
@@ -337,6 +343,21 @@ impl Stack {
         Ok(self.below_ref(socket.transport).local_name(socket.sock))
     }
 
+    /// Gives an unbound datagram socket a port of its own (`inet_autobind`): for a call that is refused before it comes
+    /// here, and does so in Linux all the same.
+    pub fn autobind(&mut self, now: Instant, id: SocketId) {
+        self.enter(now);
+        let Some(socket) = self.known(id) else { return };
+        let (below, mut net) = self.below(socket.transport);
+        below.autobind(&mut net, socket.sock);
+    }
+
+    /// The port that a socket holds, or 0 (`inet_num`); [`Stack::local_name`] shows it longer.
+    #[must_use]
+    pub fn held_port(&self, id: SocketId) -> u16 {
+        self.sockets.find(id).map_or(0, |socket| self.below_ref(socket.transport).held_port(socket.sock))
+    }
+
     /// Peer's address and port (`inet_getname` with `peer`).
     ///
     /// # Errors
@@ -352,6 +373,15 @@ impl Stack {
     #[must_use]
     pub fn has_peer(&self, id: SocketId) -> bool {
         self.sockets.find(id).is_some_and(|socket| self.below_ref(socket.transport).peer_name(socket.sock).is_some())
+    }
+
+    /// Whether a stream is connected and not shut for writing (ESTABLISHED and CLOSE-WAIT).
+    #[must_use]
+    pub fn may_send(&self, id: SocketId) -> bool {
+        self.sockets.find(id).is_some_and(|socket| {
+            socket.transport == Transport::Tcp
+                && matches!(self.tcp.state(socket.sock), State::Established | State::CloseWait)
+        })
     }
 
     /// The socket layer's state of a socket.

@@ -24,6 +24,8 @@ pub enum Kept {
     CnxAdvice,
     ZeroCopy,
     BindToIfIndex,
+    /// SO_TXTIME was set, whatever to.
+    TxTime,
     TxTimeClock,
     TxTimeFlags,
     TxRehash,
@@ -98,6 +100,10 @@ pub enum Kept {
     V6OriginalDestination,
     V6Transparent,
     V6RecvFragSize,
+    /// IPV6_MULTICAST_IF: of IPv6 packets only.
+    V6MulticastIf,
+    /// IPV6_ADDR_PREFERENCES as it is shown.
+    V6AddressPreferences,
 }
 
 /// What values an option takes.
@@ -148,6 +154,7 @@ impl Kept {
             Self::TxRehash => Takes::RangeOrDefault(0, 1),
             Self::V6UnicastHops | Self::V6MulticastHops | Self::V6TrafficClass => Takes::RangeOrDefault(0, 255),
             Self::V6MtuDiscover => Takes::Range(0, 5),
+            Self::V6MulticastIf | Self::V6AddressPreferences => Takes::Any,
             // Checked below: they are more than a range.
             Self::V6Mtu | Self::IpLocalPortRange | Self::UdpLiteSend | Self::UdpLiteReceive => Takes::Any,
             _ => Takes::Flag,
@@ -159,6 +166,8 @@ impl Kept {
         match self {
             Self::PeekOff | Self::UdpLiteSend | Self::UdpLiteReceive => -1,
             Self::V6UnicastHops => 64,
+            // IPV6_PREFER_SRC_PUBTMP_DEFAULT and _HOME.
+            Self::V6AddressPreferences => 0x500,
             Self::TcpRtoMaxMs => 120_000,
             Self::TcpRtoMinUs | Self::TcpDelackMaxUs => 200_000,
             Self::TxRehash

@@ -10,6 +10,36 @@ use core::time::Duration;
 use super::filter::{Instruction, Program};
 use super::kept::{Kept, KeptOptions};
 
+/// The interface that a socket is bound to (SO_BINDTODEVICE, SO_BINDTOIFINDEX), as the stack, which has one device, sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Through {
+    /// None.
+    #[default]
+    Any,
+    /// The stack's own.
+    Device,
+    /// The loopback: what goes from this host to itself.
+    Loopback,
+    /// Another of the host's, of which nothing comes here and by which nothing gets where it is to go.
+    Elsewhere,
+    /// One that is not there.
+    Missing,
+}
+
+impl Through {
+    /// Whether packets that came by the device, or those `looped` inside the host, are for the socket
+    /// (`inet_sk_bound_dev_eq`).
+    #[must_use]
+    pub const fn hears(self, looped: bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Device => !looped,
+            Self::Loopback => looped,
+            Self::Elsewhere | Self::Missing => false,
+        }
+    }
+}
+
 /// Options common to all protocols: Linux's `struct sock` and `struct inet_sock` parts of them.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)]
@@ -46,10 +76,12 @@ pub struct SocketOptions {
     pub priority: i32,
     /// SO_MARK.
     pub mark: u32,
-    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0); the forms with 64-bit time are 3 and 4.
+    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0).
     pub timestamp: u8,
     /// SO_BINDTODEVICE; empty is none.
     pub device: String,
+    /// What that means for packets.
+    pub through: Through,
     /// IP_TTL; `None` takes the default.
     pub ttl: Option<u8>,
     /// IP_TOS.
@@ -76,6 +108,10 @@ pub struct SocketOptions {
     pub multicast_loop: bool,
     /// IP_MULTICAST_IF; `None` lets the route decide.
     pub multicast_interface: Option<IpAddr>,
+    /// IP_MULTICAST_IF by number, for who is not bound to an interface.
+    pub multicast_through: Through,
+    /// IP_UNICAST_IF, in the same way.
+    pub unicast_through: Through,
     /// IPV6_V6ONLY.
     pub v6_only: bool,
     /// SO_NO_CHECK (UDP without checksum on send).
@@ -156,8 +192,8 @@ pub enum SetOption {
     Priority(i32),
     /// SO_MARK.
     Mark(u32),
-    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0); the forms with 64-bit time are 3 and 4.
-    Timestamp(u8),
+    /// SO_TIMESTAMP (1), SO_TIMESTAMPNS (2), off (0); and whether by the numbers with 64-bit time.
+    Timestamp(u8, bool),
     /// An option that is one number.
     Kept(Kept, i32),
     /// SO_TIMESTAMPING with its flags; whether by the number with 64-bit times.
@@ -166,8 +202,8 @@ pub enum SetOption {
     TxTime(i32, i32),
     /// SO_BUF_LOCK: the send buffer (1) and the receive buffer (2) keep their sizes.
     BufferLock(i32),
-    /// SO_BINDTODEVICE and SO_BINDTOIFINDEX: name and number of the device; empty and 0 is none.
-    Device(String, i32),
+    /// SO_BINDTODEVICE and SO_BINDTOIFINDEX: name and number of the device; empty and 0 is none; and which one it is.
+    Device(String, i32, Through),
     /// SO_ATTACH_FILTER with a program; SO_DETACH_FILTER without.
     Filter(Option<Vec<Instruction>>),
     /// SO_ATTACH_REUSEPORT_CBPF with a program; SO_DETACH_REUSEPORT_BPF without.
@@ -201,7 +237,9 @@ pub enum SetOption {
     /// IP_MULTICAST_LOOP.
     MulticastLoop(bool),
     /// IP_MULTICAST_IF.
-    MulticastInterface(Option<IpAddr>),
+    MulticastInterface(Option<IpAddr>, Through),
+    /// IP_UNICAST_IF: the value as it is shown, and which interface that is.
+    UnicastInterface(i32, Through),
     /// IP_ADD_MEMBERSHIP / IP_DROP_MEMBERSHIP: group, local interface address, join.
     Membership(IpAddr, Option<IpAddr>, bool),
     /// One source of a group more or less: group, local interface address, source.
@@ -369,6 +407,23 @@ pub enum OptionValue {
 }
 
 impl SocketOptions {
+    /// By which interface a datagram goes (`udp_sendmsg`): what the socket is bound to, else what was chosen for the kind of
+    /// destination.
+    #[must_use]
+    pub const fn through_to(&self, multicast: bool) -> Through {
+        match self.through {
+            Through::Any if multicast => self.multicast_through,
+            Through::Any => self.unicast_through,
+            bound => bound,
+        }
+    }
+
+    /// Whether a datagram is to be told with the interface that it came by (`ipv4_pktinfo_prepare`).
+    #[must_use]
+    pub fn wants_place(&self) -> bool {
+        self.packet_info || self.kept.has(Kept::V6RecvPacketInfo) || self.kept.has(Kept::V6OldPacketInfo)
+    }
+
     /// Linux's defaults for a new socket with the given buffer sizes in bytes.
     #[must_use]
     pub const fn new(receive_buffer: u32, send_buffer: u32) -> Self {
@@ -391,6 +446,7 @@ impl SocketOptions {
             mark: 0,
             timestamp: 0,
             device: String::new(),
+            through: Through::Any,
             ttl: None,
             tos: 0,
             mtu_discover: 1,
@@ -404,6 +460,8 @@ impl SocketOptions {
             multicast_ttl: 1,
             multicast_loop: true,
             multicast_interface: None,
+            multicast_through: Through::Any,
+            unicast_through: Through::Any,
             v6_only: false,
             no_check: false,
             incoming_cpu: -1,

@@ -121,6 +121,8 @@ bitflags! {
         const OOB = 0x1;
         /// MSG_DONTROUTE.
         const DONTROUTE = 0x4;
+        /// MSG_PROBE.
+        const PROBE = 0x10;
         /// MSG_EOR.
         const EOR = 0x80;
         /// MSG_MORE.
@@ -147,6 +149,8 @@ bitflags! {
         const DONTWAIT = 0x40;
         /// MSG_ERRQUEUE.
         const ERRQUEUE = 0x2000;
+        /// splice() goes as far as the urgent mark, and never past it (`tcp_read_sock`); no flag of a program's.
+        const SPLICE = 0x0800_0000;
     }
 }
 
@@ -188,6 +192,8 @@ pub struct Received {
     pub tos: u8,
     /// When it arrived.
     pub at: Instant,
+    /// Which interface it came by was noted, as somebody had asked (IP_PKTINFO).
+    pub placed: bool,
     /// What MSG_ERRQUEUE gave.
     pub report: Option<Report>,
     /// Datagrams that were dropped for want of room since the socket was made, until this one came (SO_RXQ_OVFL).
@@ -209,6 +215,7 @@ impl Received {
             ttl: 0,
             tos: 0,
             at: Instant::ZERO,
+            placed: false,
             report: None,
             dropped: 0,
             segment: 0,
@@ -340,6 +347,25 @@ pub trait Protocol {
 
     /// Local address and port as getsockname shows them.
     fn local_name(&self, sock: SockId) -> SocketAddr;
+
+    /// Gives an unbound socket a port of its own, as every call does that sends (`inet_autobind`); nothing where there is
+    /// no device yet, and ports cannot be told apart from other programs'.
+    fn autobind(&mut self, _net: &mut Net<'_>, _sock: SockId) {}
+
+    /// Whether data is kept back that what is sent next is added to (`udp_sock.pending`).
+    fn is_corked(&self, _sock: SockId) -> bool {
+        false
+    }
+
+    /// When the datagram came that was received last (`sk_stamp`).
+    fn received_at(&self, _sock: SockId) -> Option<Instant> {
+        None
+    }
+
+    /// The port that the socket holds (`inet_num`), which getsockname shows longer.
+    fn held_port(&self, sock: SockId) -> u16 {
+        self.local_name(sock).port()
+    }
 
     /// Peer, when there is one as getpeername sees it.
     fn peer_name(&self, sock: SockId) -> Option<SocketAddr>;

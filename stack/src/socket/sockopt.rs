@@ -56,7 +56,13 @@ pub fn set_common(
         }
         SetOption::Priority(priority) => options.priority = *priority,
         SetOption::Mark(mark) => options.mark = *mark,
-        SetOption::Timestamp(kind) => options.timestamp = *kind,
+        SetOption::Timestamp(kind, new) => {
+            options.timestamp = *kind;
+            // `__sock_set_timestamps`: which form times have is one flag for all of them.
+            if *kind != 0 {
+                options.kept.write(Kept::TimestampingNew, i32::from(*new))?;
+            }
+        }
         SetOption::Kept(option, value) => options.kept.write(*option, *value)?,
         SetOption::Timestamping(flags, new) => set_timestamping(options, *flags, *new)?,
         SetOption::TxTime(clock, flags) => {
@@ -64,6 +70,7 @@ pub fn set_common(
             if !matches!(clock, 0 | 1 | 11) || flags & !3 != 0 {
                 return Err(OptionError::Invalid);
             }
+            options.kept.write(Kept::TxTime, 1)?;
             options.kept.write(Kept::TxTimeClock, *clock)?;
             options.kept.write(Kept::TxTimeFlags, *flags)?;
         }
@@ -74,8 +81,9 @@ pub fn set_common(
             options.send_buffer_locked = which & 1 != 0;
             options.receive_buffer_locked = which & 2 != 0;
         }
-        SetOption::Device(name, index) => {
+        SetOption::Device(name, index, through) => {
             options.kept.write(Kept::BindToIfIndex, *index)?;
+            options.through = *through;
             options.device.clone_from(name);
         }
         SetOption::Filter(program) => set_filter(options, program.as_deref())?,
@@ -99,7 +107,14 @@ pub fn set_common(
         SetOption::MulticastTtl(-1) => options.multicast_ttl = 1,
         SetOption::MulticastTtl(ttl) => options.multicast_ttl = in_range(*ttl, 0, 255)?,
         SetOption::MulticastLoop(on) => options.multicast_loop = *on,
-        SetOption::MulticastInterface(address) => options.multicast_interface = *address,
+        SetOption::MulticastInterface(address, through) => {
+            options.multicast_interface = *address;
+            options.multicast_through = *through;
+        }
+        SetOption::UnicastInterface(value, through) => {
+            options.kept.write(Kept::IpUnicastIf, *value)?;
+            options.unicast_through = *through;
+        }
         SetOption::V6Only(on) => options.v6_only = *on,
         SetOption::Membership(..)
         | SetOption::Source(..)
@@ -211,6 +226,9 @@ pub mod timestamping {
     pub const OPT_ID: i32 = 1 << 7;
     /// SOF_TIMESTAMPING_TX_SCHED.
     pub const TX_SCHED: i32 = 1 << 8;
+    /// SOF_TIMESTAMPING_TX_RECORD_MASK: what a control message may ask for; by hardware, by software, when scheduled,
+    /// acknowledged and completed.
+    pub const TX_RECORD: i32 = 1 | TX_SOFTWARE | TX_SCHED | 1 << 9 | 1 << 18;
     /// SOF_TIMESTAMPING_OPT_CMSG.
     pub const OPT_CMSG: i32 = 1 << 10;
     /// SOF_TIMESTAMPING_OPT_TSONLY.

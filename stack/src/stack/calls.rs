@@ -32,6 +32,7 @@ impl Stack {
         let socket = self.known(id).ok_or(SendError::NotConnected)?;
         trace!(target: "remora::socket", "socket {}: send {} bytes", id.index, source.remaining());
         trace!(target: "remora::protosw", "socket {}: {:?}.sendmsg", id.index, socket.transport);
+        let mut begins = true;
         let opening = socket.kind == SocketType::Stream && arguments.flags.contains(SendFlags::FASTOPEN);
         if opening {
             match socket.state {
@@ -44,16 +45,17 @@ impl Stack {
                 SocketState::Connecting if self.is_connect_deferred(&socket) => {}
                 SocketState::Connecting => match self.finish_connect(now, id) {
                     None => return Err(SendError::Already),
-                    Some(Ok(())) => {}
+                    Some(Ok(())) => begins = false,
                     Some(Err(ConnectError::Fault(fault))) => return Err(SendError::Fault(fault)),
+                    Some(Err(ConnectError::Aborted)) => return Err(SendError::Fault(SocketFault::Aborted)),
                     Some(Err(_)) => return Err(SendError::BrokenPipe),
                 },
-                SocketState::Disconnecting => return Err(SendError::Already),
+                SocketState::Disconnecting => return Err(SendError::Invalid),
             }
         }
         let (below, mut net) = self.below(socket.transport);
         let result = below.send(&mut net, socket.sock, source, arguments);
-        if opening && matches!(result, Ok(_) | Err(SendError::InProgress)) {
+        if opening && begins && matches!(result, Ok(_) | Err(SendError::InProgress)) {
             self.note_connecting(id);
         }
         result
@@ -110,7 +112,7 @@ impl Stack {
     pub fn set_option(&mut self, now: Instant, id: SocketId, option: &SetOption) -> Result<(), OptionError> {
         self.enter(now);
         let socket = self.known(id).ok_or(OptionError::Unknown)?;
-        let bound = self.below_ref(socket.transport).local_name(socket.sock).port() != 0;
+        let bound = self.below_ref(socket.transport).held_port(socket.sock) != 0;
         // `do_ipv6_setsockopt`: IPV6_V6ONLY may not change once the socket has a port.
         if matches!(option, SetOption::V6Only(_)) && bound {
             return Err(OptionError::Invalid);
@@ -177,6 +179,19 @@ impl Stack {
         let socket = self.known(id)?;
         let (below, _) = self.below(socket.transport);
         below.take_error(socket.sock)
+    }
+
+    /// Whether a datagram is kept back (MSG_MORE, UDP_CORK), to which is added whatever is sent next.
+    #[must_use]
+    pub fn is_corked(&self, id: SocketId) -> bool {
+        self.sockets.find(id).is_some_and(|socket| self.below_ref(socket.transport).is_corked(socket.sock))
+    }
+
+    /// When the datagram came that was received last (SIOCGSTAMP).
+    #[must_use]
+    pub fn received_at(&self, id: SocketId) -> Option<Instant> {
+        let socket = self.sockets.find(id)?;
+        self.below_ref(socket.transport).received_at(socket.sock)
     }
 
     /// Bytes that a receive would give (SIOCINQ).

@@ -17,6 +17,7 @@ use crate::ip::output::{Delivery, Packet, count_output, delivery_of, fill_transp
 use crate::ip::sibling::{PassedOn, Sibling};
 use crate::ip::{Route, RouteKey};
 use crate::link::{Fate, LinkContext, Ready};
+use crate::socket::options::Through;
 use crate::socket::protocol::Net;
 use crate::tcp::Segment;
 use crate::time::Instant;
@@ -308,7 +309,12 @@ fn route_of(net: &mut Net<'_>, segment: &Segment<'_>) -> Option<Route> {
     if let Some(route) = segment.route {
         return Some(route);
     }
-    let key = RouteKey { destination: segment.destination, source: Some(segment.source), on_link_only: false };
+    let key = RouteKey {
+        destination: segment.destination,
+        source: Some(segment.source),
+        on_link_only: false,
+        through: Through::Any,
+    };
     let route = net.ip.route(&key).ok();
     if route.is_none() {
         net.counters.ip_out_no_routes += 1;

@@ -13,7 +13,7 @@ use super::state::State;
 use super::{Shared, Tcp, Tuple, isn, window};
 use crate::ip::{Route, RouteError, RouteKey};
 use crate::socket::error::ConnectError;
-use crate::socket::protocol::{Happened, Net};
+use crate::socket::protocol::{AddressFamily, Happened, Net};
 use crate::time::Instant;
 
 /// Linux's TCP_TIMEOUT_MIN.
@@ -33,16 +33,18 @@ impl Tcp {
         }
         // `inet_bind`: a group or broadcast address is no source, the device's is.
         let bound = match sock.tuple.local {
+            // `__inet6_bind` makes no such difference.
+            bound if sock.family == AddressFamily::Inet6 => bound,
             IpAddr::V4(group) if group.is_multicast() || group.is_broadcast() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             bound => bound,
         };
-        let on_link_only = sock.options.dont_route;
+        let (on_link_only, through) = (sock.options.dont_route, sock.options.through);
         let port = sock.tuple.local_port;
         let destination = net.ip.resolve_unspecified(address.ip(), (!bound.is_unspecified()).then_some(bound));
         //= REF C-08: once for the source address, once more when the ports are known.
         let source = (!bound.is_unspecified()).then_some(bound);
         //= RFC 9293 §3.9.1.1 (MUST-44)
-        let route = find_route(net, &RouteKey { destination, source, on_link_only })?;
+        let route = find_route(net, &RouteKey { destination, source, on_link_only, through })?;
         //= RFC 9293 §3.9.1.1 (MUST-43)
         let local = if bound.is_unspecified() { route.source } else { bound };
         let mut tuple = Tuple { local, local_port: port, remote: destination, remote_port: address.port() };
@@ -51,7 +53,7 @@ impl Tcp {
         } else if !self.is_tuple_free(net, &tuple) {
             return Err(ConnectError::NoPort);
         }
-        let route = find_route(net, &RouteKey { destination, source: Some(local), on_link_only })?;
+        let route = find_route(net, &RouteKey { destination, source: Some(local), on_link_only, through })?;
         let reused = self.take_over_wait(net, &tuple);
         let Self { socks, shared, .. } = self;
         let Some(sock) = socks.get_mut(index as usize) else { return Err(ConnectError::Invalid) };
@@ -92,6 +94,7 @@ fn find_route(net: &mut Net<'_>, key: &RouteKey) -> Result<Route, ConnectError> 
             Err(ConnectError::NetworkUnreachable)
         }
         Err(RouteError::BadSource) => Err(ConnectError::Invalid),
+        Err(RouteError::NoDevice) => Err(ConnectError::NoDevice),
     }
 }
 

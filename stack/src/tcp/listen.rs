@@ -20,6 +20,7 @@ use super::{Shared, Tcp, Tuple, cookie};
 use crate::ip::{AddressKind, Route, RouteKey};
 use crate::socket::error::{AcceptError, ListenError};
 use crate::socket::filter::View;
+use crate::socket::options::Through;
 use crate::socket::protocol::{AddressFamily, Net, SockId};
 use crate::time::Instant;
 
@@ -113,12 +114,35 @@ impl Tcp {
         self.take_port(net, index, local, port)
     }
 
+    /// Who has this connection and hears what comes this way (`inet_match`).
+    pub(super) fn endpoint_of(&self, tuple: &Tuple, looped: bool) -> Option<super::Endpoint> {
+        let found = self.shared.established.get(tuple).copied()?;
+        let sock = match found {
+            super::Endpoint::Sock(index) => Some(index),
+            super::Endpoint::Request(place) => {
+                self.shared.requests.get(place as usize).map(|request| request.listener.index)
+            }
+            super::Endpoint::TimeWait(_) => None,
+        };
+        let hears = sock.and_then(|index| self.sock(index)).is_none_or(|sock| sock.options.through.hears(looped));
+        hears.then_some(found)
+    }
+
     /// Who listens for a connection (`__inet_lookup_listener`): the most specific, or one of an SO_REUSEPORT group.
-    pub(super) fn find_listener(&self, net: &Net<'_>, tuple: &Tuple, packet: Option<&View<'_>>) -> Option<u32> {
+    pub(super) fn find_listener(
+        &self,
+        net: &Net<'_>,
+        tuple: &Tuple,
+        looped: bool,
+        packet: Option<&View<'_>>,
+    ) -> Option<u32> {
         let list = self.shared.listening.get(&tuple.local_port)?;
         let score = |index: &u32| -> Option<u8> {
             let sock = self.sock(*index)?;
             if sock.family == AddressFamily::Inet6 && sock.options.v6_only && tuple.local.is_ipv4() {
+                return None;
+            }
+            if !sock.options.through.hears(looped) {
                 return None;
             }
             let exact = sock.tuple.local == tuple.local;
@@ -197,7 +221,12 @@ impl Tcp {
             net.counters.listen_drops += 1;
             return;
         }
-        let key = RouteKey { destination: tuple.remote, source: Some(tuple.local), on_link_only: false };
+        let key = RouteKey {
+            destination: tuple.remote,
+            source: Some(tuple.local),
+            on_link_only: false,
+            through: Through::Any,
+        };
         let Ok(route) = net.ip.route(&key) else {
             net.counters.listen_drops += 1;
             return;
@@ -287,7 +316,12 @@ impl Tcp {
             }
             None => cookie::Remembered { shift: None, sack: false, ecn: false },
         };
-        let key = RouteKey { destination: tuple.remote, source: Some(tuple.local), on_link_only: false };
+        let key = RouteKey {
+            destination: tuple.remote,
+            source: Some(tuple.local),
+            on_link_only: false,
+            through: Through::Any,
+        };
         let route = net.ip.route(&key).ok()?;
         let offer = Offer {
             isn,

@@ -397,7 +397,7 @@ impl Tcp {
         let mut key = None;
         let closed = Purpose::ClosedPort { protocol: PROTOCOL, port: tuple.local_port };
         let mut purpose = Purpose::Own;
-        let verdict = match self.shared.established.get(&tuple).copied() {
+        let verdict = match self.endpoint_of(&tuple, incoming.info.looped) {
             Some(Endpoint::Sock(index)) => {
                 if let Some(signatures) = self.signatures(index) {
                     if !incoming.is_signed_right(net, signatures) {
@@ -438,7 +438,7 @@ impl Tcp {
                 }
                 verdict
             }
-            None => match self.find_listener(net, &tuple, Some(&incoming.view(true))) {
+            None => match self.find_listener(net, &tuple, incoming.info.looped, Some(&incoming.view(true))) {
                 Some(index) => {
                     if let Some(signatures) = self.signatures(index) {
                         if !incoming.is_signed_right(net, signatures) {
@@ -470,6 +470,7 @@ impl Tcp {
 
     fn handle_wait(&mut self, net: &mut Net<'_>, place: u32, tuple: &Tuple, incoming: Incoming<'_>) -> Verdict {
         let Some(wait) = self.shared.waits.get_mut(place as usize) else { return Verdict::Done };
+        let looped = incoming.info.looped;
         let verdict = wait.handle(net, &incoming);
         match verdict {
             WaitVerdict::Done => {}
@@ -487,7 +488,7 @@ impl Tcp {
                 self.shared.end_wait(place);
                 return Verdict::Done;
             }
-            WaitVerdict::Reopen(isn) => match self.find_listener(net, tuple, None) {
+            WaitVerdict::Reopen(isn) => match self.find_listener(net, tuple, looped, None) {
                 Some(index) => {
                     if self.signatures(index).is_some_and(|keys| !incoming.is_signed_right(net, keys)) {
                         return Verdict::Done;

@@ -169,6 +169,7 @@ impl Sock {
             SetOption::ReceiveErrors(false) => self.reports.clear(),
             SetOption::ReceiveLowWater(_) => self.limit_low_water(net.settings),
             // `sock_set_timestamping`: bytes are counted from here, which a connection only can do.
+            SetOption::Device(..) if self.route.is_some() => self.look_up_route(net),
             SetOption::Timestamping(flags, _)
                 if flags & timestamping::OPT_ID != 0 && matches!(self.state, State::Closed | State::Listen) =>
             {
@@ -226,9 +227,9 @@ impl Sock {
             return Ok(());
         }
         self.tcp.window_clamp = value.max(LEAST_CLAMP);
-        if self.state == State::Closed {
+        if matches!(self.state, State::Closed | State::Listen) {
             self.window_clamp = 0;
-        } else if self.state != State::Listen {
+        } else {
             self.set_window_clamp(self.tcp.window_clamp);
         }
         Ok(())

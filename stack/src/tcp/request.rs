@@ -333,7 +333,7 @@ impl Tcp {
         child.tcp = parent.tcp.clone();
         child.signatures = parent.signatures.inherited(request.tuple.remote);
         child.algorithm = parent.algorithm.afresh();
-        child.port_locked = parent.port_locked;
+        // Not the lock of the port (`sk_clone_lock`): when the connection is over, the port is given back.
         child.address_locked = parent.address_locked;
         child.tuple = request.tuple;
         child.shown_port = request.tuple.local_port;

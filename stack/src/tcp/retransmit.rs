@@ -10,7 +10,7 @@ use super::sack::Mark;
 use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
-use crate::ip::RouteKey;
+use crate::ip::{RouteError, RouteKey};
 use crate::socket::error::SocketFault;
 use crate::socket::kept::Kept;
 use crate::socket::protocol::Net;
@@ -286,9 +286,13 @@ impl Sock {
             destination: self.tuple.remote,
             source: Some(self.tuple.local),
             on_link_only: self.options.dont_route,
+            through: self.options.through,
         };
-        if let Ok(route) = net.ip.route(&key) {
-            self.route = Some(route);
+        match (net.ip.route(&key), &mut self.route) {
+            (Ok(route), _) => self.route = Some(route),
+            // `__ip_queue_xmit`: what is sent by a device that is not there is lost.
+            (Err(RouteError::NoDevice), Some(route)) => route.lost = true,
+            (Err(_), _) => {}
         }
     }
 }

@@ -238,8 +238,9 @@ impl Tcp {
             return Ok(None);
         }
         let other = Tuple { local_port: tuple.remote_port, ..*tuple };
-        let key =
-            self.find_listener(net, &other, None).and_then(|index| self.signatures(index)?.copy_of_key(tuple.remote));
+        let key = self
+            .find_listener(net, &other, incoming.info.looped, None)
+            .and_then(|index| self.signatures(index)?.copy_of_key(tuple.remote));
         match key {
             Some(key) if incoming.is_signed_with(&key) => Ok(Some(key)),
             _ => Err(()),

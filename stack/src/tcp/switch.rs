@@ -60,6 +60,9 @@ impl Protocol for Tcp {
         if let Some(sock) = self.sock_mut(index) {
             sock.address_locked = !address.ip().is_unspecified();
             sock.port_locked = address.port() != 0;
+            // `__inet_bind`: whoever was the peer before is forgotten.
+            sock.tuple.remote = close::unspecified(sock.family);
+            sock.tuple.remote_port = 0;
         }
         Ok(())
     }
@@ -189,6 +192,10 @@ impl Protocol for Tcp {
         }
     }
 
+    fn held_port(&self, sock: SockId) -> u16 {
+        self.place(sock).and_then(|index| self.sock(index)).map_or(0, |sock| sock.tuple.local_port)
+    }
+
     fn peer_name(&self, sock: SockId) -> Option<SocketAddr> {
         let sock = self.place(sock).and_then(|index| self.sock(index))?;
         // `inet_getname`: there is no peer before and after the connection.
@@ -286,9 +293,13 @@ impl Sock {
         if self.input_withheld {
             return Err(ReceiveError::WouldBlock);
         }
+        if flags.contains(ReceiveFlags::SPLICE) && self.is_at_mark() && self.error.is_none() && !self.shutdown_read {
+            return Err(ReceiveError::WouldBlock);
+        }
         let peek = flags.contains(ReceiveFlags::PEEK);
         // Room for nothing asks how things stand all the same, unless there is data.
-        let asks = sink.room() == 0 && self.readable() == 0;
+        // An urgent byte that stands next is data, too.
+        let asks = sink.room() == 0 && self.queue.readable() == 0;
         let Stretch { skip, most } = self.stretch(sink.room());
         let discard = flags.contains(ReceiveFlags::TRUNC);
         let target = if discard { None } else { Some(sink) };

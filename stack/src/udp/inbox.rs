@@ -32,6 +32,8 @@ pub(crate) struct Inbox {
     zero_copies: u32,
     /// Number of the next timestamped send (`sk_tskey`).
     pub(crate) timestamps: u32,
+    /// When the datagram came that was received last.
+    pub(crate) received_at: Option<Instant>,
     pub(crate) shut_read: bool,
     pub(crate) shut_write: bool,
 }
@@ -129,6 +131,7 @@ impl Inbox {
             self.charge = self.charge.saturating_sub(true_size(whole));
         }
         let received = received?;
+        self.received_at = Some(received.at);
         if let Some(offset) = offset {
             let moved = if peek {
                 offset.saturating_add(received.length.min(whole.saturating_sub(skip)))
@@ -242,6 +245,7 @@ fn deliver(
         ttl: datagram.ttl,
         tos: datagram.tos,
         at: datagram.at,
+        placed: datagram.placed,
         dropped: datagram.dropped,
         segment: datagram.segment,
         ..Received::nothing(Some(datagram.from))
@@ -263,6 +267,7 @@ mod tests {
             ttl: 64,
             tos: 0,
             at: Instant::ZERO,
+            placed: false,
             dropped: 0,
             segment: 0,
             parts: 1,

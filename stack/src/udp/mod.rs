@@ -34,6 +34,8 @@ pub(crate) struct Datagram {
     pub(crate) ttl: u8,
     pub(crate) tos: u8,
     pub(crate) at: Instant,
+    /// IP_PKTINFO or its kin was asked for when it came (`ipv4_pktinfo_prepare`).
+    pub(crate) placed: bool,
     /// Dropped before it came.
     pub(crate) dropped: u32,
     /// Bytes of each datagram but the last, where several were joined; 0 for one.

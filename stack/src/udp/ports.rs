@@ -107,6 +107,7 @@ impl Udp {
         net: &Net<'_>,
         from: SocketAddr,
         to: SocketAddr,
+        looped: bool,
         packet: Option<&View<'_>>,
     ) -> Option<SockId> {
         let holders = self.ports.get(&to.port())?;
@@ -114,7 +115,7 @@ impl Udp {
         let mut group = smallvec::SmallVec::<[SockId; 8]>::new();
         for id in holders {
             let Some(sock) = self.socks.find(*id) else { continue };
-            let Some(score) = score(sock, from, to.ip()) else { continue };
+            let Some(score) = score(sock, from, to.ip(), looped) else { continue };
             if best.is_none_or(|(highest, _)| score > highest) {
                 best = Some((score, *id));
                 group.clear();
@@ -143,11 +144,11 @@ impl Udp {
     /// Whether any socket would take a datagram (`find` without the choice between several).
     pub(crate) fn has_receiver(&self, from: SocketAddr, to: SocketAddr) -> bool {
         let holders = self.ports.get(&to.port()).map_or(&[][..], |holders| holders);
-        holders.iter().filter_map(|id| self.socks.find(*id)).any(|sock| score(sock, from, to.ip()).is_some())
+        holders.iter().filter_map(|id| self.socks.find(*id)).any(|sock| score(sock, from, to.ip(), true).is_some())
     }
 
     /// Every socket that a broadcast or multicast datagram is for (`__udp4_lib_mcast_deliver`).
-    pub(super) fn find_all(&self, from: SocketAddr, to: SocketAddr) -> smallvec::SmallVec<[SockId; 8]> {
+    pub(super) fn find_all(&self, from: SocketAddr, to: SocketAddr, looped: bool) -> smallvec::SmallVec<[SockId; 8]> {
         let holders = self.ports.get(&to.port()).map_or(&[][..], |holders| holders.as_slice());
         holders
             .iter()
@@ -156,7 +157,7 @@ impl Udp {
                 self.socks.find(*id).is_some_and(|sock| {
                     let all = sock.options.kept.has(Kept::IpMulticastAll);
                     let member = !to.ip().is_multicast() || sock.groups.allow(to.ip(), from.ip(), all);
-                    member && score(sock, from, to.ip()).is_some()
+                    member && score(sock, from, to.ip(), looped).is_some()
                 })
             })
             .collect()
@@ -164,7 +165,10 @@ impl Udp {
 }
 
 /// How well a socket fits a datagram; `None`: not at all (`compute_score`).
-fn score(sock: &UdpSock, from: SocketAddr, to: IpAddr) -> Option<u32> {
+fn score(sock: &UdpSock, from: SocketAddr, to: IpAddr, looped: bool) -> Option<u32> {
+    if !sock.options.through.hears(looped) {
+        return None;
+    }
     let mut score = match (sock.family, to) {
         (AddressFamily::Inet, IpAddr::V4(_)) => 2,
         (AddressFamily::Inet6, IpAddr::V4(_)) if !sock.options.v6_only => 1,

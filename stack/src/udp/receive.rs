@@ -49,7 +49,7 @@ impl Udp {
         let datagram = bytes.get(..header.length).unwrap_or(&[]);
         let partial = (coverage < header.length).then_some(coverage);
         if matches!(info.kind, AddressKind::Broadcast | AddressKind::Multicast) {
-            let receivers = self.find_all(from, to);
+            let receivers = self.find_all(from, to, info.looped);
             if receivers.is_empty() {
                 net.counters.udp_ignored_multi += 1;
             }
@@ -62,7 +62,7 @@ impl Udp {
         let mut network = [0; 20];
         let payload = datagram.get(wire::HEADER_LENGTH..).unwrap_or(&[]);
         let view = View::transport(info, protocol, payload, 0, &mut network);
-        if let Some(id) = self.find(net, from, to, Some(&view)) {
+        if let Some(id) = self.find(net, from, to, info.looped, Some(&view)) {
             self.queue(net, info, id, (from, datagram, partial));
             return Disposition::Done;
         }
@@ -106,6 +106,7 @@ impl Udp {
             ttl: info.ttl,
             tos: info.tos,
             at: net.now,
+            placed: sock.options.wants_place(),
             dropped: 0,
             segment: 0,
             parts: 1,
@@ -127,7 +128,8 @@ impl Udp {
             return;
         };
         let from = SocketAddr::new(error.remote, remote);
-        let Some(id) = self.find(net, from, SocketAddr::new(error.local, local), None) else {
+        let Some(id) = self.find(net, from, SocketAddr::new(error.local, local), error.remote == error.local, None)
+        else {
             net.counters.icmp_in_errors += 1;
             return;
         };

@@ -11,7 +11,7 @@ use crate::ip::{AddressKind, Route, RouteError, RouteKey};
 use crate::socket::error::{BindError, SendError, SocketFault};
 use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
-use crate::socket::protocol::{AddressFamily, Happened, Net, SendArguments, SendFlags, SockId};
+use crate::socket::protocol::{AddressFamily, Happened, Net, Protocol, SendArguments, SendFlags, SockId};
 use crate::time::Instant;
 use crate::wire::{checksum, ipv4, udp as wire, write_u16};
 
@@ -46,8 +46,15 @@ impl Udp {
         arguments: &SendArguments,
     ) -> Result<usize, SendError> {
         let (held, lite) = (self.held, self.lite);
+        // `inet_send_prepare`: before anything is looked at.
+        self.autobind(net, id);
         let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let length = source.remaining();
+        // `udpv6_sendmsg` looks where to before `udp_sendmsg` looks at the message.
+        let nowhere = sock.corked.is_none() && arguments.to.is_none() && sock.peer.is_none();
+        if sock.family == AddressFamily::Inet6 && nowhere {
+            return Err(SendError::DestinationRequired);
+        }
         if length > usize::from(u16::MAX) {
             return Err(SendError::MessageTooLong);
         }
@@ -60,13 +67,13 @@ impl Udp {
             (None, None, None) => return Err(SendError::DestinationRequired),
         };
         // A peer with port 0, which connect allows, is sent to all the same.
-        if arguments.to.is_some() && to.port() == 0 {
+        // Through a socket of AF_INET6 it is named to `udp_sendmsg` each time.
+        if (arguments.to.is_some() || sock.family == AddressFamily::Inet6) && to.port() == 0 {
             return Err(SendError::Invalid);
         }
         check_family(sock, to.ip())?;
-        // Not before: ports are taken when there is a device.
         if sock.port == 0 {
-            self.autobind(net, id)?;
+            self.choose_port(net, id)?;
         }
         let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
         let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
@@ -75,6 +82,10 @@ impl Udp {
             .as_ref()
             .map_or(*arguments, |corked| SendArguments { flags: arguments.flags, ..corked.arguments });
         let plan = plan(net, sock, to, arguments, lite)?;
+        // `ip_make_skb`: a probe has found its way, and that was all.
+        if arguments.flags.contains(SendFlags::PROBE) && sock.corked.is_none() {
+            return Ok(length);
+        }
         // `sock_alloc_send_pskb`: the route is known by now, and its faults came first.
         if let Some(fault) = sock.inbox.fault.take() {
             return Err(SendError::Fault(fault));
@@ -111,7 +122,10 @@ impl Udp {
             return Err(SendError::Memory);
         }
         if arguments.flags.contains(SendFlags::MORE) || sock.options.kept.has(Kept::UdpCork) {
-            sock.corked = Some(Corked { bytes: datagram, to, arguments: *arguments });
+            // `ip_setup_cork`: whether times are wanted is settled with the first part.
+            let wanted = arguments.timestamping.unwrap_or(sock.options.kept.read(Kept::Timestamping));
+            let arguments = SendArguments { timestamping: Some(wanted), ..*arguments };
+            sock.corked = Some(Corked { bytes: datagram, to, arguments });
             return Ok(length);
         }
         transmit(net, sock, &plan, (to, arguments), datagram)?;
@@ -135,7 +149,7 @@ impl Udp {
     }
 
     /// Binds an unbound socket to an ephemeral port (`inet_autobind`: EAGAIN when there is none).
-    pub(super) fn autobind(&mut self, net: &mut Net<'_>, id: SockId) -> Result<(), SendError> {
+    pub(super) fn choose_port(&mut self, net: &mut Net<'_>, id: SockId) -> Result<(), SendError> {
         let local = self.socks.find(id).ok_or(SendError::NotConnected)?.local;
         match self.take_port(net, id, local, 0) {
             Ok(_) => Ok(()),
@@ -198,14 +212,16 @@ fn plan(
     if !net.ip.is_up() && kind != AddressKind::Local {
         return Err(SendError::Fault(SocketFault::NetworkDown));
     }
+    let through = sock.options.through_to(kind == AddressKind::Multicast);
     let on_link_only = sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE);
-    let key = RouteKey { destination: to.ip(), source, on_link_only };
+    let key = RouteKey { destination: to.ip(), source, on_link_only, through };
     let route = net.ip.route(&key).map_err(|error| match error {
         RouteError::Unreachable => {
             net.counters.ip_out_no_routes += 1;
             SendError::NetworkUnreachable
         }
         RouteError::BadSource => SendError::Invalid,
+        RouteError::NoDevice => SendError::NoDevice,
     })?;
     //= REF C-07: broadcast only with SO_BROADCAST.
     if route.broadcast && !sock.options.broadcast {

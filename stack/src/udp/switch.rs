@@ -9,13 +9,14 @@ use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
 use crate::socket::kept::{Kept, KeptOptions};
-use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
+use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions, Through};
 use crate::socket::protocol::{
     AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, Shutdown, SockId,
     SocketId,
 };
 use crate::socket::sockopt::timestamping;
 use crate::socket::table::Table;
+use crate::time::Instant;
 
 impl Protocol for Udp {
     fn create(
@@ -69,7 +70,24 @@ impl Protocol for Udp {
         Ok(())
     }
 
+    fn is_corked(&self, sock: SockId) -> bool {
+        self.socks.find(sock).is_some_and(|sock| sock.corked.is_some())
+    }
+
+    fn received_at(&self, sock: SockId) -> Option<Instant> {
+        self.socks.find(sock)?.inbox.received_at
+    }
+
+    fn autobind(&mut self, net: &mut Net<'_>, id: SockId) {
+        if net.ip.is_up() && self.socks.find(id).is_some_and(|sock| sock.port == 0) {
+            // Who cannot have one is told when the call is good for anything.
+            let _ = self.choose_port(net, id);
+        }
+    }
+
     fn connect(&mut self, net: &mut Net<'_>, id: SockId, address: SocketAddr) -> Result<(), ConnectError> {
+        // `inet_dgram_connect`: before the address is looked at.
+        self.autobind(net, id);
         let sock = self.socks.find(id).ok_or(ConnectError::Invalid)?;
         match (sock.family, address.ip()) {
             (AddressFamily::Inet, IpAddr::V6(_)) => return Err(ConnectError::FamilyMismatch),
@@ -88,20 +106,23 @@ impl Protocol for Udp {
         if net.ip.address_kind(destination) == AddressKind::Multicast && source.is_none() {
             source = sock.options.multicast_interface.filter(|interface| !interface.is_unspecified());
         }
-        let key = RouteKey { destination, source, on_link_only: sock.options.dont_route };
+        // `__ip4_datagram_connect`.
+        let through = sock.options.through_to(destination.is_multicast());
+        let key = RouteKey { destination, source, on_link_only: sock.options.dont_route, through };
         let route = net.ip.route(&key).map_err(|error| match error {
             RouteError::Unreachable => {
                 net.counters.ip_out_no_routes += 1;
                 ConnectError::NetworkUnreachable
             }
             RouteError::BadSource => ConnectError::Invalid,
+            RouteError::NoDevice => ConnectError::NoDevice,
         })?;
         //= REF C-07
         if route.broadcast && !sock.options.broadcast {
             return Err(ConnectError::NotPermitted);
         }
         if sock.port == 0 {
-            self.autobind(net, id).map_err(|_| ConnectError::NoPort)?;
+            self.choose_port(net, id).map_err(|_| ConnectError::NoPort)?;
         }
         let sock = self.socks.find_mut(id).ok_or(ConnectError::Invalid)?;
         if bound.is_none() {
@@ -255,7 +276,7 @@ impl Protocol for Udp {
 /// IP_MTU of a connected socket.
 pub(crate) fn path_mtu(net: &Net<'_>, peer: Option<SocketAddr>, local: IpAddr) -> Result<OptionValue, OptionError> {
     let destination = peer.ok_or(OptionError::NotConnected)?.ip();
-    let key = RouteKey { destination, source: Some(local), on_link_only: false };
+    let key = RouteKey { destination, source: Some(local), on_link_only: false, through: Through::Any };
     let route = net.ip.route(&key).map_err(|_| OptionError::NotConnected)?;
     Ok(OptionValue::Int(i32::from(route.mtu)))
 }

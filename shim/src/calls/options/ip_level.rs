@@ -6,17 +6,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, call};
 use remora_stack::socket::kept::Kept;
-use remora_stack::socket::options::{OptionName, SetOption, SocketOptions, SourceChange};
+use remora_stack::socket::options::{OptionName, SetOption, SocketOptions, SourceChange, Through};
 use remora_stack::socket::protocol::{AddressFamily, SocketType};
 
 use super::{Bytes, Given, INVALID, UNKNOWN, common, int, own};
 use crate::abi::User;
+use crate::abi::message::ControlWriter;
 use crate::calls::{gone, interfaces, option_rows};
 use crate::fdtable::Handle;
 
 pub(super) const IP_MSFILTER: i32 = 41;
 pub(super) const MCAST_MSFILTER: i32 = 48;
-const IP_IPSEC_POLICY: i32 = 16;
+pub(super) const IP_IPSEC_POLICY: i32 = 16;
 const IP_XFRM_POLICY: i32 = 17;
 
 pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
@@ -37,7 +38,7 @@ pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -
         libc::IP_MULTICAST_TTL => SetOption::MulticastTtl(given.byte_or_int()?),
         libc::IP_MULTICAST_LOOP => SetOption::MulticastLoop(given.byte_or_int()? != 0),
         libc::IP_MULTICAST_IF if handle.is_stream() => return Err(INVALID),
-        libc::IP_MULTICAST_IF => SetOption::MulticastInterface(multicast_interface(given)?),
+        libc::IP_MULTICAST_IF => multicast_interface(runtime, handle, given)?,
         // IPsec's policies (`xfrm_user_policy`): none can be set on a socket that no key manager knows.
         IP_IPSEC_POLICY | IP_XFRM_POLICY if given.place.is_null() && given.length == 0 => {
             SetOption::Kept(Kept::BsdCompat, 0)
@@ -51,13 +52,8 @@ pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -
         }
         libc::IP_HDRINCL if handle.kind == SocketType::Raw => SetOption::HeaderIncluded(given.short_flag()?),
         libc::IP_HDRINCL => return given.short_int().and(Err(UNKNOWN)),
-        // IP_UNICAST_IF: by number in network order; the stack has one device, and it is the one anyhow.
-        50 => match given.exact_int()? {
-            value if value == 0 || call::interface_name(i32::from_be(value)).is_ok() => {
-                SetOption::Kept(Kept::IpUnicastIf, value)
-            }
-            _ => return Err(Errno(libc::EADDRNOTAVAIL)),
-        },
+        // IP_UNICAST_IF.
+        50 => unicast_interface(runtime, handle, given)?,
         _ => return Err(UNKNOWN),
     })
 }
@@ -90,13 +86,12 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
                 _ => Bytes::from_slice(&[0; 4]),
             })
         }
-        // IP_PKTOPTIONS: of streams only, which receive none.
-        9 if handle.is_stream() => Ok(Bytes::new()),
+        9 if handle.is_stream() => packet_options(fd, handle, runtime),
         // IP_PROTOCOL: Linux gives the number that the socket is bound to, which is a raw socket's protocol.
         52 if handle.kind == SocketType::Raw => Ok(int(option_rows::protocol(runtime, handle).into())),
         52 => {
-            let name = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
-            Ok(int(name.map_or(0, |name| i32::from(name.port()))))
+            let port = runtime.with_socket(handle.id, |stack, socket, _| stack.held_port(socket));
+            Ok(int(port.unwrap_or(0).into()))
         }
         libc::IP_HDRINCL if handle.kind != SocketType::Raw => Ok(int(0)),
         50 => number(|options| options.kept.read(Kept::IpUnicastIf)),
@@ -106,6 +101,33 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         libc::IP_HDRINCL if handle.kind == SocketType::Raw => own(fd, handle, runtime, OptionName::HeaderIncluded),
         _ => Err(UNKNOWN),
     }
+}
+
+/// IP_PKTOPTIONS, of streams only: control messages about the connection, which know neither the interface nor what a
+/// packet had (`do_ip_getsockopt`).
+fn packet_options(fd: i32, handle: Handle, runtime: &Runtime) -> Result<Bytes, Errno> {
+    let (place, ttl, tos) =
+        common(fd, handle, runtime, |options| (options.packet_info, options.receive_ttl, options.receive_tos))?;
+    let multicast_ttl = common(fd, handle, runtime, |options| options.multicast_ttl)?;
+    let local = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
+    let mut control = ControlWriter::default();
+    if place {
+        let address = match local.map(|name| name.ip()) {
+            Some(IpAddr::V4(address)) => address,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let mut data = 0i32.to_ne_bytes().to_vec();
+        data.extend_from_slice(&address.octets());
+        data.extend_from_slice(&address.octets());
+        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
+    }
+    if ttl {
+        control.push(libc::IPPROTO_IP, libc::IP_TTL, &i32::from(multicast_ttl).to_ne_bytes());
+    }
+    if tos {
+        control.push(libc::IPPROTO_IP, libc::IP_TOS, &0i32.to_ne_bytes());
+    }
+    Ok(control.whole())
 }
 
 /// ICMP_FILTER: who gives less than an int changes the first bytes of it only (`raw_seticmpfilter`).
@@ -125,20 +147,47 @@ fn address_at(bytes: &[u8], at: usize) -> Option<IpAddr> {
     (!address.is_unspecified()).then_some(IpAddr::V4(address))
 }
 
-/// struct in_addr, ip_mreq or ip_mreqn: an address of ours, or the number of our interface.
-fn multicast_interface(given: &Given) -> Result<Option<IpAddr>, Errno> {
+/// The number of the interface that the socket is bound to, or 0.
+fn bound_number(runtime: &Runtime, handle: Handle) -> Result<i32, Errno> {
+    common(-1, handle, runtime, |options| options.kept.read(Kept::BindToIfIndex))
+}
+
+/// IP_UNICAST_IF: the number stands in network order; who is bound to an interface can have none besides.
+fn unicast_interface(runtime: &Runtime, handle: Handle, given: &Given) -> Result<SetOption, Errno> {
+    let value = given.exact_int()?;
+    let number = i32::from_be(value);
+    if number != 0 {
+        call::interface_name(number).map_err(|_| Errno(libc::EADDRNOTAVAIL))?;
+        if bound_number(runtime, handle)? != 0 {
+            return Err(INVALID);
+        }
+    }
+    Ok(SetOption::UnicastInterface(value, interfaces::through(number)))
+}
+
+/// struct in_addr, ip_mreq or ip_mreqn: an address of the host's, or the number of an interface.
+fn multicast_interface(runtime: &Runtime, handle: Handle, given: &Given) -> Result<SetOption, Errno> {
     let bytes = given.bytes(4)?;
     let address = address_at(&bytes, if bytes.len() >= 8 { 4 } else { 0 });
     let number = bytes.get(8..12).and_then(|part| part.first_chunk::<4>()).map_or(0, |part| i32::from_ne_bytes(*part));
-    let is_ours = match (number, address) {
-        (0, None) => true,
-        (0, Some(address)) => interfaces::address().is_none_or(|own| address == IpAddr::V4(own)),
-        (number, _) => number == interfaces::index(),
+    let number = match (number, address) {
+        (0, None) => 0,
+        (0, Some(address)) if address.is_loopback() => interfaces::LOOPBACK,
+        (0, Some(address)) if interfaces::address().is_none_or(|own| address == IpAddr::V4(own)) => interfaces::index(),
+        (0, Some(_)) => return Err(Errno(libc::EADDRNOTAVAIL)),
+        (number, _) if call::interface_name(number).is_ok() => number,
+        _ => return Err(Errno(libc::EADDRNOTAVAIL)),
     };
-    if is_ours { Ok(address) } else { Err(Errno(libc::EADDRNOTAVAIL)) }
+    let bound = bound_number(runtime, handle)?;
+    if number != 0 && bound != 0 && number != bound {
+        return Err(INVALID);
+    }
+    // By the stack's own there is nothing to keep: it is where groups are anyhow.
+    let through = Some(interfaces::through(number)).filter(|through| *through != Through::Device);
+    Ok(SetOption::MulticastInterface(address, through.unwrap_or_default()))
 }
 
-fn policy(handle: Handle, name: i32, given: &Given) -> Errno {
+pub(super) fn policy(handle: Handle, name: i32, given: &Given) -> Errno {
     match given.length {
         0 | 4_097.. => Errno(libc::EMSGSIZE),
         length if given.place.read_many(length).is_err() => Errno(libc::EFAULT),
@@ -188,6 +237,16 @@ pub(super) fn get_sources(
     Ok(bytes)
 }
 
+/// ENODEV for an interface that is not there (`ip_mc_find_dev`), EADDRNOTAVAIL where only memberships are looked
+/// through for its number (`ip_mc_leave_group`).
+fn known_interface(number: i32, needed: bool) -> Result<(), Errno> {
+    match call::interface_name(number) {
+        Ok(_) => Ok(()),
+        Err(_) if needed => Err(Errno(libc::ENODEV)),
+        Err(_) => Err(Errno(libc::EADDRNOTAVAIL)),
+    }
+}
+
 /// The requests about groups: struct ip_mreq, ip_mreqn, ip_mreq_source, ip_msfilter, group_req and group_source_req. An
 /// interface named by number is the stack's, which has one.
 fn membership(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
@@ -218,6 +277,16 @@ fn membership(handle: Handle, name: i32, given: &Given) -> Result<SetOption, Err
         SetOption::Source(v4(group).into(), interface, v4(source), change)
     };
     let join = matches!(name, libc::IP_ADD_MEMBERSHIP | 42);
+    // Where an interface is named by its number: struct ip_mreqn, group_req and group_source_req.
+    let number = match name {
+        libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP => bytes.get(8..12),
+        42..=47 => bytes.get(..4),
+        _ => None,
+    };
+    let number = number.and_then(|part| part.first_chunk::<4>()).map_or(0, |part| i32::from_ne_bytes(*part));
+    if number != 0 && !handle.is_stream() && v4(if least == 8 { 0 } else { GROUP }).is_multicast() {
+        known_interface(number, matches!(name, libc::IP_ADD_MEMBERSHIP | 42 | 43 | 44 | 46 | 47))?;
+    }
     Ok(match name {
         // Of no group that a stream could have joined.
         37..=41 | MCAST_MSFILTER if handle.is_stream() => return Err(INVALID),

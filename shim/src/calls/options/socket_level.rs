@@ -7,13 +7,13 @@ use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::socket::filter::Instruction;
 use remora_stack::socket::kept::Kept;
-use remora_stack::socket::options::{OptionName, SetOption, SocketOptions};
+use remora_stack::socket::options::{OptionName, SetOption, SocketOptions, Through};
 use remora_stack::socket::protocol::{AddressFamily, SocketId, SocketType};
 use remora_stack::stack::Stack;
 use smallvec::SmallVec;
 
 use super::{Bytes, Given, INVALID, SO_COOKIE, SO_NETNS_COOKIE, UNKNOWN, common, int, own};
-use crate::calls::{gone, option_rows};
+use crate::calls::{gone, interfaces, option_rows};
 use crate::errno;
 use crate::fdtable::Handle;
 
@@ -57,10 +57,10 @@ pub(super) fn set(handle: Handle, name: i32, given: &Given) -> Result<Option<Set
         libc::SO_SNDBUFFORCE => SetOption::SendBuffer(given.int()?, true),
         libc::SO_PRIORITY => SetOption::Priority(given.int()?),
         libc::SO_MARK => SetOption::Mark(given.int()? as u32),
-        libc::SO_TIMESTAMP => SetOption::Timestamp(u8::from(given.flag()?)),
-        libc::SO_TIMESTAMPNS => SetOption::Timestamp(if given.flag()? { 2 } else { 0 }),
-        SO_TIMESTAMP_NEW => SetOption::Timestamp(if given.flag()? { 3 } else { 0 }),
-        SO_TIMESTAMPNS_NEW => SetOption::Timestamp(if given.flag()? { 4 } else { 0 }),
+        libc::SO_TIMESTAMP => SetOption::Timestamp(u8::from(given.flag()?), false),
+        libc::SO_TIMESTAMPNS => SetOption::Timestamp(2 * u8::from(given.flag()?), false),
+        SO_TIMESTAMP_NEW => SetOption::Timestamp(u8::from(given.flag()?), true),
+        SO_TIMESTAMPNS_NEW => SetOption::Timestamp(2 * u8::from(given.flag()?), true),
         // struct so_timestamping begins with its flags; there is no hardware clock that it could name.
         libc::SO_TIMESTAMPING => SetOption::Timestamping(given.int()?, false),
         SO_TIMESTAMPING_NEW => SetOption::Timestamping(given.int()?, true),
@@ -70,7 +70,7 @@ pub(super) fn set(handle: Handle, name: i32, given: &Given) -> Result<Option<Set
         }
         SO_BINDTOIFINDEX => {
             let index = given.int()?;
-            SetOption::Device(call::interface_name(index).unwrap_or_default(), index)
+            SetOption::Device(call::interface_name(index).unwrap_or_default(), index, interfaces::through(index))
         }
         SO_BUF_LOCK => SetOption::BufferLock(given.int()?),
         libc::SO_ATTACH_FILTER => SetOption::Filter(Some(given.program()?)),
@@ -110,8 +110,8 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         libc::SO_NO_CHECK => flag(|options| options.no_check),
         SO_MAX_PACING_RATE => common(fd, handle, runtime, |options| options.max_pacing_rate)
             .map(|rate| Bytes::from_slice(&rate.to_ne_bytes())),
-        libc::SO_TIMESTAMP => flag(|options| options.timestamp == 1),
-        libc::SO_TIMESTAMPNS => flag(|options| options.timestamp == 2),
+        libc::SO_TIMESTAMP => flag(|options| options.timestamp == 1 && !options.kept.has(Kept::TimestampingNew)),
+        libc::SO_TIMESTAMPNS => flag(|options| options.timestamp == 2 && !options.kept.has(Kept::TimestampingNew)),
         libc::SO_INCOMING_CPU => number(|options| options.incoming_cpu),
         libc::SO_PRIORITY => number(|options| options.priority),
         libc::SO_MARK => number(|options| options.mark as i32),
@@ -120,8 +120,8 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         libc::SO_RCVLOWAT => number(|options| options.receive_low_water as i32),
         libc::SO_SNDLOWAT => Ok(int(1)),
         // SOCK_RCVTSTAMP is set for nanoseconds too.
-        SO_TIMESTAMP_NEW => flag(|options| options.timestamp >= 3),
-        SO_TIMESTAMPNS_NEW => flag(|options| options.timestamp == 4),
+        SO_TIMESTAMP_NEW => flag(|options| options.timestamp != 0 && options.kept.has(Kept::TimestampingNew)),
+        SO_TIMESTAMPNS_NEW => flag(|options| options.timestamp == 2 && options.kept.has(Kept::TimestampingNew)),
         libc::SO_TIMESTAMPING | SO_TIMESTAMPING_NEW => {
             let (flags, new) = common(fd, handle, runtime, |options| {
                 (options.kept.read(Kept::Timestamping), options.kept.has(Kept::TimestampingNew))
@@ -217,10 +217,10 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
 fn bind_to_device(given: &Given) -> Result<SetOption, Errno> {
     let name = given.text(15)?;
     if name.is_empty() {
-        return Ok(SetOption::Device(name, 0));
+        return Ok(SetOption::Device(name, 0, Through::Any));
     }
     let device = call::interface(&name).map_err(|_| Errno(libc::ENODEV))?;
-    Ok(SetOption::Device(name, device.index))
+    Ok(SetOption::Device(name, device.index, interfaces::through(device.index)))
 }
 
 /// SO_GET_FILTER, whose length counts instructions (`sk_get_filter`): as many as there are, or their number alone.

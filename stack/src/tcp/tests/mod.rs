@@ -87,6 +87,7 @@ impl Host {
             tos: packet.tos,
             checksum: RxChecksum::Valid,
             gso_size: packet.gso_size,
+            looped: false,
             network_at: 0,
         };
         let mut buffer = packet.bytes.clone();
