@@ -94,6 +94,8 @@ for worker in $(seq "$workers"); do
         export "${LAB_MODE^^}_OURS=$LAB_OURS" "${LAB_MODE^^}_PEER=$LAB_PEER"
         # Ping sockets are for everyone (both sides ask the namespace).
         lab_sysctl "$LAB_OURS" "net.ipv4.ping_group_range=0 2147483647"
+        # What the peer refuses it refuses each time.
+        lab_sysctl "$LAB_PEER" "net.ipv4.icmp_ratelimit=0"
     done
     if [ -n "$sequences" ]; then
         arguments=(random "$((sequences / workers))" "$((seed + worker - 1))")
