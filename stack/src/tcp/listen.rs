@@ -115,14 +115,12 @@ impl Tcp {
     }
 
     /// Who has this connection and hears what comes this way (`inet_match`).
-    pub(super) fn endpoint_of(&self, tuple: &Tuple, looped: bool) -> Option<super::Endpoint> {
+    pub(super) fn endpoint_of(&self, tuple: &Tuple, looped: bool) -> Option<Endpoint> {
         let found = self.shared.established.get(tuple).copied()?;
         let sock = match found {
-            super::Endpoint::Sock(index) => Some(index),
-            super::Endpoint::Request(place) => {
-                self.shared.requests.get(place as usize).map(|request| request.listener.index)
-            }
-            super::Endpoint::TimeWait(_) => None,
+            Endpoint::Sock(index) => Some(index),
+            Endpoint::Request(place) => self.shared.requests.get(place as usize).map(|request| request.listener.index),
+            Endpoint::TimeWait(_) => None,
         };
         let hears = sock.and_then(|index| self.sock(index)).is_none_or(|sock| sock.options.through.hears(looped));
         hears.then_some(found)
