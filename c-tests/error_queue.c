@@ -170,6 +170,57 @@ static void times(void)
     close(fd);
 }
 
+/* The next report, which may still be on its way. */
+static struct report await(int fd)
+{
+    struct report report = take(fd);
+    for (long long deadline = t_now_ms() + T_PATIENCE_MS; report.length < 0 && t_now_ms() < deadline; report = take(fd))
+        t_sleep_ms(1);
+    return report;
+}
+
+static void is_time(struct report report, unsigned info, unsigned data, const char *what)
+{
+    CHECK(report.has_time && report.error.ee_errno == ENOMSG, "%s: a time", what);
+    CHECK_EQ(report.error.ee_origin, SO_EE_ORIGIN_TIMESTAMPING, "%s: of timestamping", what);
+    CHECK_EQ(report.error.ee_info, info, "%s: of its kind", what);
+    CHECK_EQ(report.error.ee_data, data, "%s: of the last byte of the send", what);
+}
+
+/* Streams tell of the last byte of each send: when it was handed to the interface, when it left, when it was acknowledged. */
+static void stream_times(void)
+{
+    int fd = MUST(t_tcp(0));
+    int flags = SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK |
+                SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_ID;
+    CHECK_ERRNO(t_set_option(fd, SOL_SOCKET, SO_TIMESTAMPING, flags), EINVAL, "OPT_ID counts bytes of a connection");
+    MUST(t_connect(fd, T_PEER, PORT_SILENT));
+    MUST(send(fd, "before", 6, 0));
+    /* Numbers begin with the first byte that is not acknowledged. */
+    t_sleep_ms(50);
+    MUST(t_set_option(fd, SOL_SOCKET, SO_TIMESTAMPING, flags));
+    for (unsigned i = 0; i < 2; i++) {
+        MUST(send(fd, "tick tock", 9, 0));
+        unsigned last = 9 * i + 8;
+        struct report report = await(fd);
+        is_time(report, SCM_TSTAMP_SCHED, last, "queued");
+        CHECK(report.length > 9 + 20 + 20 && memcmp(report.data + report.length - 9, "tick tock", 9) == 0,
+              "with the packet, headers and all");
+        report = await(fd);
+        is_time(report, SCM_TSTAMP_SND, last, "sent");
+        CHECK(report.length > 9 + 20 + 20 && memcmp(report.data + report.length - 9, "tick tock", 9) == 0,
+              "with the packet, headers and all");
+        report = await(fd);
+        is_time(report, SCM_TSTAMP_ACK, last, "acknowledged");
+        CHECK(report.length == 9 && memcmp(report.data, "tick tock", 9) == 0, "with the bytes alone");
+    }
+    MUST(t_set_option(fd, SOL_SOCKET, SO_TIMESTAMPING, flags | SOF_TIMESTAMPING_OPT_TSONLY));
+    MUST(send(fd, "tick tock", 9, 0));
+    for (unsigned i = 0; i < 3; i++)
+        CHECK_EQ(await(fd).length, 0, "OPT_TSONLY: no bytes");
+    close(fd);
+}
+
 /* test REF D-02 */
 /* test REF D-05 */
 /* test RFC 9293 §3.9.1.8 (MUST-47) */
@@ -189,5 +240,6 @@ int main(void)
     completions(fd, "stream");
     close(fd);
     times();
+    stream_times();
     return t_end();
 }

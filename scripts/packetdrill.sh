@@ -5,7 +5,7 @@
 # Scripts are named from gtests/net/tcp on; none names them all. Each runs in a namespace of its own: once on the kernel,
 # once with the library preloaded onto packetdrill itself, in local mode over its TUN device, whose input the kernel drops,
 # and once with the same rules and no library, which must fail (STRICT=1 checks that, too).
-#   REMORA_LIB   the library (default: target/release/libremora.so)
+#   REMORA_LIB   the library (default: target/release/libremora.so); REMORA the program (default: `remora` beside it)
 #   OUT          where logs go (default: a temporary directory); TRIES (default 2) runs before a script counts as failed
 #   SIDES        which of "kernel remora" to run; TOLERANCE timing tolerance in microseconds (default 14000, for both)
 set -uo pipefail
@@ -16,6 +16,7 @@ shift
 BINARY=$CHECKOUT/gtests/net/packetdrill/packetdrill
 SCRIPTS=$CHECKOUT/gtests/net/tcp
 REMORA_LIB=$(realpath "${REMORA_LIB:-target/release/libremora.so}")
+REMORA=${REMORA:-$(dirname "$REMORA_LIB")/remora}
 OUT=${OUT:-$(mktemp -d)}
 TRIES=${TRIES:-2}
 SIDES=${SIDES:-kernel remora}
@@ -23,7 +24,7 @@ TOLERANCE=${TOLERANCE:-14000}
 NAMESPACE=remora-pd-$$
 
 [ -x "$BINARY" ] || { echo "build packetdrill first: (cd $CHECKOUT/gtests/net/packetdrill && ./configure && make)"; exit 1; }
-[ -r "$REMORA_LIB" ] || { echo "build the library first: cargo build --release"; exit 1; }
+[ -x "$REMORA" ] && [ -r "$REMORA_LIB" ] || { echo "build the library first: cargo build --release"; exit 1; }
 for tool in nft python3 cc; do
     command -v "$tool" > /dev/null || { echo "$tool is missing"; exit 1; }
 done
@@ -50,15 +51,28 @@ int socket(int domain, int type, int protocol)
 }
 C
 
+# nstat shows what the kernel counts; a script on remora that asks it is told of remora's counters: what has changed since
+# the last call, in its form.
+mkdir -p "$OUT/bin"
+cat > "$OUT/bin/nstat" << SH
+#!/bin/bash
+unset LD_PRELOAD
+"$REMORA" counters --all | grep -v '^#' | sort > "$OUT/counters.now"
+comm -13 "$OUT/counters" "$OUT/counters.now"
+mv "$OUT/counters.now" "$OUT/counters"
+SH
+chmod +x "$OUT/bin/nstat"
+
 # once SIDE SCRIPT LOG: one run in a namespace of its own.
 once() {
     local side=$1 script=$2 log=$3 status
     local environment=()
+    : > "$OUT/counters"
     ip netns add "$NAMESPACE" && ip -n "$NAMESPACE" link set lo up || return 1
     case $side in
         kernel) environment=(LD_PRELOAD="$OUT/cubic.so") ;;
         remora)
-            environment=(LD_PRELOAD="$REMORA_LIB" REMORA_IFACE=tun0 REMORA_ADDR=iface REMORA_STRICT=1
+            environment=(PATH="$OUT/bin:$PATH" LD_PRELOAD="$REMORA_LIB" REMORA_IFACE=tun0 REMORA_ADDR=iface REMORA_STRICT=1
                 REMORA_SYSCTL="net.ipv4.tcp_congestion_control=cubic")
             ;;
     esac

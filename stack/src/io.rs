@@ -11,6 +11,12 @@ pub trait Source {
     /// Bytes not yet taken.
     fn remaining(&self) -> usize;
 
+    /// How many bytes the next `pieces` pieces of memory hold, a piece being what is contiguous within one page.
+    fn bytes_in_pieces(&self, pieces: usize) -> usize {
+        let _ = pieces;
+        self.remaining()
+    }
+
     /// Appends exactly `count` bytes (at most `remaining()`) to `target`.
     ///
     /// # Errors

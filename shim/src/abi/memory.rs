@@ -403,6 +403,28 @@ impl Source for Buffer {
         self.left
     }
 
+    fn bytes_in_pieces(&self, pieces: usize) -> usize {
+        let (mut used, mut bytes, mut end) = (0, 0, None);
+        for part in self.parts.iter().skip(self.at) {
+            let (mut address, mut length) = (part.address, part.length);
+            while length > 0 {
+                let here = length.min(PAGE - address % PAGE);
+                // What goes on where the last piece ended, in the same page, is no piece of its own.
+                if end != Some(address) || address.is_multiple_of(PAGE) {
+                    used += 1;
+                    if used > pieces {
+                        return bytes;
+                    }
+                }
+                bytes += here;
+                address += here;
+                length -= here;
+                end = Some(address);
+            }
+        }
+        bytes
+    }
+
     fn append_to(&mut self, target: &mut Vec<u8>, count: usize) -> Result<(), Fault> {
         // All pieces are checked before the first is taken: a fault leaves source and target as they were.
         self.check_ahead(count, Direction::In)?;

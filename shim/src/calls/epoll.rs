@@ -386,6 +386,10 @@ impl Wait<'_> {
         let interrupted = || handled.any_since();
         let sets = [self.own];
         let mut kernel = [libc::pollfd { fd: self.fd, events: libc::POLLIN, revents: 0 }];
+        // Who does not wait asks how things stand at this moment, whatever is known already.
+        if deadline.is_some_and(|deadline| call::now() >= deadline) {
+            self.runtime.look_at_device();
+        }
         loop {
             let events = self.collect()?;
             if !events.is_empty() {

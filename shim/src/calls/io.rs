@@ -191,6 +191,10 @@ pub(crate) fn receive(
             }
         }
     };
+    // What has happened is asked for, up to this moment.
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        runtime.look_at_device();
+    }
     let mut result = until(runtime, handle.id, Readiness::IN, Patience::Never, &total, &mut step);
     // Neither the queue of errors nor the urgent byte is waited for (`tcp_recv_urg`).
     let at_once = flags & (libc::MSG_ERRQUEUE | libc::MSG_OOB) != 0;
@@ -259,10 +263,12 @@ pub(crate) fn send_all(
     if handle.is_stream() && arguments.flags.contains(SendFlags::FASTOPEN) {
         total.set(open_fast(fd, handle, runtime, source, flags, &arguments)?);
         if source.remaining() == 0 {
-            return Ok(total.get());
+            return Ok(sent(handle, runtime, flags, total.get()));
         }
         arguments.flags -= SendFlags::FASTOPEN;
     }
+    // Where a send ends that does not wait, its time is taken, too.
+    arguments.flags.set(SendFlags::DONTWAIT, is_nonblocking(runtime, handle, flags));
     let waits = Cell::new(SendFlags::empty());
     let mut step = |stack: &mut Stack, socket: SocketId, now: Instant| -> Option<Result<(), SendError>> {
         loop {

@@ -4,6 +4,8 @@
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::io::Collect;
+use remora_stack::socket::protocol::Readiness;
+use remora_stack::stack::Stack;
 
 use super::io::{receive_bytes, send_bytes};
 use super::{socket_of, traced};
@@ -134,6 +136,13 @@ fn to_pipe(from: i32, handle: Handle, runtime: &Runtime, to: i32, count: usize, 
     let timeout = (!pipe_waits).then_some(std::time::Duration::ZERO);
     if call::ppoll(&mut set, timeout, None)? == 0 {
         return Err(Errno(libc::EAGAIN));
+    }
+    // `tcp_splice_read`: it does not go past the urgent byte, and does not wait at it.
+    let stops =
+        |stack: &mut Stack, socket, _| stack.at_mark(socket) && stack.readiness(socket).contains(Readiness::PRI);
+    if handle.is_stream() && runtime.with_socket(handle.id, stops) == Some(true) {
+        let waits = wait && !runtime.nonblocking(handle.id);
+        return if waits { Ok(0) } else { Err(Errno(libc::EAGAIN)) };
     }
     let room = if pipe_waits { CHUNK } else { PIPE_BUF };
     let mut sink = Collect::new(room.min(count));

@@ -302,6 +302,7 @@ fn send(net: &mut Net<'_>, to: Ipv4Addr, mut message: Vec<u8>) {
         checksum: None,
         gso_size: 0,
         segment: false,
+        timed: None,
     });
 }
 

@@ -10,6 +10,7 @@ use crate::counters::Counters;
 use crate::frame::{PartialChecksum, Purpose};
 use crate::random::Random;
 use crate::socket::protocol::Net;
+use crate::tcp::TimedSend;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::{checksum, udp};
 
@@ -52,6 +53,8 @@ pub struct Packet {
     pub gso_size: u16,
     /// A TCP segment: TCP wants to know when the device has no room for it.
     pub segment: bool,
+    /// Its sender asks when it goes out.
+    pub timed: Option<TimedSend>,
 }
 
 /// What a datagram's sender decides about its IP header.
@@ -248,6 +251,7 @@ pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes:
         checksum: None,
         gso_size: 0,
         segment: false,
+        timed: None,
     };
     if to_self {
         net.ip.enqueue(Packet { delivery: Delivery::Local, ..packet.clone() });

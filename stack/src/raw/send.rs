@@ -219,6 +219,7 @@ fn send_with_header(
         checksum: None,
         gso_size: 0,
         segment: false,
+        timed: None,
     });
     Ok(())
 }

@@ -71,15 +71,15 @@ impl ErrorQueue {
         room
     }
 
-    /// One more MSG_ZEROCOPY send is complete; neighbours in number make one report (`skb_zerocopy_notify_extend`).
-    pub fn push_completion(&mut self, number: u32, at: Instant) {
+    /// MSG_ZEROCOPY sends, `first` to `last`, are complete; neighbours in number make one report (`skb_zerocopy_notify_extend`).
+    pub fn push_completion(&mut self, first: u32, last: u32, at: Instant) {
         /// SO_EE_CODE_ZEROCOPY_COPIED: the bytes were copied after all.
         const COPIED: u8 = 1;
-        if let Some((last, _)) = self.0.back_mut()
-            && last.origin == Origin::ZeroCopy
-            && last.data.wrapping_add(1) == number
+        if let Some((before, _)) = self.0.back_mut()
+            && before.origin == Origin::ZeroCopy
+            && before.data.wrapping_add(1) == first
         {
-            last.data = number;
+            before.data = last;
             return;
         }
         let report = Report {
@@ -87,8 +87,8 @@ impl ErrorQueue {
             fault: None,
             kind: 0,
             code: COPIED,
-            info: number,
-            data: number,
+            info: first,
+            data: last,
             destination: None,
             at,
         };
@@ -162,7 +162,7 @@ mod tests {
     fn completions_in_a_row_are_one_report() {
         let mut queue = ErrorQueue::default();
         for number in [0, 1, 2, 4] {
-            queue.push_completion(number, Instant::ZERO);
+            queue.push_completion(number, number, Instant::ZERO);
         }
         let mut pending = Some(SocketFault::TimedOut);
         let mut sink = Collect::new(0);

@@ -129,6 +129,8 @@ bitflags! {
         const MORE = 0x8000;
         /// MSG_DONTWAIT or O_NONBLOCK: told only because Fast Open holds an ACK back for a caller that waits.
         const DONTWAIT = 0x40;
+        /// MSG_ZEROCOPY: the buffers hold the program's pages on Linux, which shows in how the stream is cut.
+        const ZEROCOPY = 0x400_0000;
         /// MSG_FASTOPEN.
         const FASTOPEN = 0x2000_0000;
         /// The caller sleeps until there is room; no flag of a program's.

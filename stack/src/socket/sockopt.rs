@@ -228,7 +228,9 @@ pub mod timestamping {
     pub const TX_SCHED: i32 = 1 << 8;
     /// SOF_TIMESTAMPING_TX_RECORD_MASK: what a control message may ask for; by hardware, by software, when scheduled,
     /// acknowledged and completed.
-    pub const TX_RECORD: i32 = 1 | TX_SOFTWARE | TX_SCHED | 1 << 9 | 1 << 18;
+    pub const TX_RECORD: i32 = 1 | TX_SOFTWARE | TX_SCHED | TX_ACK | 1 << 18;
+    /// SOF_TIMESTAMPING_TX_ACK.
+    pub const TX_ACK: i32 = 1 << 9;
     /// SOF_TIMESTAMPING_OPT_CMSG.
     pub const OPT_CMSG: i32 = 1 << 10;
     /// SOF_TIMESTAMPING_OPT_TSONLY.

@@ -12,6 +12,7 @@ use log::trace;
 
 use super::Stack;
 use crate::frame::{DeviceCapabilities, MAX_PAYLOAD_SLICES, PartialChecksum, Purpose, RxChecksum, RxMeta, Transmit};
+use crate::interface::MacAddress;
 use crate::ip::input::Arrival;
 use crate::ip::output::{Delivery, Packet, count_output, delivery_of, fill_transport_checksum};
 use crate::ip::sibling::{PassedOn, Sibling};
@@ -19,9 +20,9 @@ use crate::ip::{Route, RouteKey};
 use crate::link::{Fate, LinkContext, Ready};
 use crate::socket::options::Through;
 use crate::socket::protocol::Net;
-use crate::tcp::Segment;
+use crate::tcp::{Segment, TimedSend};
 use crate::time::Instant;
-use crate::wire::ethernet::EtherType;
+use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::{checksum, write_u16};
 
@@ -34,8 +35,10 @@ const LOCAL_BUDGET: u32 = 256;
 /// Why a device did not take a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransmitError {
-    /// No room now (ENOBUFS, EAGAIN): local congestion.
+    /// The queue of the interface is full (ENOBUFS): local congestion.
     NoRoom,
+    /// Not now (EAGAIN): what was sent before has not left yet.
+    Busy,
     /// Anything else.
     Other,
 }
@@ -64,6 +67,8 @@ pub(super) struct Outgoing {
     direct: bool,
     /// Something was put off: the host is to come again at once.
     again: bool,
+    /// Who asked when the frame handed out goes out, and a copy of it.
+    timed: Option<(TimedSend, Vec<u8>)>,
 }
 
 impl Outgoing {
@@ -78,6 +83,7 @@ impl Stack {
         self.enter(now);
         self.outgoing.again = false;
         self.outgoing.last = Last::Nothing;
+        self.report_sent();
         let mut budget = LOCAL_BUDGET;
         loop {
             self.drain_outbox(&mut budget);
@@ -98,12 +104,21 @@ impl Stack {
         self.direct_segment()
     }
 
+    /// Tells the sender of the frame handed out before that it has gone out.
+    //= REF D-05
+    fn report_sent(&mut self) {
+        if let Some((send, frame)) = self.outgoing.timed.take() {
+            self.tcp.note_sent(self.now, &send, &frame);
+        }
+    }
+
     /// The device did not take the frame last handed out.
     //= REF C-17
     pub fn transmit_failed(&mut self, now: Instant, error: TransmitError) {
         self.enter(now);
+        self.outgoing.timed = None;
         match error {
-            TransmitError::NoRoom => self.counters.transmit_no_room += 1,
+            TransmitError::NoRoom | TransmitError::Busy => self.counters.transmit_no_room += 1,
             TransmitError::Other => self.counters.transmit_errors += 1,
         }
         if core::mem::take(&mut self.outgoing.last) == Last::Segment {
@@ -114,7 +129,7 @@ impl Stack {
                 settings: &self.settings,
                 random: &mut self.random,
             };
-            self.tcp.transmit_failed(&mut net);
+            self.tcp.transmit_failed(&mut net, error);
         } else {
             self.counters.ip_out_discards += 1;
         }
@@ -154,6 +169,13 @@ impl Stack {
 
     /// Delivers a packet to ourselves, without a link.
     fn loop_back(&mut self, packet: Packet) {
+        if let Some(send) = packet.timed {
+            // The loopback interface has Ethernet headers, without addresses.
+            let mut frame = Vec::new();
+            ethernet::emit(&mut frame, MacAddress([0; 6]), MacAddress([0; 6]), EtherType::Ipv4);
+            frame.extend_from_slice(&packet.bytes);
+            self.tcp.note_sent(self.now, &send, &frame);
+        }
         count_output(&mut self.counters, packet.delivery, packet.bytes.len());
         let meta = RxMeta { checksum: RxChecksum::Partial, gso_size: packet.gso_size, vlan: None };
         let mut bytes = packet.bytes;
@@ -202,6 +224,7 @@ impl Stack {
         outgoing.gso_size = packet.gso_size;
         outgoing.purpose = packet.purpose;
         outgoing.last = if packet.segment { Last::Segment } else { Last::Datagram };
+        outgoing.timed = packet.timed.map(|send| (send, [outgoing.header.as_slice(), &packet.bytes].concat()));
         outgoing.packet = packet.bytes;
         true
     }
@@ -281,6 +304,11 @@ impl Stack {
         let partial = assemble(&mut net, &segment, &mut outgoing.header, device)?;
         count_output(net.counters, delivery, total_length(&segment));
         outgoing.last = Last::Segment;
+        outgoing.timed = segment.timed.map(|send| {
+            let mut frame = outgoing.header.clone();
+            segment.payload.iter().for_each(|slice| frame.extend_from_slice(slice));
+            (send, frame)
+        });
         trace!(target: "remora::ethernet", "send {mac} {} bytes", outgoing.header.len() + payload_length(&segment));
         Some(Transmit {
             header: &outgoing.header,
@@ -398,5 +426,6 @@ fn copy_segment(net: &mut Net<'_>, segment: &Segment<'_>, route: &Route) {
         checksum: partial,
         gso_size: segment.gso_size,
         segment: true,
+        timed: segment.timed,
     });
 }

@@ -78,7 +78,9 @@ impl Sock {
         let window_newer = self.update_send_window(net, incoming);
         ack.not_duplicate = ack.advanced || window_newer || incoming.length > 0;
         if ack.advanced {
+            self.note_acknowledged_times(shared, net.now, header.ack);
             self.free_acknowledged(incoming);
+            self.release_acknowledged_copies(shared, net.now, header.ack);
         }
         //= RFC 6675 §5 (MUST-9)
         //= RFC 6675 §5.1 (SHLD-8)
@@ -114,6 +116,7 @@ impl Sock {
             }
         }
         self.space_due = true;
+        self.refused = false;
         AckResult::Taken
     }
 

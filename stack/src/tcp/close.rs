@@ -64,6 +64,7 @@ impl Sock {
         }
         self.set_state(shared, net.counters, State::Closed);
         self.start_afresh();
+        self.release_all_copies(shared, net.now);
         self.wake(shared, Happened::STATE | Happened::ERROR);
     }
 

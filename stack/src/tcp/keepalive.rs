@@ -44,7 +44,7 @@ impl Sock {
                 self.fate = Fate::Waits(State::FinWait2, LIFETIME);
             } else {
                 self.send_reset(shared, net);
-                self.done(shared, net.counters);
+                self.done(shared, net.counters, net.now);
             }
             return;
         }

@@ -33,6 +33,7 @@ mod reassembly;
 mod receive;
 mod recovery;
 mod reduction;
+mod refusal;
 mod remnant;
 mod repair;
 mod request;
@@ -50,6 +51,7 @@ mod switch;
 mod tail_probe;
 mod time_wait;
 mod timer;
+mod tx_times;
 mod undo;
 mod urgent;
 mod window;
@@ -73,9 +75,9 @@ use self::header::{Flags, Header, HeaderBytes};
 use self::ports::{Endpoint, Ports};
 use self::reassembly::Payload;
 use self::receive::{Incoming, Verdict};
+use self::refusal::HandedOut;
 use self::request::Request;
 use self::send::Plan;
-use self::sequence::Seq;
 use self::sock::{Fate, Sock};
 use self::spares::Spares;
 use self::time_wait::{TimeWait, WaitVerdict};
@@ -86,6 +88,7 @@ use crate::random::Random;
 use crate::settings::Settings;
 use crate::socket::kept::Kept;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
+use crate::stack::TransmitError;
 use crate::time::Instant;
 use crate::wire::checksum;
 
@@ -93,6 +96,7 @@ pub use self::congestion::NAMES as CONGESTION_CONTROLS;
 pub use self::ports::PortFilter;
 pub use self::remnant::Remnant;
 pub use self::state::State;
+pub use self::tx_times::TimedSend;
 
 /// IP protocol number.
 pub const PROTOCOL: u8 = 6;
@@ -150,6 +154,8 @@ pub struct Segment<'a> {
     pub purpose: Purpose,
     /// It has an identification of its own; else 0, which an unfragmentable packet may have (RFC 6864 §4.1).
     pub identified: bool,
+    /// Its sender asks when it goes out.
+    pub timed: Option<TimedSend>,
 }
 
 /// A segment without data and without a sock that could rebuild it.
@@ -220,7 +226,7 @@ impl Shared {
 #[derive(Clone, Copy, Debug)]
 enum Last {
     Reply,
-    Sock(u32, Option<Seq>),
+    Sock(u32, HandedOut),
 }
 
 /// All of TCP.
@@ -642,6 +648,7 @@ impl Tcp {
                 gso_size: 0,
                 purpose: reply.purpose,
                 identified: reply.identified,
+                timed: None,
             });
         }
         let index = self.plan_next(net)?;
@@ -665,6 +672,7 @@ impl Tcp {
             gso_size: plan.gso_size,
             purpose: Purpose::Own,
             identified: true,
+            timed: plan.timed,
         })
     }
 
@@ -674,7 +682,7 @@ impl Tcp {
             let Self { socks, shared, .. } = self;
             let Some(sock) = socks.get_mut(index as usize) else { continue };
             if let Some(plan) = sock.plan(net) {
-                self.last = Some(Last::Sock(index, plan.seq));
+                self.last = Some(Last::Sock(index, HandedOut::of(&plan)));
                 self.plan = Some(plan);
                 shared.ready.push_back(index);
                 let deadline = sock.deadline();
@@ -691,12 +699,22 @@ impl Tcp {
     }
 
     /// The device had no room for the segment handed out last.
-    pub fn transmit_failed(&mut self, net: &mut Net<'_>) {
-        if let Some(Last::Sock(index, seq)) = self.last.take() {
+    pub fn transmit_failed(&mut self, net: &mut Net<'_>, error: TransmitError) {
+        if let Some(Last::Sock(index, segment)) = self.last.take() {
             if let Some(sock) = self.sock_mut(index) {
-                sock.refused(net.now, seq);
+                sock.take_refusal(net.now, segment, error);
             }
             self.settle(net, index);
+        }
+    }
+
+    /// A segment that somebody asked the time of has gone out: `packet`, from the link's header on.
+    pub fn note_sent(&mut self, now: Instant, send: &TimedSend, packet: &[u8]) {
+        let Self { socks, shared, .. } = self;
+        if let Some(sock) = socks.get_mut(send.sock.index as usize)
+            && sock.generation == send.sock.generation
+        {
+            sock.note_sending_time(shared, now, send, packet);
         }
     }
 

@@ -175,6 +175,7 @@ impl Sock {
             {
                 return Err(OptionError::Invalid);
             }
+            SetOption::Timestamping(flags, _) => self.number_bytes(*flags),
             SetOption::SignatureKey(key) => {
                 self.signatures.change(key)?;
                 self.last_mss = self.current_mss(net.settings);

@@ -95,7 +95,7 @@ impl Sock {
             //= RFC 9293 §3.9.1.8 (MUST-47)
             self.reports.push(error.report(net.now, fault, Some(destination)), error.transport);
             if matches!(self.state, State::SynSent | State::SynReceived) {
-                self.done(shared, net.counters);
+                self.done(shared, net.counters, net.now);
             } else {
                 self.wake(shared, Happened::ERROR);
             }

@@ -11,6 +11,7 @@ use super::rto;
 use super::send::Plan;
 use super::sequence::Seq;
 use super::sock::{Sock, ip_header};
+use super::state::State;
 use crate::settings::Settings;
 use crate::socket::protocol::Net;
 use crate::time::Instant;
@@ -32,18 +33,29 @@ pub struct PathProbe {
     end: Seq,
     /// When the search began last.
     since: Instant,
+    /// MTU of the route when the connection was taken: its segment size stands until something changes.
+    taken_at: Option<u16>,
 }
 
 impl Default for PathProbe {
     fn default() -> Self {
-        Self { enabled: false, low: 0, high: 0, size: 0, start: Seq(0), end: Seq(0), since: Instant::ZERO }
+        Self {
+            enabled: false,
+            low: 0,
+            high: 0,
+            size: 0,
+            start: Seq(0),
+            end: Seq(0),
+            since: Instant::ZERO,
+            taken_at: None,
+        }
     }
 }
 
 impl PathProbe {
     /// What of the path's MTU is used.
     pub fn limit(&self, mtu: u16) -> u16 {
-        if self.enabled { mtu.min(self.low) } else { mtu }
+        if self.enabled && self.taken_at != Some(mtu) { mtu.min(self.low) } else { mtu }
     }
 
     /// The probe itself is repeated: whether the path takes it will not be known (`__tcp_retransmit_skb`).
@@ -78,6 +90,8 @@ impl Sock {
             low: settings.tcp_base_mss.saturating_add(self.header_bytes()),
             high: self.largest_packet(),
             since: now,
+            // `tcp_v4_syn_recv_sock` reckons before the search begins, `tcp_connect_init` after it has begun.
+            taken_at: self.route.map(|route| route.mtu).filter(|_| self.state != State::SynSent),
             ..PathProbe::default()
         };
     }
@@ -170,6 +184,7 @@ impl Sock {
         self.window.ssthresh = self.current_threshold();
         self.path_probe.low = probe.size;
         self.path_probe.size = 0;
+        self.path_probe.taken_at = None;
         self.last_mss = self.current_mss(net.settings);
         net.counters.tcp_mtup_success += 1;
     }
@@ -202,6 +217,7 @@ impl Sock {
         if net.settings.tcp_mtu_probing == 0 || self.retransmits == 0 || silent < limit {
             return;
         }
+        self.path_probe.taken_at = None;
         if self.path_probe.enabled {
             let half = self.path_mss(self.path_probe.low) / 2;
             let mss = half

@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use super::acknowledge::AckResult;
+use super::congestion::INITIAL_WINDOW;
 use super::header::{Flags, Header};
 use super::reassembly::{Ahead, Payload};
 use super::sequence::Seq;
@@ -352,7 +353,7 @@ impl Sock {
             State::CloseWait => SocketFault::BrokenPipe,
             _ => SocketFault::ConnectionReset,
         });
-        self.done(shared, net.counters);
+        self.done(shared, net.counters, net.now);
     }
 
     /// Our FIN may have been acknowledged (RFC 9293 §3.10.7.4 "fifth", FIN-WAIT-1, CLOSING and LAST-ACK).
@@ -371,7 +372,7 @@ impl Sock {
                 let beyond = incoming.end != incoming.header.seq && incoming.data_end().after(self.rcv_nxt);
                 if self.tcp.linger2 < 0 || beyond {
                     net.counters.tcp_abort_on_data += 1;
-                    self.done(shared, net.counters);
+                    self.done(shared, net.counters, net.now);
                     return Verdict::Reset;
                 }
                 let wait = close::fin_time(self, net.settings);
@@ -385,7 +386,7 @@ impl Sock {
                 }
             }
             State::Closing => self.fate = Fate::Waits(State::TimeWait, LIFETIME),
-            State::LastAck => self.done(shared, net.counters),
+            State::LastAck => self.done(shared, net.counters, net.now),
             _ => {}
         }
         Verdict::Done
@@ -577,17 +578,17 @@ impl Sock {
         self.begin_path_probing(net.now, net.settings);
         self.last_mss = self.current_mss(net.settings);
         self.ack.rcv_mss = self.last_mss.min(self.advertised_mss).clamp(1, super::sock::DEFAULT_MSS);
-        if let Some(route) = self.route
-            && route.initial_cwnd > 0
-        {
-            self.window.cwnd = route.initial_cwnd;
-        }
+        let initial = self.route.map_or(0, |route| route.initial_cwnd);
+        self.window.cwnd = if initial > 0 { initial } else { INITIAL_WINDOW };
         if self.rtt.smoothed().is_none() && self.retransmits_of_syn() {
             //= RFC 6298 (5.7)
             //= RFC 6298 §5 (MUST-11)
             self.rtt.fall_back();
-            //= RFC 6928 §2: one segment after a lost SYN.
-            //= RFC 5681 §3.1 (MUST-7)
+        }
+        // Since the first timeout is one second only, one SYN more proves no congestion (`tcp_init_transfer`).
+        //= RFC 6928 §2: one segment after a lost SYN.
+        //= RFC 5681 §3.1 (MUST-7)
+        if self.total_retransmits > 1 {
             self.window.cwnd = 1;
         }
         //= RFC 5681 §3.1 (MUST-6)

@@ -167,6 +167,13 @@ impl Sock {
         timeout.min(left.max(Duration::from_millis(1)))
     }
 
+    /// `tcp_clamp_probe0_to_user_timeout`.
+    pub(super) fn probe_within_user_timeout(&self, now: Instant, wait: Duration) -> Duration {
+        let (Some(since), true) = (self.probe_since, self.tcp.user_timeout > 0) else { return wait };
+        let limit = Duration::from_millis(u64::from(self.tcp.user_timeout));
+        wait.min(limit.saturating_sub(now.since(since)).max(Duration::from_millis(1)))
+    }
+
     /// `tcp_write_timeout`.
     fn is_given_up(&self, net: &Net<'_>) -> bool {
         if matches!(self.state, State::SynSent | State::SynReceived) {
@@ -220,7 +227,7 @@ impl Sock {
         //= RFC 9293 §3.9.2.2 (SHLD-25)
         self.error = Some(self.soft_error.take().unwrap_or(SocketFault::TimedOut));
         net.counters.tcp_abort_on_timeout += 1;
-        self.done(shared, net.counters);
+        self.done(shared, net.counters, net.now);
     }
 
     /// The first unsent segment lies inside the peer's window.

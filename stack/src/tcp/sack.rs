@@ -243,6 +243,11 @@ impl Scoreboard {
         spares::enqueue(&mut self.ranges, range);
     }
 
+    /// The range that `seq` lies in.
+    pub fn range_of(&self, seq: Seq) -> Option<&Range> {
+        self.ranges.get(self.index_of(seq)).filter(|range| !range.start.after(seq))
+    }
+
     fn index_of(&self, seq: Seq) -> usize {
         self.ranges.partition_point(|range| !range.end.after(seq))
     }
@@ -629,6 +634,16 @@ impl Scoreboard {
             range.sent_at = now;
             range.stamp = stamp;
         });
+    }
+
+    /// Forgets the last range, which begins at `start`, ends at `end` and was not sent after all.
+    pub fn take_back(&mut self, start: Seq, end: Seq) -> Option<Range> {
+        let last = self.ranges.back().copied()?;
+        if last.start != start || last.end != end || last.was_repeated() || last.mark.contains(Mark::SYN) {
+            return None;
+        }
+        self.retire(&last);
+        self.ranges.pop_back()
     }
 
     /// The device refused the range that begins at `start`: it shall be sent again.

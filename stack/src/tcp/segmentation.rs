@@ -10,6 +10,7 @@ use core::time::Duration;
 use super::chrono::Chrono;
 use super::congestion::UNPACED;
 use super::recovery::Phase;
+use super::sack::{Mark, Range};
 use super::send::Plan;
 use super::sequence::Seq;
 use super::sock::Sock;
@@ -17,6 +18,7 @@ use super::spares;
 use crate::io::Source;
 use crate::settings::Settings;
 use crate::socket::error::SendError;
+use crate::socket::kept::Kept;
 use crate::socket::protocol::{Net, SendFlags};
 use crate::time::Instant;
 
@@ -26,6 +28,8 @@ const PACING_SHIFT: u32 = 10;
 pub const HEADER_ROOM: u32 = 192;
 /// What an skb of TCP costs beside its data (`SKB_TRUESIZE` of 512 bytes of head less their overhead).
 const BUFFER_OVERHEAD: usize = 832;
+/// Pieces of the program's memory that one buffer of a MSG_ZEROCOPY send holds (MAX_SKB_FRAGS).
+const MOST_PIECES: usize = 17;
 /// Linux waits for the rest of a super-segment for this long at most (`tcp_tso_should_defer`).
 const DEFER: Duration = Duration::from_millis(1);
 
@@ -48,6 +52,8 @@ struct Unsent {
     pushed: bool,
     /// Its end is the end of a record.
     record: bool,
+    /// It holds the program's pages: the next MSG_ZEROCOPY send begins a buffer of its own.
+    pinned: bool,
 }
 
 /// The part of the stream that was not sent yet, in buffers as Linux makes them (`sk_write_queue`).
@@ -71,9 +77,24 @@ impl Boundaries {
         }
     }
 
+    /// The whole last buffer that went out, or what was left of it, was not sent after all.
+    pub fn put_back(&mut self, range: &Range) {
+        let end = if range.mark.contains(Mark::FIN) { range.end - 1 } else { range.end };
+        let (pushed, record) = (range.mark.contains(Mark::PUSHED), range.mark.contains(Mark::RECORD));
+        if end != range.start {
+            self.unsent.push_front(Unsent { end, pushed, record, pinned: false });
+        }
+    }
+
     /// End of the buffer that is sent next, and whether it is the last one.
     pub fn first(&self) -> Option<(Seq, bool)> {
         self.unsent.front().map(|buffer| (buffer.end, self.unsent.len() == 1))
+    }
+
+    /// Where the last buffer begins, when the first one begins at `start`.
+    pub fn start_of_last(&self, start: Seq) -> Option<Seq> {
+        let before = self.unsent.len().checked_sub(1)?.checked_sub(1).and_then(|index| self.unsent.get(index));
+        Some(before.map_or(start, |buffer| buffer.end))
     }
 
     /// Whether the end of the first buffer, at `seq`, is pushed, and whether it is the end of a record.
@@ -126,9 +147,16 @@ impl Sock {
         flags: SendFlags,
     ) -> Result<usize, SendError> {
         let mut goal = self.size_goal(net.settings, flags);
+        let pins = flags.contains(SendFlags::ZEROCOPY) && self.options.kept.has(Kept::ZeroCopy);
+        let mut pieces = if self.boundaries.unsent.back().is_some_and(|last| last.pinned) { 0 } else { MOST_PIECES };
         let mut total = 0;
         while total < wanted {
             let mut room = self.boundaries.room(self.snd_nxt, goal);
+            if pins && pieces == 0 && room > 0 {
+                // No piece more goes into it (`skb_zerocopy_iter_stream`: EEXIST, EMSGSIZE).
+                self.boundaries.push();
+                room = 0;
+            }
             if room == 0 {
                 if !self.has_send_room(net.settings) {
                     self.no_space.set(true);
@@ -139,10 +167,20 @@ impl Sock {
                 self.restart_window_after_idle(net);
                 self.chrono.start(net.now, Chrono::Busy);
                 let end = self.data_end();
-                spares::enqueue(&mut self.boundaries.unsent, Unsent { end, pushed: false, record: false });
+                spares::enqueue(
+                    &mut self.boundaries.unsent,
+                    Unsent { end, pushed: false, record: false, pinned: pins },
+                );
                 room = goal;
+                pieces = MOST_PIECES;
             }
-            let part = (room as usize).min(wanted - total);
+            let mut part = (room as usize).min(wanted - total);
+            if pins {
+                let fits = source.bytes_in_pieces(pieces);
+                if fits <= part {
+                    (part, pieces) = (fits, 0);
+                }
+            }
             let taken = self.buffer.append(source, part).unwrap_or(0);
             if taken == 0 {
                 break;
@@ -150,6 +188,7 @@ impl Sock {
             let end = self.data_end();
             if let Some(last) = self.boundaries.unsent.back_mut() {
                 last.end = end;
+                last.pinned |= pins;
                 last.pushed &= total > 0;
             }
             total += taken;

@@ -2,8 +2,6 @@
 //! peer's window, Nagle (RFC 9293 §3.7.4, Minshall's variant), TCP_CORK and MSG_MORE allow, in super-segments up to
 //! what the device cuts up itself; else a bare ACK or probe.
 
-use core::time::Duration;
-
 use super::Shared;
 use super::chrono::Chrono;
 use super::congestion::{Event, INITIAL_WINDOW};
@@ -11,20 +9,19 @@ use super::header::{Flags, Header, HeaderBytes, TIMESTAMPS_LENGTH, Timestamps};
 use super::path_probe::NextProbe;
 use super::phase::Phase;
 use super::rate::Stamp;
+use super::refusal::Fresh;
 use super::sack::{Mark, Range};
 use super::segmentation::Push;
 use super::sequence::Seq;
 use super::sock::{RetransmitTimer, Sock};
 use super::state::State;
+use super::tx_times::TimedSend;
 use crate::frame::MAX_PAYLOAD_SLICES;
 use crate::io::Source;
 use crate::settings::Settings;
 use crate::socket::error::SendError;
 use crate::socket::protocol::{Happened, Net, SendArguments, SendFlags};
 use crate::time::Instant;
-
-/// How long nothing goes out after the device was full.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Why something is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +54,12 @@ pub struct Plan {
     pub gso_size: u16,
     /// What to do if the device refuses it.
     pub seq: Option<Seq>,
+    /// It carries what was never sent before.
+    pub fresh: Option<Fresh>,
     /// ECN bits of the TOS byte.
     pub ecn: u8,
+    /// The program asks when it goes out.
+    pub timed: Option<TimedSend>,
 }
 
 impl Sock {
@@ -95,9 +96,12 @@ impl Sock {
         if arguments.flags.contains(SendFlags::WAITS) && self.no_space.get() && !self.is_writeable(net.settings) {
             return Err(SendError::WouldBlock);
         }
+        // Whatever a full device has refused is tried again with the next send (`tcp_push`).
+        self.refused = false;
         let taken = self.fill(net, source, wanted, arguments.flags)?;
         self.more = arguments.flags.contains(SendFlags::MORE) && taken == wanted;
         self.end_write(arguments.flags.contains(SendFlags::EOR) && taken == wanted);
+        self.note_end_of_send(arguments, taken == wanted);
         if arguments.flags.contains(SendFlags::OOB) {
             //= RFC 9293 §3.8.5 (MUST-62): the pointer shows to the byte after the urgent ones, as everybody does it.
             self.snd_up = Some(self.data_end());
@@ -158,7 +162,7 @@ impl Sock {
             || self.head_due
             || self.tail_due
             || (self.recovery.may_repeat && self.board.lost_out > self.board.repeated_out)
-            || (self.may_transmit() && self.unsent() > 0)
+            || (self.may_transmit() && self.unsent() > 0 && (!self.refused || self.forced))
     }
 
     /// The next segment, or nothing. The state is advanced as if it was sent.
@@ -415,7 +419,7 @@ impl Sock {
     /// New data and FIN.
     pub(super) fn plan_data(&mut self, net: &mut Net<'_>, push: Push) -> Option<Plan> {
         let unsent = self.unsent();
-        if unsent == 0 {
+        if unsent == 0 || (self.refused && !self.forced) {
             return None;
         }
         let mss = self.current_mss(net.settings);
@@ -473,6 +477,7 @@ impl Sock {
         let from = self.snd_nxt.distance_from(self.data_start()) as usize;
         let start = self.snd_nxt;
         let end = start + length + u32::from(fin);
+        let fresh = self.before_new_data(start + length, probing);
         let (pushed, ends_record) = self.boundaries.marks_at(start + length);
         if !length.is_multiple_of(mss) {
             self.snd_sml = end;
@@ -508,7 +513,8 @@ impl Sock {
         if !forced {
             self.schedule_probe(net.now, net.settings, false);
         }
-        self.plan_segment(net, start, from, length, mark, true)
+        let plan = self.plan_segment(net, start, from, length, mark, true);
+        Plan { fresh: Some(fresh), ..plan }
     }
 
     /// Bytes of the next new segment, from the buffer that is next; `None`: nothing goes now (`tcp_write_xmit`,
@@ -667,7 +673,7 @@ impl Sock {
         let (ecn, bits) = self.ecn_of_segment(fresh && length > 0);
         header.flags |= bits;
         let plan = self.finish(net, &header, from, length, gso_size, Some(seq));
-        Plan { ecn, ..plan }
+        Plan { ecn, timed: self.timed_send(seq, seq + length), ..plan }
     }
 
     /// A segment without data: ACK or probe.
@@ -706,25 +712,8 @@ impl Sock {
         } else {
             [&[][..]; MAX_PAYLOAD_SLICES]
         };
-        Plan { header: self.sign_with(*header, &payload), from, length: length as usize, gso_size, seq, ecn: 0 }
-    }
-
-    /// The device had no room for the segment planned last.
-    //= REF C-17
-    pub(super) fn refused(&mut self, now: Instant, seq: Option<Seq>) {
-        match seq {
-            Some(seq) => {
-                self.enter_reduced(now);
-                if seq == self.iss {
-                    self.syn_due = true;
-                } else {
-                    self.board.refused(seq);
-                    self.head_due = true;
-                }
-            }
-            None => self.ack.now = true,
-        }
-        self.paused_until = Some(now + PAUSE);
+        let header = self.sign_with(*header, &payload);
+        Plan { header, from, length: length as usize, gso_size, seq, fresh: None, ecn: 0, timed: None }
     }
 
     /// After all that could be sent was sent: data that waits for a closed window needs a probe

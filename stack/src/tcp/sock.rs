@@ -28,6 +28,7 @@ use super::send::Plan;
 use super::sequence::Seq;
 use super::signature::{self, Signatures};
 use super::state::State;
+use super::tx_times::TxTimes;
 use super::urgent::Urgent;
 use super::{Reply, Shared, Tuple, isn, window};
 use crate::frame::Purpose;
@@ -101,8 +102,8 @@ pub struct Sock {
     pub soft_error: Option<SocketFault>,
     /// What ICMP quoted of our segments, for MSG_ERRQUEUE (`sk_error_queue`).
     pub reports: ErrorQueue,
-    /// MSG_ZEROCOPY sends so far.
-    pub zero_copies: u32,
+    /// What the program is to hear of its sends.
+    pub tx_times: TxTimes,
     pub shutdown_read: bool,
     pub shutdown_write: bool,
     /// The peer's FIN has been taken (SOCK_DONE).
@@ -236,6 +237,8 @@ pub struct Sock {
     pub probe_since: Option<Instant>,
     /// A segment without data goes out to make the peer answer.
     pub probe_due: bool,
+    /// The device has refused what comes next: it waits for an ACK, a send or a timer.
+    pub refused: bool,
     /// The next data goes out whatever Nagle and the size of the window say.
     pub forced: bool,
     /// Segment size used last.
@@ -294,7 +297,7 @@ impl Sock {
             error: None,
             soft_error: None,
             reports: ErrorQueue::EMPTY,
-            zero_copies: 0,
+            tx_times: TxTimes::default(),
             shutdown_read: false,
             shutdown_write: false,
             finished: false,
@@ -386,6 +389,7 @@ impl Sock {
             probes_out: 0,
             probe_since: None,
             probe_due: false,
+            refused: false,
             forced: false,
             last_mss: DEFAULT_MSS,
             fate: Fate::Stays,

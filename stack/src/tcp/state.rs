@@ -6,6 +6,7 @@ use super::sock::Sock;
 use super::{Shared, Tuple};
 use crate::counters::Counters;
 use crate::socket::protocol::Happened;
+use crate::time::Instant;
 
 /// State of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,13 +152,14 @@ impl Sock {
     }
 
     /// The connection is over (`tcp_done`).
-    pub(super) fn done(&mut self, shared: &mut Shared, counters: &mut Counters) {
+    pub(super) fn done(&mut self, shared: &mut Shared, counters: &mut Counters, now: Instant) {
         if matches!(self.state, State::SynSent | State::SynReceived) {
             counters.tcp_attempt_fails += 1;
         }
         self.set_state(shared, counters, State::Closed);
         self.clear_timers();
         self.purge_output();
+        self.release_all_copies(shared, now);
         self.shutdown_read = true;
         self.shutdown_write = true;
         // `tcp_reset`, `tcp_write_err`: the error is told beside the state.

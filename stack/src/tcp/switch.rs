@@ -230,10 +230,7 @@ impl Protocol for Tcp {
         let Some(index) = self.place(sock) else { return };
         let Self { socks, shared, .. } = self;
         if let Some(sock) = socks.get_mut(index as usize) {
-            let number = sock.zero_copies;
-            sock.zero_copies = number.wrapping_add(1);
-            sock.reports.push_completion(number, net.now);
-            sock.wake(shared, Happened::ERROR);
+            sock.note_zero_copy(shared, net.now);
         }
     }
 

@@ -258,7 +258,7 @@ impl Sock {
         } else {
             net.counters.tcp_time_wait_overflow += 1;
         }
-        self.done(shared, net.counters);
+        self.done(shared, net.counters, net.now);
     }
 
     fn send_final_ack(&mut self, shared: &mut Shared, net: &mut Net<'_>) {

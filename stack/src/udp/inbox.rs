@@ -195,7 +195,7 @@ impl Inbox {
 
     /// The bytes of one more MSG_ZEROCOPY send were copied.
     pub(crate) fn complete_zero_copy(&mut self, at: Instant) {
-        self.errors.push_completion(self.zero_copies, at);
+        self.errors.push_completion(self.zero_copies, self.zero_copies, at);
         self.zero_copies = self.zero_copies.wrapping_add(1);
     }
 

@@ -39,8 +39,10 @@ pub enum DeviceError {
 /// Why a frame was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransmitError {
-    /// No room now (ENOBUFS, EAGAIN): local congestion, nothing is wrong.
+    /// The queue of the interface is full (ENOBUFS): local congestion, nothing is wrong.
     NoRoom,
+    /// Not now (EAGAIN): what was sent before has not left yet.
+    Busy,
     /// The link is down (ENETDOWN, ENXIO): as on a cable without a link.
     Down,
     /// Something else.
@@ -52,7 +54,8 @@ impl TransmitError {
     #[must_use]
     pub const fn from_errno(errno: Errno) -> Self {
         match errno.0 {
-            libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM | libc::EINTR => Self::NoRoom,
+            libc::ENOBUFS | libc::ENOMEM => Self::NoRoom,
+            libc::EAGAIN | libc::EINTR => Self::Busy,
             libc::ENETDOWN | libc::ENXIO | libc::ENODEV => Self::Down,
             _ => Self::Failed(errno),
         }
@@ -102,7 +105,7 @@ impl DeviceStatistics {
                 self.tx_frames += 1;
                 self.tx_bytes += length as u64;
             }
-            Err(TransmitError::NoRoom) => self.tx_no_room += 1,
+            Err(TransmitError::NoRoom | TransmitError::Busy) => self.tx_no_room += 1,
             Err(TransmitError::Down) => self.tx_no_link += 1,
             Err(TransmitError::Failed(_)) => self.tx_failed += 1,
         }

@@ -72,6 +72,13 @@ impl Core {
         }
     }
 
+    /// Takes in what has arrived, unless another driver is inside.
+    pub(super) fn look(&mut self, open: &Open, now: Instant) {
+        if self.here && self.roster.driver().is_none() {
+            self.statistics.frames_by_callers += self.receive_batch(open, now) as u64;
+        }
+    }
+
     /// What nobody tells of is looked at while there is traffic, and not on a timer that would wake an idle family:
     /// whether the answerer has gone, and whether the interface has another MTU.
     fn look_around(&mut self, open: &Open, now: Instant) {
@@ -116,10 +123,10 @@ impl Core {
         if frames > 0 {
             return frames;
         }
-        let Some(device) = self.device.as_mut() else { return 0 };
         // What an earlier call left says nothing about now.
-        let fresh = !device.has_frames();
+        let fresh = !self.has_frames();
         for count in 0..BATCH {
+            let Some(device) = self.device.as_mut() else { return count };
             if fresh && count > 0 && device.is_drained() {
                 return count;
             }
@@ -127,11 +134,16 @@ impl Core {
             self.buffer.clear();
             self.buffer.reserve(MAX_FRAME);
             let buffer = &mut self.buffer;
+            // The kernel joins no packets of a device without Ethernet (GRO): each is answered by itself.
+            let alone = device.capabilities().medium == Medium::Ip;
             match open.consistently(|| device.receive(buffer)) {
                 Ok(Some(meta)) => {
                     let Self { registry, stack, buffer, .. } = self;
                     if !registry.has_shared() || is_for_us(registry, stack, buffer, now) {
                         stack.handle_frame(now, buffer, meta);
+                    }
+                    if alone {
+                        self.transmit(open, now);
                     }
                 }
                 Ok(None) => return count,
@@ -272,11 +284,12 @@ impl Core {
             let failure = match outcome {
                 Ok(()) => continue,
                 Err(TransmitError::NoRoom) => TransmitFailure::NoRoom,
+                Err(TransmitError::Busy) => TransmitFailure::Busy,
                 Err(TransmitError::Down | TransmitError::Failed(_)) => TransmitFailure::Other,
             };
             self.statistics.not_sent += 1;
             self.stack.transmit_failed(now, failure);
-            if failure == TransmitFailure::NoRoom {
+            if matches!(failure, TransmitFailure::NoRoom | TransmitFailure::Busy) {
                 return;
             }
             // The MTU has become smaller, or the interface is down or has gone.

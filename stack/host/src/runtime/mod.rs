@@ -595,6 +595,11 @@ impl Runtime {
         .unwrap_or(0)
     }
 
+    /// Takes in what has arrived, unless another thread or process is at it.
+    pub fn look_at_device(&self) {
+        let _ = self.enter(|core, now| core.look(self.family.open(), now));
+    }
+
     /// Whether a collect would give something, after feeding in waiting frames when it would not.
     #[must_use]
     pub fn set_is_ready(&self, set: SetId) -> bool {

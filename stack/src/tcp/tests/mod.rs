@@ -16,6 +16,7 @@ mod repair;
 mod requirements;
 mod segmentation;
 mod signature;
+mod tx_times;
 mod undo;
 mod urgent;
 
@@ -25,7 +26,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::header::{Flags, Header, Parsed};
-use super::{State, Tcp};
+use super::{State, Tcp, TimedSend};
 use crate::counters::Counters;
 use crate::frame::{DeviceCapabilities, Medium, Purpose, RxChecksum};
 use crate::interface::{InterfaceConfig, MacAddress};
@@ -96,20 +97,25 @@ impl Host {
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Packet> {
+        self.transmit_timed(now).map(|(packet, _)| packet)
+    }
+
+    fn transmit_timed(&mut self, now: Instant) -> Option<(Packet, Option<TimedSend>)> {
         self.with(now, |tcp, net| {
             let segment = tcp.poll_transmit(net)?;
             let mut bytes = segment.header.to_vec();
             for slice in segment.payload {
                 bytes.extend_from_slice(slice);
             }
-            Some(Packet {
+            let packet = Packet {
                 source: segment.source,
                 destination: segment.destination,
                 bytes,
                 gso_size: segment.gso_size,
                 purpose: segment.purpose,
                 tos: segment.tos,
-            })
+            };
+            Some((packet, segment.timed))
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Loss and what follows from it: timer, fast retransmit, SACK.
 
 use super::*;
+use crate::stack::TransmitError;
 
 fn is_data(packet: &Packet) -> bool {
     !packet.payload().is_empty()
@@ -128,17 +129,66 @@ fn smaller_path_mtu_cuts_and_repeats() {
 //= test REF C-17
 #[test]
 fn a_full_device_is_local_congestion_and_loses_nothing() {
+    for error in [TransmitError::NoRoom, TransmitError::Busy] {
+        let mut pair = Pair::new();
+        let (client, server) = pair.established();
+        let data = pattern(40_000);
+        pair.send(true, client, &data).expect("room");
+        let now = pair.now;
+        assert!(pair.left.transmit(now).is_some());
+        pair.left.with(now, |tcp, net| tcp.transmit_failed(net, error));
+        assert!(pair.left.transmit(now).is_none());
+        pair.run(Duration::from_millis(500));
+        assert!(pair.receive(false, server, 100_000).expect("data") == data);
+        assert_eq!(pair.left.counters.tcp_timeouts, 0);
+    }
+}
+
+//= test REF C-17
+#[test]
+fn what_a_full_queue_refuses_was_not_sent() {
     let mut pair = Pair::new();
     let (client, server) = pair.established();
-    let data = pattern(40_000);
-    pair.send(true, client, &data).expect("room");
+    pair.send(true, client, &pattern(2 * 1_448)).expect("room");
+    pair.flush();
+    let from = pair.log.len();
+    pair.send(true, client, b"again").expect("room");
     let now = pair.now;
-    assert!(pair.left.transmit(now).is_some());
-    pair.left.with(now, |tcp, net| tcp.transmit_failed(net));
-    assert!(pair.left.transmit(now).is_none());
-    pair.run(Duration::from_millis(300));
-    assert!(pair.receive(false, server, 100_000).expect("data") == data);
-    assert_eq!(pair.left.counters.tcp_timeouts, 0);
+    assert!(pair.left.transmit(now).is_some_and(|packet| packet.payload() == b"again"));
+    pair.left.with(now, |tcp, net| tcp.transmit_failed(net, TransmitError::NoRoom));
+    assert_eq!(pair.left.tcp.unsent_output(client), 5);
+    assert!(pair.left.transmit(now).is_none(), "it waits for an ACK");
+    pair.run(Duration::from_millis(100));
+    let sent = pair.sent(true, from);
+    let (at, packet) = sent.first().expect("a segment");
+    assert_eq!(packet.payload(), b"again");
+    assert_eq!(at.since(now), pair.latency * 2, "which brings it along");
+    assert_eq!(pair.left.counters.tcp_retrans_segs, 0);
+    assert_eq!(pair.receive(false, server, 10_000).expect("data").len(), 2 * 1_448 + 5);
+}
+
+//= test REF C-17
+#[test]
+fn a_full_queue_is_asked_every_half_second_without_back_off() {
+    let mut pair = Pair::new();
+    let (client, _server) = pair.established();
+    pair.send(true, client, b"x").expect("room");
+    let start = pair.now;
+    let mut tries = Vec::new();
+    while pair.now.since(start) < Duration::from_secs(3) {
+        let now = pair.now;
+        while pair.left.transmit(now).is_some() {
+            tries.push(u64::try_from(now.since(start).as_millis()).unwrap());
+            pair.left.with(now, |tcp, net| tcp.transmit_failed(net, TransmitError::NoRoom));
+        }
+        pair.now = pair.left.tcp.next_timeout().expect("a timer");
+        let now = pair.now;
+        pair.left.with(now, |tcp, net| tcp.handle_timeout(net));
+    }
+    // The first timer is the retransmission timeout, as for a closed window.
+    let gaps: Vec<u64> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((200..=260).contains(&gaps[0]), "{gaps:?}");
+    assert!(gaps.len() >= 5 && gaps[1..].iter().all(|gap| *gap == 500), "{gaps:?}");
 }
 
 //= test RFC 8985 §7.3 (MUST-7, SHLD-13)
