@@ -5,7 +5,7 @@
 # Scripts are named from gtests/net/tcp on; none names them all. Each runs in a namespace of its own: once on the kernel,
 # once with the library preloaded onto packetdrill itself, in local mode over its TUN device, whose input the kernel drops,
 # and once with the same rules and no library, which must fail (STRICT=1 checks that, too).
-#   REMORA_LIB   the library (default: target/release/libremora.so); REMORA the program (default: `remora` beside it)
+#   REMORA_LIB   the library (default: target/release/libremora.so); REMORA the program (default: the one beside it)
 #   OUT          where logs go (default: a temporary directory); TRIES (default 2) runs before a script counts as failed
 #   SIDES        which of "kernel remora" to run; TOLERANCE timing tolerance in microseconds (default 14000, for both)
 set -uo pipefail
@@ -24,7 +24,10 @@ TOLERANCE=${TOLERANCE:-14000}
 NAMESPACE=remora-pd-$$
 
 [ -x "$BINARY" ] || { echo "build packetdrill first: (cd $CHECKOUT/gtests/net/packetdrill && ./configure && make)"; exit 1; }
-[ -x "$REMORA" ] && [ -r "$REMORA_LIB" ] || { echo "build the library first: cargo build --release"; exit 1; }
+if [ ! -x "$REMORA" ] || [ ! -r "$REMORA_LIB" ]; then
+    echo "build the library first: cargo build --release"
+    exit 1
+fi
 for tool in nft python3 cc; do
     command -v "$tool" > /dev/null || { echo "$tool is missing"; exit 1; }
 done
