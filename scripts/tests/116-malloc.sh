@@ -41,7 +41,7 @@ for program in epoll_threads epoll_fork; do
     gcc -std=gnu11 -D_GNU_SOURCE -O1 -o "$TAP_DIR/$program" "$TESTS/$program.c" -lpthread
 done
 lab_start peer "$TAP_DIR/peer" 120 >"$TAP_DIR/peer.log"
-retry 10 grep -q ready "$TAP_DIR/peer.log"
+lab_retry 10 grep -q ready "$TAP_DIR/peer.log"
 for malloc in $MALLOCS; do
     for order in before after; do
         if [ ! -e "$LIBRARIES/$malloc" ]; then

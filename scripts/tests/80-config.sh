@@ -169,7 +169,7 @@ fi
 lab_up
 peer_http 8080
 lab_start bare /usr/bin/python3 "$LAB_SCRIPTS/peer-http.py" --bind 127.0.0.1 --port 8090 >"$TAP_DIR/loopback.log" 2>&1
-retry 15 lab_listens ours tcp 8090
+lab_retry 15 lab_listens ours tcp 8090
 
 ok "no address: the kernel's sockets and one warning" kernel_on_loopback
 ok "127.0.0.1 stays the kernel's with an address" loopback_stays_the_kernels

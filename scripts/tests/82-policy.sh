@@ -122,7 +122,7 @@ fi
 lab_up
 peer_http 8080
 lab_start bare /usr/bin/python3 "$LAB_SCRIPTS/peer-http.py" --bind 127.0.0.1 --port 8090 >"$TAP_DIR/loopback.log" 2>&1
-retry 15 lab_listens ours tcp 8090
+lab_retry 15 lab_listens ours tcp 8090
 
 #= test REF C-18
 ok "deny, with and without an errno" denied

@@ -156,7 +156,7 @@ if [ -z "$GO" ]; then
 fi
 peer_http "$PORT"
 lab_start peer "$TAP_DIR/raw/peer" 120 >"$TAP_DIR/peer.log"
-retry 10 grep -q ready "$TAP_DIR/peer.log"
+lab_retry 10 grep -q ready "$TAP_DIR/peer.log"
 ok "a Go program builds with cgo" build_go
 ok "Go: 20 MB by HTTP" go_get
 ok "Go: 20 requests at once" go_parallel

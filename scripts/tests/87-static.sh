@@ -368,7 +368,7 @@ ok "a static program builds" build
 lab_up
 peer_http "$PORT"
 lab_start peer "$TAP_DIR/c/peer" 120 >"$TAP_DIR/peer.log"
-retry 10 grep -q ready "$TAP_DIR/peer.log"
+lab_retry 10 grep -q ready "$TAP_DIR/peer.log"
 ok_remora "remora run says that a program is static" refusal 'statically linked.*--static' "$TAP_DIR/both"
 ok_remora "remora run says that a program is setuid" setuid_copy
 ok "the program's status" status_is_the_programs

@@ -171,7 +171,7 @@ for number in range(21):
 PYTHON
     # shellcheck disable=SC2153  # lab.sh sets it
     local receiver="$LAB_PID"
-    retry 10 lab_listens peer udp 9001
+    lab_retry 10 lab_listens peer udp 9001
     link_start --both delay=1ms
     lab_ours /usr/bin/python3 - "$T_PEER" <<'PYTHON'
 import socket, sys
