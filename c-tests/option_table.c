@@ -56,7 +56,6 @@ static const struct exception {
     {SOL_SOCKET, SO_ZEROCOPY, NOTHING},
     {SOL_SOCKET, SO_RCVLOWAT, LENGTH}, /* the limit is a setting */
     {SOL_SOCKET, SO_RESERVE_MEM, NOTHING}, /* needs memory accounting */
-    {IPPROTO_IP, IP_OPTIONS, NOTHING}, /* docs/exceptions.md, C-09 */
     {IPPROTO_IP, IP_MTU, LENGTH},      /* the path's */
     {IPPROTO_IP, 52, LENGTH},          /* IP_PROTOCOL, which gives a port */
     {IPPROTO_IP, IP_MULTICAST_IF, NOTHING}, /* addresses and groups: multicast.c */

@@ -67,11 +67,36 @@ nobody() {
     says '1 packets transmitted, 0 received' "$TAP_DIR/out"
 }
 
+# Options of the IP header: the way there and back, and when it was passed.
+record_route() {
+    lab_ours ping -n -c 2 -i 0.2 -R "$T_PEER" >"$TAP_DIR/out"
+    answers 2
+    says "RR:.*$T_LOCAL" "$TAP_DIR/out"
+    equal "$T_PEER $T_PEER $T_LOCAL" "$(grep -A 3 'RR:' "$TAP_DIR/out" | grep -o '^[[:space:]]*[0-9.]*$' | head -n 3 | xargs)" \
+        "stations after ours"
+    says 'same route' "$TAP_DIR/out"
+}
+
+timestamps() {
+    local kind
+    for kind in tsonly tsandaddr; do
+        lab_ours ping -n -c 2 -i 0.2 -T "$kind" "$T_PEER" >"$TAP_DIR/out"
+        answers 2
+        says 'TS:' "$TAP_DIR/out"
+    done
+    says "$T_PEER" "$TAP_DIR/out"
+}
+
 # Our address answers as long as a program has it.
 from_peer() {
     our_server 4220 socat TCP-LISTEN:4220,reuseaddr,fork EXEC:cat
     lab_peer ping -n -c 3 -i 0.2 -s 2000 "$T_LOCAL" >"$TAP_DIR/out"
     answers 3
+    # With the way recorded: two stations each way.
+    lab_peer ping -n -c 1 -R "$T_LOCAL" >"$TAP_DIR/out"
+    answers 1
+    equal "$T_LOCAL $T_LOCAL $T_PEER" "$(grep -A 3 'RR:' "$TAP_DIR/out" | grep -o '^[[:space:]]*[0-9.]*$' | head -n 3 | xargs)" \
+        "stations after the peer"
     lab_stop "$LAB_PID"
 }
 
@@ -87,6 +112,8 @@ ok "a ping socket" by_ping_socket
 ok "sizes from 0 to 20,000 bytes" sizes
 ok "flood of 500" flood
 ok "TTL, TOS, source, path MTU, time stamps" options
+ok "record route" record_route
+ok "timestamps of the way" timestamps
 ok "larger than the path" too_long
 ok "unreachable, prohibited" unreachable
 ok "time exceeded" time_exceeded

@@ -26,6 +26,10 @@ pub struct Settings {
     pub tcp_ecn_fallback: bool,
     /// net.ipv4.tcp_syn_retries.
     pub tcp_syn_retries: u8,
+    /// net.ipv4.tcp_syn_linear_timeouts: how often a SYN is repeated before the time between two begins to double.
+    pub tcp_syn_linear_timeouts: u8,
+    /// net.ipv4.tcp_min_rtt_wlen, in seconds: the least round trip is that of so long.
+    pub tcp_min_rtt_wlen: u32,
     /// net.ipv4.tcp_synack_retries.
     pub tcp_synack_retries: u8,
     /// net.ipv4.tcp_recovery: bit 0 RACK, bit 1 a window for reordering that stays, bit 2 no threshold of duplicates.
@@ -66,6 +70,11 @@ pub struct Settings {
     pub tcp_rmem: [u32; 3],
     /// net.ipv4.tcp_wmem: minimum, default, maximum send buffer in bytes.
     pub tcp_wmem: [u32; 3],
+    /// net.ipv4.tcp_mem, in pages of 4 KiB: what all connections may take without a thought, above which there is pressure,
+    /// and at most.
+    pub tcp_mem: [u32; 3],
+    /// net.ipv4.tcp_max_orphans: connections that no program holds.
+    pub tcp_max_orphans: u32,
     /// net.ipv4.tcp_adv_win_scale: kept and shown, without effect since Linux 6.6.
     pub tcp_adv_win_scale: i8,
     /// net.ipv4.tcp_moderate_rcvbuf.
@@ -128,6 +137,8 @@ pub struct Settings {
     pub ipfrag_time: u32,
     /// net.ipv4.ipfrag_high_thresh, in bytes.
     pub ipfrag_high_thresh: u32,
+    /// net.ipv4.conf.all.accept_source_route: packets with a source route are taken.
+    pub accept_source_route: bool,
     /// net.ipv4.icmp_echo_ignore_all.
     pub icmp_echo_ignore_all: bool,
     /// net.ipv4.icmp_echo_ignore_broadcasts.
@@ -182,6 +193,8 @@ impl Default for Settings {
             tcp_ecn: 2,
             tcp_ecn_fallback: true,
             tcp_syn_retries: 6,
+            tcp_syn_linear_timeouts: 4,
+            tcp_min_rtt_wlen: 300,
             tcp_synack_retries: 5,
             tcp_recovery: 1,
             tcp_early_retrans: 3,
@@ -205,6 +218,8 @@ impl Default for Settings {
             tcp_keepalive_probes: 9,
             tcp_rmem: [4_096, 131_072, 6_291_456],
             tcp_wmem: [4_096, 16_384, 4_194_304],
+            tcp_mem: [94_317, 125_757, 188_634],
+            tcp_max_orphans: 16_384,
             tcp_adv_win_scale: 1,
             tcp_moderate_rcvbuf: true,
             tcp_congestion_control: name_field(b"cubic"),
@@ -236,6 +251,7 @@ impl Default for Settings {
             wmem_max: 212_992,
             ipfrag_time: 30,
             ipfrag_high_thresh: 4_194_304,
+            accept_source_route: false,
             icmp_echo_ignore_all: false,
             icmp_echo_ignore_broadcasts: true,
             icmp_ratelimit: 1_000,

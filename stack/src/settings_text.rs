@@ -26,7 +26,7 @@ enum Field {
     Signed(fn(&mut Settings) -> &mut i8, i8, i8),
     Short(fn(&mut Settings) -> &mut u16, u16, u16),
     Number(fn(&mut Settings) -> &mut u32, u32, u32),
-    /// Minimum, default and maximum of a buffer in bytes.
+    /// Three numbers: minimum, default and maximum of a buffer in bytes; tcp_mem's limits.
     Buffer(fn(&mut Settings) -> &mut [u32; 3]),
     /// First and last port; the first may not be above the last.
     Ports(fn(&mut Settings) -> &mut (u16, u16)),
@@ -54,6 +54,8 @@ const TABLE: &[Row] = &[
     row("net.core.somaxconn", Field::Number(|s| &mut s.somaxconn, 0, INT_MAX)),
     row("net.core.wmem_default", Field::Number(|s| &mut s.wmem_default, 4_608, INT_MAX)),
     row("net.core.wmem_max", Field::Number(|s| &mut s.wmem_max, 4_608, INT_MAX)),
+    // Linux takes any number, and every one but 0 is on.
+    row("net.ipv4.conf.all.accept_source_route", Field::Flag(|s| &mut s.accept_source_route, INT_MAX)),
     row("net.ipv4.icmp_echo_ignore_all", Field::Flag(|s| &mut s.icmp_echo_ignore_all, 1)),
     row("net.ipv4.icmp_echo_ignore_broadcasts", Field::Flag(|s| &mut s.icmp_echo_ignore_broadcasts, 1)),
     row("net.ipv4.icmp_ratelimit", Field::Number(|s| &mut s.icmp_ratelimit, 0, INT_MAX)),
@@ -101,9 +103,12 @@ const TABLE: &[Row] = &[
     row("net.ipv4.tcp_keepalive_intvl", Field::Number(|s| &mut s.tcp_keepalive_intvl, 0, SECONDS_MAX)),
     row("net.ipv4.tcp_keepalive_probes", Field::Byte(|s| &mut s.tcp_keepalive_probes, 0, 255)),
     row("net.ipv4.tcp_keepalive_time", Field::Number(|s| &mut s.tcp_keepalive_time, 0, SECONDS_MAX)),
+    row("net.ipv4.tcp_max_orphans", Field::Number(|s| &mut s.tcp_max_orphans, 0, INT_MAX)),
     row("net.ipv4.tcp_max_reordering", Field::Number(|s| &mut s.tcp_max_reordering, 0, INT_MAX)),
     row("net.ipv4.tcp_max_syn_backlog", Field::Number(|s| &mut s.tcp_max_syn_backlog, 0, INT_MAX)),
     row("net.ipv4.tcp_max_tw_buckets", Field::Number(|s| &mut s.tcp_max_tw_buckets, 0, INT_MAX)),
+    row("net.ipv4.tcp_mem", Field::Buffer(|s| &mut s.tcp_mem)),
+    row("net.ipv4.tcp_min_rtt_wlen", Field::Number(|s| &mut s.tcp_min_rtt_wlen, 0, 86_400)),
     row("net.ipv4.tcp_min_snd_mss", Field::Short(|s| &mut s.tcp_min_snd_mss, 48, 65_535)),
     row("net.ipv4.tcp_min_tso_segs", Field::Byte(|s| &mut s.tcp_min_tso_segs, 1, 255)),
     row("net.ipv4.tcp_moderate_rcvbuf", Field::Flag(|s| &mut s.tcp_moderate_rcvbuf, 255)),
@@ -124,6 +129,7 @@ const TABLE: &[Row] = &[
     row("net.ipv4.tcp_sack", Field::Flag(|s| &mut s.tcp_sack, 255)),
     row("net.ipv4.tcp_slow_start_after_idle", Field::Flag(|s| &mut s.tcp_slow_start_after_idle, 255)),
     row("net.ipv4.tcp_stdurg", Field::Flag(|s| &mut s.tcp_stdurg, 255)),
+    row("net.ipv4.tcp_syn_linear_timeouts", Field::Byte(|s| &mut s.tcp_syn_linear_timeouts, 0, 127)),
     row("net.ipv4.tcp_syn_retries", Field::Byte(|s| &mut s.tcp_syn_retries, 1, 127)),
     row("net.ipv4.tcp_synack_retries", Field::Byte(|s| &mut s.tcp_synack_retries, 0, 255)),
     row("net.ipv4.tcp_syncookies", Field::Byte(|s| &mut s.tcp_syncookies, 0, 255)),
@@ -309,7 +315,7 @@ impl Field {
             Self::Signed(_, first, last) => format!("a number from {first} to {last}"),
             Self::Short(_, first, last) => format!("a number from {first} to {last}"),
             Self::Number(_, first, last) => format!("a number from {first} to {last}"),
-            Self::Buffer(_) => format!("three numbers from 1 to {INT_MAX}: minimum, default and maximum"),
+            Self::Buffer(_) => format!("three numbers from 1 to {INT_MAX}"),
             Self::Ports(_) => "two ports from 1 to 65535, the first not above the last".to_string(),
             Self::Groups(_) => format!("two group ids from 0 to {GROUP_MAX}"),
             Self::Name(_) => format!("a name of 1 to {NAME_MAX} letters, digits, _ and -"),

@@ -102,7 +102,7 @@ impl Header {
         let stored = control.bytes.len().min(room);
         // A message whose header does not fit is left out whole; one whose data does not fit is cut.
         let stored = control.cut(stored);
-        if stored < control.bytes.len() {
+        if stored < control.bytes.len() || control.incomplete {
             flags |= libc::MSG_CTRUNC;
         }
         // SAFETY: the pointer stands in a structure that the program passed for this use.
@@ -133,6 +133,8 @@ pub(crate) fn send_raw(fd: i32, header: &Header, control: &[u8], flags: i32) -> 
 pub(crate) struct ControlWriter {
     bytes: SmallVec<[u8; 128]>,
     starts: SmallVec<[usize; 4]>,
+    /// One could not be made at all.
+    incomplete: bool,
 }
 
 impl ControlWriter {
@@ -165,6 +167,11 @@ impl ControlWriter {
             at = next;
         }
         (at, stored)
+    }
+
+    /// One message is missing (MSG_CTRUNC).
+    pub(crate) const fn omit(&mut self) {
+        self.incomplete = true;
     }
 
     /// The messages as they will be stored.

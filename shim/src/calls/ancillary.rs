@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use remora_host::runtime::Runtime;
-use remora_host::sys::Errno;
+use remora_host::sys::{Errno, call};
 use remora_stack::socket::kept::Kept;
 use remora_stack::socket::options::SocketOptions;
-use remora_stack::socket::protocol::AddressFamily;
+use remora_stack::socket::protocol::{AddressFamily, GivenOptions};
 use remora_stack::socket::sockopt::timestamping;
 
 use super::io::Extras;
@@ -87,7 +87,9 @@ fn of_socket(handle: Handle, runtime: &Runtime, one: Control<'_>, extras: &mut E
 /// `ip_cmsg_send`.
 fn of_ip(one: Control<'_>, extras: &mut Extras) -> Result<(), Errno> {
     match one.kind {
-        libc::IP_RETOPTS => {}
+        libc::IP_RETOPTS => {
+            extras.options = Some(GivenOptions::new(one.data, call::is_capable(call::NET_RAW)));
+        }
         libc::IP_PKTINFO => {
             // struct in_pktinfo: interface, address to send from, address in the header.
             let info: [u8; 12] = one.data.try_into().map_err(|_| INVALID)?;

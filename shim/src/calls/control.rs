@@ -8,6 +8,7 @@ use remora_host::runtime::Runtime;
 use remora_host::sys::call;
 use remora_stack::socket::errqueue::{Origin, Report};
 use remora_stack::socket::kept::Kept;
+use remora_stack::socket::options::{OptionName, OptionValue};
 use remora_stack::socket::protocol::{AddressFamily, Received, SocketType};
 use remora_stack::socket::sockopt::timestamping;
 
@@ -22,6 +23,7 @@ const SCM_TIMESTAMP_NEW: i32 = 63;
 const SCM_TIMESTAMPNS_NEW: i32 = 64;
 const SCM_TIMESTAMPING_NEW: i32 = 65;
 const UDP_GRO: i32 = 104;
+const IP_RECVFRAGSIZE: i32 = 25;
 
 /// Options of a socket that ask for control messages with what is received.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +43,9 @@ struct Asked {
     gro: bool,
     /// The address to answer from is not told.
     spare_source: bool,
+    options: bool,
+    return_options: bool,
+    fragment: bool,
 }
 
 fn asked(handle: Handle, runtime: &Runtime) -> Asked {
@@ -60,9 +65,52 @@ fn asked(handle: Handle, runtime: &Runtime) -> Asked {
                 priority: options.kept.has(Kept::RcvPriority),
                 gro: options.kept.has(Kept::UdpGro),
                 spare_source: false,
+                options: options.kept.has(Kept::IpRecvOpts),
+                return_options: options.kept.has(Kept::IpRetOpts),
+                fragment: options.kept.has(Kept::IpRecvFragSize),
             })
         })
         .unwrap_or_default()
+}
+
+/// IP_PKTOPTIONS of a stream: where the segment that opened it was sent to, its TTL and TOS, as far as they were asked for.
+pub(super) fn of_stream(handle: Handle, runtime: &Runtime) -> ControlWriter {
+    let asked = asked(handle, runtime);
+    let mut control = ControlWriter::default();
+    let arrival = runtime
+        .with_socket(handle.id, |stack, socket, now| {
+            let local = stack.local_name(socket).map(|name| name.ip()).ok();
+            let ttl = stack.options(socket).map_or(0, |options| options.multicast_ttl);
+            match stack.option(now, socket, OptionName::ArrivalTos) {
+                Ok(OptionValue::Int(tos)) => (local, ttl, tos),
+                _ => (local, ttl, -1),
+            }
+        })
+        .unwrap_or((None, 0, -1));
+    let (local, ttl, tos) = arrival;
+    if asked.packet_info {
+        // Only what was accepted has come from somewhere.
+        let interface = match local {
+            _ if tos < 0 => 0,
+            Some(address) if address.is_loopback() => interfaces::LOOPBACK,
+            _ => interfaces::index(),
+        };
+        let address = match local {
+            Some(IpAddr::V4(address)) => address,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let mut data = interface.to_ne_bytes().to_vec();
+        data.extend_from_slice(&address.octets());
+        data.extend_from_slice(&address.octets());
+        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
+    }
+    if asked.ttl {
+        control.push(libc::IPPROTO_IP, libc::IP_TTL, &i32::from(ttl).to_ne_bytes());
+    }
+    if asked.tos {
+        control.push(libc::IPPROTO_IP, libc::IP_TOS, &tos.max(0).to_ne_bytes());
+    }
+    control
 }
 
 /// Adds the messages in Linux's order.
@@ -177,11 +225,26 @@ fn fill_ip(handle: Handle, runtime: &Runtime, asked: &Asked, received: &Received
     if asked.tos {
         control.push(libc::IPPROTO_IP, libc::IP_TOS, &[received.tos]);
     }
+    if !received.options.is_empty() {
+        if asked.options {
+            control.push(libc::IPPROTO_IP, libc::IP_RECVOPTS, received.options.as_slice());
+        }
+        match received.return_options.map(|options| options.undone()) {
+            Some(options) if asked.return_options => {
+                control.push(libc::IPPROTO_IP, libc::IP_RETOPTS, options.as_slice());
+            }
+            None if asked.return_options => control.omit(),
+            _ => {}
+        }
+    }
     if asked.original_destination {
         let local = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
         let name = SocketAddr::new(IpAddr::V4(to), local.map_or(0, |name| name.port()));
         let (bytes, length) = address::encode(name, AddressFamily::Inet);
         control.push(libc::IPPROTO_IP, libc::IP_ORIGDSTADDR, bytes.get(..length).unwrap_or(&[]));
+    }
+    if asked.fragment && received.fragment > 0 {
+        control.push(libc::IPPROTO_IP, IP_RECVFRAGSIZE, &i32::from(received.fragment).to_ne_bytes());
     }
 }
 

@@ -10,7 +10,7 @@ use remora_stack::io::{Sink, Source};
 use remora_stack::socket::error::{ReceiveError, SendError};
 use remora_stack::socket::kept::Kept;
 use remora_stack::socket::protocol::{
-    AddressFamily, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId, SocketType,
+    AddressFamily, GivenOptions, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, SocketId, SocketType,
 };
 use remora_stack::stack::Stack;
 use remora_stack::time::Instant;
@@ -240,6 +240,7 @@ pub(crate) struct Extras {
     pub(crate) tos: Option<u8>,
     pub(crate) segment: Option<u16>,
     pub(crate) timestamping: Option<i32>,
+    pub(crate) options: Option<GivenOptions>,
 }
 
 /// One send of all of `source`: a blocking one waits until all of it is taken.
@@ -252,9 +253,9 @@ pub(crate) fn send_all(
     flags: i32,
     extras: Extras,
 ) -> Result<usize, Errno> {
-    let Extras { to, source: from, ttl, tos, segment, timestamping } = extras;
+    let Extras { to, source: from, ttl, tos, segment, timestamping, options } = extras;
     let core_flags = SendFlags::from_bits_truncate(flags as u32) - SendFlags::WAITS;
-    let arguments = SendArguments { to, flags: core_flags, source: from, ttl, tos, segment, timestamping };
+    let arguments = SendArguments { to, flags: core_flags, source: from, ttl, tos, segment, timestamping, options };
     let total = Cell::new(0usize);
     let mut arguments = arguments;
     if handle.is_stream() {

@@ -182,7 +182,9 @@ pub(crate) fn getsockopt(
             return length.write(told as u32);
         }
         let bytes = match level {
-            libc::IPPROTO_IP if name == libc::IP_MULTICAST_IF => found.get(..found.len().min(room)).unwrap_or(&[]),
+            libc::IPPROTO_IP if matches!(name, libc::IP_MULTICAST_IF | libc::IP_OPTIONS) => {
+                found.get(..found.len().min(room)).unwrap_or(&[])
+            }
             // do_ip_getsockopt gives a small value as one byte to one who has no room for an int.
             libc::IPPROTO_IP => shrink(&found, room),
             _ => found.get(..found.len().min(room)).unwrap_or(&[]),

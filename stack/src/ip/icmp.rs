@@ -15,6 +15,7 @@ use crate::socket::options::Through;
 use crate::socket::protocol::Net;
 use crate::time::Instant;
 use crate::wire::icmpv4::{self, Icmp};
+use crate::wire::ip_options::IpOptions;
 use crate::wire::ipv4::Ipv4;
 
 /// IP protocol number.
@@ -129,7 +130,13 @@ pub struct Report {
 /// Sends an error about `packet`, a whole received IP packet whose header is `header`, unless the rules forbid it
 /// (`__icmp_send`).
 //= REF N-05
-pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Report, link_group: bool) {
+pub fn send_error(
+    net: &mut Net<'_>,
+    (header, received): (&Ipv4, &IpOptions),
+    packet: &[u8],
+    report: &Report,
+    link_group: bool,
+) {
     //= RFC 1122 §3.2.2: never about a broadcast, a fragment other than the first, an ICMP error, or to a group.
     let source = IpAddr::V4(header.source);
     let destination = IpAddr::V4(header.destination);
@@ -147,8 +154,10 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
             return;
         }
     }
+    let Some(options) = net.ip.echo_options(received, source) else { return };
+    let towards = options.first_hop().map_or(source, IpAddr::V4);
     let Ok(route) = net.ip.route(&RouteKey {
-        destination: source,
+        destination: towards,
         source: Some(destination),
         on_link_only: false,
         through: Through::Any,
@@ -171,7 +180,7 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
         }
     }
     //= RFC 1122 §3.2.2 (MAY-6)
-    let room = LONGEST_ERROR.min(usize::from(route.mtu)).saturating_sub(28);
+    let room = LONGEST_ERROR.min(usize::from(route.mtu)).saturating_sub(28 + options.len());
     let whole = packet.get(..header.total).unwrap_or(packet);
     //= RFC 1122 §3.2.2 (MUST-28)
     let quoted = whole.get(..room).unwrap_or(whole);
@@ -180,6 +189,7 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
     let answer = Header {
         source: destination,
         destination: source,
+        options,
         protocol: PROTOCOL,
         ttl: net.settings.ip_default_ttl,
         tos: (header.tos & TOS_BITS) | INTERNET_CONTROL,
@@ -195,13 +205,23 @@ pub fn send_error(net: &mut Net<'_>, header: &Ipv4, packet: &[u8], report: &Repo
 
 /// Answers an echo request (`icmp_echo`, `icmp_reply`). `message` is the whole ICMP message.
 //= RFC 1122 §3.2.2.6 (MUST-43)
-pub(super) fn send_echo_reply(net: &mut Net<'_>, header: &Ipv4, request: &Icmp, message: &[u8]) {
+pub(super) fn send_echo_reply(
+    net: &mut Net<'_>,
+    (header, received): (&Ipv4, &IpOptions),
+    request: &Icmp,
+    message: &[u8],
+) {
     let destination = IpAddr::V4(header.source);
     // A request to a broadcast address is answered from our own.
     let source =
         //= RFC 1122 §3.2.2.6 (MUST-44)
         Some(IpAddr::V4(header.destination)).filter(|address| net.ip.address_kind(*address) == AddressKind::Local);
-    let Ok(route) = net.ip.route(&RouteKey { destination, source, on_link_only: false, through: Through::Any }) else {
+    //= RFC 1122 §3.2.2.6 (SHLD-14, MUST-47)
+    let Some(options) = net.ip.echo_options(received, destination) else { return };
+    let towards = options.first_hop().map_or(destination, IpAddr::V4);
+    let Ok(route) =
+        net.ip.route(&RouteKey { destination: towards, source, on_link_only: false, through: Through::Any })
+    else {
         net.counters.ip_out_no_routes += 1;
         return;
     };
@@ -215,6 +235,7 @@ pub(super) fn send_echo_reply(net: &mut Net<'_>, header: &Ipv4, request: &Icmp, 
     let answer = Header {
         source: source.unwrap_or(route.source),
         destination,
+        options,
         protocol: PROTOCOL,
         ttl: net.settings.ip_default_ttl,
         tos: header.tos,
@@ -231,6 +252,7 @@ pub(super) fn send_echo_reply(net: &mut Net<'_>, header: &Ipv4, request: &Icmp, 
 pub(crate) fn count_out(net: &mut Net<'_>, kind: u8) {
     let counters = &mut *net.counters;
     counters.icmp_out_msgs += 1;
+    counters.count_icmp_type(kind, true);
     match kind {
         icmpv4::ECHO_REPLY => counters.icmp_out_echo_reps += 1,
         icmpv4::ECHO => counters.icmp_out_echos += 1,

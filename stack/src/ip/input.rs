@@ -8,6 +8,7 @@ use log::trace;
 
 use super::icmp::{self, Report};
 use super::igmp;
+use super::reassembly::Whole;
 use super::sibling::Sibling;
 use super::{AddressKind, PacketInfo, PathError};
 use crate::frame::{Purpose, RxChecksum, RxMeta};
@@ -15,6 +16,7 @@ use crate::socket::protocol::Net;
 use crate::stack::Stack;
 use crate::udp::Disposition;
 use crate::wire::icmpv4::{self, Icmp, IcmpError};
+use crate::wire::ip_options::{IpOptions, Reader};
 use crate::wire::ipv4::{self, Ipv4, Ipv4Error};
 use crate::wire::udp as udp_wire;
 
@@ -42,7 +44,7 @@ impl Stack {
         let packet = buffer.get(at..end).unwrap_or(&[]);
         self.counters.ip_in_receives += 1;
         self.counters.in_octets += packet.len() as u64;
-        let header = match Ipv4::parse(packet) {
+        let mut header = match Ipv4::parse(packet) {
             Ok(header) => header,
             Err(error) => return self.count_bad_header(error),
         };
@@ -53,23 +55,37 @@ impl Stack {
             _ => self.counters.in_ce_pkts += 1,
         }
         let Some(kind) = self.judge_addresses(&header, arrival.looped) else { return };
-        if header.header > ipv4::HEADER_LENGTH && !self.judge_options(&header, packet, arrival) {
-            return;
+        let mut options = IpOptions::NONE;
+        if header.header > ipv4::HEADER_LENGTH {
+            let packet = buffer.get_mut(at..end).unwrap_or(&mut []);
+            match self.take_options(&mut header, packet, arrival) {
+                Some(taken) => options = taken,
+                None => return,
+            }
         }
+        let packet = buffer.get(at..end).unwrap_or(&[]);
         match kind {
-            AddressKind::Multicast => self.counters.in_mcast_pkts += 1,
-            AddressKind::Broadcast => self.counters.in_bcast_pkts += 1,
+            AddressKind::Multicast => {
+                self.counters.in_mcast_pkts += 1;
+                self.counters.in_mcast_octets += header.total as u64;
+            }
+            AddressKind::Broadcast => {
+                self.counters.in_bcast_pkts += 1;
+                self.counters.in_bcast_octets += header.total as u64;
+            }
             _ => {}
         }
         if !header.is_fragment() {
-            return self.deliver(buffer, at, &header, kind, arrival);
+            return self.deliver((buffer, at), (&header, &options, 0), kind, arrival);
         }
-        if let Some(mut whole) = self.reassembly.add(self.now, &self.settings, &mut self.counters, &header, packet)
-            && let Ok(header) = Ipv4::parse(&whole)
+        let parts = (&header, &options);
+        if let Some(whole) = self.reassembly.add(self.now, &self.settings, &mut self.counters, parts, packet)
+            && let Ok(header) = Ipv4::parse(&whole.packet)
         {
+            let Whole { mut packet, options, largest } = whole;
             // The device has seen only pieces: whatever it said of the checksum, it is verified here.
             let meta = RxMeta { checksum: RxChecksum::Unverified, gso_size: 0, ..arrival.meta };
-            self.deliver(&mut whole, 0, &header, kind, Arrival { meta, ..arrival });
+            self.deliver((&mut packet, 0), (&header, &options, largest), kind, Arrival { meta, ..arrival });
         }
     }
 
@@ -135,34 +151,96 @@ impl Stack {
         }
     }
 
-    /// Whether the options let the packet pass (`ip_rcv_options`).
-    fn judge_options(&mut self, header: &Ipv4, packet: &[u8], arrival: Arrival) -> bool {
-        match ipv4::parse_options(packet.get(..header.header).unwrap_or(&[])) {
-            Ok(options) if options.source_route => {
-                // accept_source_route is off by default (RFC 6274 §3.13.2.3).
-                self.counters.ip_source_route += 1;
-                false
+    /// Reads the options, and puts address and time into those that ask for them (`ip_rcv_options`). `None`: the packet
+    /// goes no further.
+    fn take_options(&mut self, header: &mut Ipv4, packet: &mut [u8], arrival: Arrival) -> Option<IpOptions> {
+        // `fib_compute_spec_dst`: what came to everybody is recorded under our own address.
+        let own = match (self.ip.address_kind(header.destination.into()), self.ip.interface()) {
+            (AddressKind::Local, _) | (_, None) => header.destination,
+            (_, Some(interface)) => match interface.address {
+                IpAddr::V4(address) => address,
+                IpAddr::V6(_) => header.destination,
+            },
+        };
+        let reader = Reader::Packet(own, self.ip.time_of_day());
+        let bytes = packet.get_mut(..header.header)?;
+        //= RFC 9293 §3.9.2 (MUST-50, MAY-10, MAY-11)
+        match IpOptions::from_packet(bytes, reader, &|address| self.ip.is_unicast(address)) {
+            Ok(options) => {
+                for (place, byte) in bytes.iter_mut().skip(ipv4::HEADER_LENGTH).zip(options.as_slice()) {
+                    *place = *byte;
+                }
+                let passes = options.hops_left().is_none() || self.take_source_route(header, packet, &options, arrival);
+                passes.then_some(options)
             }
-            //= RFC 9293 §3.9.2 (MUST-50)
-            Ok(_) => true,
-            Err(error) => {
+            Err((error, options)) => {
                 self.counters.ip_in_hdr_errors += 1;
                 self.counters.ip_bad_options += 1;
-                let report = Report {
-                    //= RFC 1122 §3.2.2.5 (SHLD-12)
-                    kind: icmpv4::PARAMETER_PROBLEM,
-                    code: 0,
-                    rest: [error.at, 0, 0, 0],
-                    purpose: Purpose::Address,
-                };
-                icmp::send_error(&mut self.net(), header, packet, &report, arrival.link_group);
-                false
+                self.report_parameter((header, &options), packet, error.at, arrival);
+                None
             }
         }
     }
 
-    /// Hands a whole datagram to raw sockets and to its transport (`ip_protocol_deliver_rcu`).
-    fn deliver(&mut self, buffer: &mut Vec<u8>, at: usize, header: &Ipv4, kind: AddressKind, arrival: Arrival) {
+    fn report_parameter(&mut self, (header, options): (&Ipv4, &IpOptions), packet: &[u8], at: u8, arrival: Arrival) {
+        let report = Report {
+            //= RFC 1122 §3.2.2.5 (SHLD-12)
+            kind: icmpv4::PARAMETER_PROBLEM,
+            code: 0,
+            rest: [at, 0, 0, 0],
+            purpose: Purpose::Address,
+        };
+        icmp::send_error(&mut self.net(), (header, options), packet, &report, arrival.link_group);
+    }
+
+    /// A packet with a source route: whether its way ends here (`ip_options_rcv_srr`). Hops that are ourselves are
+    /// passed at once.
+    //= REF C-09
+    fn take_source_route(
+        &mut self,
+        header: &mut Ipv4,
+        packet: &mut [u8],
+        options: &IpOptions,
+        arrival: Arrival,
+    ) -> bool {
+        // accept_source_route is off by default (RFC 6274 §3.13.2.3).
+        let is_ours = self.ip.address_kind(header.destination.into()) == AddressKind::Local;
+        if !self.settings.accept_source_route || arrival.link_group || !is_ours {
+            self.counters.ip_source_route += 1;
+            return false;
+        }
+        let Some(mut left) = options.hops_left() else { return true };
+        while left.pointer <= left.length {
+            if left.pointer + 3 > left.length {
+                let at = u8::try_from(ipv4::HEADER_LENGTH + left.at + 2).unwrap_or(u8::MAX);
+                self.report_parameter((header, options), packet, at, arrival);
+                self.counters.ip_bad_options += 1;
+                return false;
+            }
+            let hop = options.hop(&left).unwrap_or(Ipv4Addr::UNSPECIFIED);
+            if self.ip.address_kind(hop.into()) != AddressKind::Local {
+                // It is for another host, and nothing is forwarded.
+                self.counters.ip_source_route += 1;
+                return false;
+            }
+            header.destination = hop;
+            if let Some(place) = packet.get_mut(16..20) {
+                place.copy_from_slice(&hop.octets());
+            }
+            left.pointer += 4;
+        }
+        true
+    }
+
+    /// Hands a whole datagram to raw sockets and to its transport (`ip_protocol_deliver_rcu`), with its options and the
+    /// size of its largest fragment.
+    fn deliver(
+        &mut self,
+        (buffer, at): (&mut Vec<u8>, usize),
+        (header, options, fragment): (&Ipv4, &IpOptions, u16),
+        kind: AddressKind,
+        arrival: Arrival,
+    ) {
         let (transport, end) = (at + header.header, at + header.total);
         let info = PacketInfo {
             source: header.source.into(),
@@ -176,6 +254,8 @@ impl Stack {
             gso_size: arrival.meta.gso_size,
             looped: arrival.looped,
             network_at: at,
+            options: *options,
+            fragment,
         };
         trace!(
             target: "remora::ip", "{} -> {} protocol {} {} bytes", header.source, header.destination, header.protocol, header.total
@@ -232,7 +312,7 @@ impl Stack {
                     };
                     let packet = buffer.get(at..end).unwrap_or(&[]);
                     //= RFC 1122 §3.3.8 (MUST-35)
-                    icmp::send_error(&mut net, header, packet, &report, arrival.link_group);
+                    icmp::send_error(&mut net, (header, options), packet, &report, arrival.link_group);
                 }
             }
             icmp::PROTOCOL => {
@@ -255,7 +335,7 @@ impl Stack {
                     purpose: Purpose::Address,
                 };
                 let packet = buffer.get(at..end).unwrap_or(&[]);
-                icmp::send_error(&mut net, header, packet, &report, arrival.link_group);
+                icmp::send_error(&mut net, (header, options), packet, &report, arrival.link_group);
             }
         }
     }
@@ -275,6 +355,7 @@ impl Stack {
                 return;
             }
         };
+        self.counters.count_icmp_type(message.kind, false);
         let to_group = info.kind != AddressKind::Local;
         match message.kind {
             icmpv4::ECHO => {
@@ -283,7 +364,7 @@ impl Stack {
                     //= RFC 1122 §3.2.2.6 (MAY-9, MAY-10)
                     self.settings.icmp_echo_ignore_all || (to_group && self.settings.icmp_echo_ignore_broadcasts);
                 if !ignored {
-                    icmp::send_echo_reply(&mut self.net(), header, &message, bytes);
+                    icmp::send_echo_reply(&mut self.net(), (header, &info.options), &message, bytes);
                 }
             }
             icmpv4::ECHO_REPLY => {
@@ -315,7 +396,14 @@ impl Stack {
             //= RFC 1122 §3.2.2.7 (SHLD-15)
             //= RFC 1122 §3.2.2.8 (MAY-12, MAY-13)
             //= RFC 1122 §3.2.2.9 (MUST-56)
-            1..=18 => {}
+            kind @ 1..=18 => match kind {
+                4 => self.counters.icmp_in_src_quenchs += 1,
+                13 => self.counters.icmp_in_timestamps += 1,
+                14 => self.counters.icmp_in_timestamp_reps += 1,
+                17 => self.counters.icmp_in_addr_masks += 1,
+                18 => self.counters.icmp_in_addr_mask_reps += 1,
+                _ => {}
+            },
             //= RFC 1122 §3.2.2 (MUST-27)
             _ => {
                 self.counters.icmp_in_errors += 1;

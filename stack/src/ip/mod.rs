@@ -13,6 +13,7 @@ pub(crate) mod sibling;
 
 use alloc::collections::VecDeque;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -23,6 +24,7 @@ use crate::socket::error::SocketFault;
 use crate::socket::errqueue::{Origin, Report};
 use crate::socket::options::Through;
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 
 /// What an address is to this host (`inet_addr_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +168,14 @@ pub struct PacketInfo {
     pub looped: bool,
     /// Where the packet's own header begins in its buffer; the link's is before it.
     pub network_at: usize,
+    /// Its options, with what was put into them here.
+    pub options: IpOptions,
+    /// Bytes of the largest fragment that it came in; 0 when it came whole.
+    pub fragment: u16,
 }
 
+/// Milliseconds of a day.
+const DAY: u128 = 86_400_000;
 /// Most neighbours whose proof of life waits to be handed to the link layer; more than one is rare.
 const CONFIRMED_LIMIT: usize = 16;
 
@@ -191,6 +199,8 @@ pub struct Ip {
     /// Bytes in `outbox`.
     queued: usize,
     icmp_limit: icmp::RateLimit,
+    /// The time of day at the clock's zero, in milliseconds; `None`: nobody has told it.
+    time_of_zero: Option<u32>,
 }
 
 impl Default for Ip {
@@ -208,6 +218,7 @@ impl Default for Ip {
             outbox: VecDeque::new(),
             queued: 0,
             icmp_limit: icmp::RateLimit::default(),
+            time_of_zero: None,
         }
     }
 }
@@ -274,6 +285,38 @@ impl Ip {
     /// The time at which learnt path MTUs are judged; set by the stack at each entry.
     pub const fn set_time(&mut self, now: Instant) {
         self.now = now;
+    }
+
+    /// The wall clock shows so much since 1970 at `now`.
+    pub fn set_wall_clock(&mut self, now: Instant, shown: Duration) {
+        let at_zero = shown.as_millis().saturating_sub(u128::from(now.nanos() / 1_000_000));
+        self.time_of_zero = u32::try_from(at_zero % DAY).ok();
+    }
+
+    /// Milliseconds since midnight UT, as the timestamp option has them (RFC 791 §3.1, `inet_current_timestamp`); with
+    /// the high bit set they are of another clock.
+    #[must_use]
+    pub fn time_of_day(&self) -> u32 {
+        let millis = u128::from(self.now.nanos() / 1_000_000);
+        match self.time_of_zero {
+            Some(zero) => u32::try_from((millis + u128::from(zero)) % DAY).unwrap_or(0),
+            None => u32::try_from(millis & 0x7fff_ffff).unwrap_or(0) | 0x8000_0000,
+        }
+    }
+
+    /// Whether an address is another host's (`inet_addr_type`).
+    #[must_use]
+    pub fn is_unicast(&self, address: Ipv4Addr) -> bool {
+        self.address_kind(address.into()) == AddressKind::Unicast
+    }
+
+    /// The options of an answer to a packet with these; `None`: it cannot be answered.
+    #[must_use]
+    pub fn echo_options(&self, options: &IpOptions, sender: IpAddr) -> Option<IpOptions> {
+        match sender {
+            IpAddr::V4(sender) if !options.is_empty() => options.echoed(sender, &|address| self.is_unicast(address)),
+            _ => Some(IpOptions::NONE),
+        }
     }
 
     /// What `address` is to this host.

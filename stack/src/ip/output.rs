@@ -11,6 +11,7 @@ use crate::frame::{PartialChecksum, Purpose};
 use crate::random::Random;
 use crate::socket::protocol::Net;
 use crate::tcp::TimedSend;
+use crate::wire::ip_options::IpOptions;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::{checksum, udp};
 
@@ -64,6 +65,8 @@ pub struct Header {
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
+    /// Options; with a source route the packet goes to its first hop, to which the route must lead.
+    pub options: IpOptions,
     /// Protocol number.
     pub protocol: u8,
     /// Time to live.
@@ -157,7 +160,8 @@ pub fn send(
     mut transport: Vec<u8>,
     no_checksum: bool,
 ) -> Result<(), OutputError> {
-    let total = ipv4::HEADER_LENGTH.saturating_add(transport.len());
+    let head = ipv4::HEADER_LENGTH + header.options.len();
+    let total = head.saturating_add(transport.len());
     if total > ipv4::LONGEST {
         return Err(OutputError::TooLong);
     }
@@ -170,6 +174,7 @@ pub fn send(
     if !no_checksum && header.protocol == udp::PROTOCOL {
         fill_udp_checksum(header, &mut transport);
     }
+    let header = &header.with_options_built(net);
     net.counters.ip_out_requests += 1;
     let id = net.ip.next_id(net.random, (header.source, header.destination, header.protocol), 1);
     if fits {
@@ -179,7 +184,7 @@ pub fn send(
     }
     // The device does not sum up fragments, hence the checksum above; each but the last carries a multiple of 8 bytes.
     //= RFC 1122 §3.3.3 (MAY-19)
-    let room = usize::from(route.mtu).saturating_sub(ipv4::HEADER_LENGTH) & !7;
+    let room = usize::from(route.mtu).saturating_sub(head) & !7;
     if room == 0 {
         net.counters.ip_frag_fails += 1;
         return Err(OutputError::TooLong);
@@ -187,12 +192,14 @@ pub fn send(
     let mut offset = 0;
     let mut pieces = transport.chunks(room).peekable();
     while let Some(piece) = pieces.next() {
+        // Options without the copy bit are in the first fragment only.
+        let options = if offset == 0 { header.options } else { header.options.for_later_fragments() };
         let mut ip = ip_header(header, id, piece.len())?;
         ip.dont_fragment = false;
         ip.offset = offset;
         ip.more_fragments = pieces.peek().is_some();
         let mut bytes = Vec::with_capacity(ip.total);
-        ip.emit(&mut bytes);
+        ip.emit_with(options.as_slice(), &mut bytes);
         bytes.extend_from_slice(piece);
         offset += piece.len();
         net.counters.ip_frag_creates += 1;
@@ -208,7 +215,7 @@ fn ip_header(header: &Header, id: u16, payload: usize) -> Result<Ipv4, OutputErr
     };
     Ok(Ipv4 {
         header: ipv4::HEADER_LENGTH,
-        total: ipv4::HEADER_LENGTH + payload,
+        total: ipv4::HEADER_LENGTH + header.options.len() + payload,
         tos: header.tos,
         id,
         dont_fragment: header.dont_fragment,
@@ -217,14 +224,32 @@ fn ip_header(header: &Header, id: u16, payload: usize) -> Result<Ipv4, OutputErr
         ttl: header.ttl,
         protocol: header.protocol,
         source,
-        destination,
+        destination: header.options.first_hop().unwrap_or(destination),
     })
+}
+
+impl Header {
+    /// The header of one packet: what its options have to say of it is in them.
+    fn with_options_built(&self, net: &Net<'_>) -> Self {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) if !self.options.is_empty() => {
+                Self { options: self.options.built(source, destination, net.ip.time_of_day()), ..*self }
+            }
+            _ => *self,
+        }
+    }
 }
 
 /// Puts the IP header before what it carries, in the same memory.
 fn whole(header: &Header, id: u16, mut bytes: Vec<u8>) -> Result<Vec<u8>, OutputError> {
     let payload = bytes.len();
     let ip = ip_header(header, id, payload)?;
+    if !header.options.is_empty() {
+        let mut head = Vec::with_capacity(ip.total);
+        ip.emit_with(header.options.as_slice(), &mut head);
+        head.append(&mut bytes);
+        return Ok(head);
+    }
     bytes.resize(ip.total, 0);
     bytes.copy_within(..payload, ipv4::HEADER_LENGTH);
     if let Some(place) = bytes.first_chunk_mut() {
@@ -289,8 +314,14 @@ pub(crate) fn count_output(counters: &mut Counters, delivery: Delivery, bytes: u
     let bytes = bytes as u64;
     counters.out_octets += bytes;
     match delivery {
-        Delivery::Multicast => counters.out_mcast_pkts += 1,
-        Delivery::Broadcast => counters.out_bcast_pkts += 1,
+        Delivery::Multicast => {
+            counters.out_mcast_pkts += 1;
+            counters.out_mcast_octets += bytes;
+        }
+        Delivery::Broadcast => {
+            counters.out_bcast_pkts += 1;
+            counters.out_bcast_octets += bytes;
+        }
         Delivery::Neighbour | Delivery::Local | Delivery::Siblings | Delivery::Nowhere => {}
     }
 }

@@ -9,6 +9,7 @@ use core::time::Duration;
 use crate::counters::Counters;
 use crate::settings::Settings;
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 use crate::wire::ipv4::{HEADER_LENGTH, Ipv4, LONGEST};
 use crate::wire::{checksum, write_u16};
 
@@ -39,6 +40,21 @@ struct Pending {
     header: usize,
     /// Whether any of them had the congestion mark (RFC 3168 §5.3).
     congested: bool,
+    /// Options of the first fragment.
+    options: IpOptions,
+    /// Bytes of the largest fragment.
+    largest: u16,
+}
+
+/// A datagram that is complete.
+#[derive(Debug)]
+pub struct Whole {
+    /// Header and payload.
+    pub packet: Vec<u8>,
+    /// Options as the first fragment had them.
+    pub options: IpOptions,
+    /// Bytes of the largest fragment.
+    pub largest: u16,
 }
 
 /// A datagram that was given up and whose sender is to be told: its first fragment.
@@ -47,6 +63,8 @@ struct Pending {
 pub struct Expired {
     /// The first fragment, header and all.
     pub packet: Vec<u8>,
+    /// Its options.
+    pub options: IpOptions,
 }
 
 /// Datagrams in pieces.
@@ -76,9 +94,9 @@ impl Reassembly {
         now: Instant,
         settings: &Settings,
         counters: &mut Counters,
-        header: &Ipv4,
+        (header, options): (&Ipv4, &IpOptions),
         packet: &[u8],
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Whole> {
         counters.ip_reasm_reqds += 1;
         let payload = packet.get(header.header..header.total)?;
         let key =
@@ -102,7 +120,13 @@ impl Reassembly {
             head: None,
             header: HEADER_LENGTH,
             congested: false,
+            options: IpOptions::NONE,
+            largest: 0,
         });
+        if header.offset == 0 {
+            pending.options = *options;
+        }
+        pending.largest = pending.largest.max(u16::try_from(header.total).unwrap_or(u16::MAX));
         match pending.add(header, packet, payload) {
             Ok(added) => self.bytes = self.bytes.saturating_add(added),
             Err(Refused::Duplicate) => return None,
@@ -119,10 +143,11 @@ impl Reassembly {
             return None;
         }
         let pending = self.forget(key)?;
+        let (options, largest) = (pending.options, pending.largest);
         match pending.join() {
-            Some(whole) => {
+            Some(packet) => {
                 counters.ip_reasm_oks += 1;
-                Some(whole)
+                Some(Whole { packet, options, largest })
             }
             None => {
                 counters.ip_reasm_fails += 1;
@@ -141,8 +166,8 @@ impl Reassembly {
         for key in late {
             counters.ip_reasm_timeout += 1;
             counters.ip_reasm_fails += 1;
-            if let Some(packet) = self.forget(key).and_then(|pending| pending.head) {
-                expired.push(Expired { packet });
+            if let Some(Pending { head: Some(packet), options, .. }) = self.forget(key) {
+                expired.push(Expired { packet, options });
             }
         }
         self.earliest = self.pending.values().map(|pending| pending.expires).min();

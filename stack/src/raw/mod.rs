@@ -194,18 +194,8 @@ impl Raw {
             }
             bytes = bytes.get(..wanted.min(bytes.len())).unwrap_or(bytes);
         }
-        let datagram = Datagram {
-            bytes: bytes.to_vec(),
-            from: SocketAddr::new(info.source, port),
-            to: info.destination,
-            ttl: info.ttl,
-            tos: info.tos,
-            at: net.now,
-            placed: sock.kind == Kind::Ping || sock.options.wants_place(),
-            dropped: 0,
-            segment: 0,
-            parts: 1,
-        };
+        let placed = sock.kind == Kind::Ping || sock.options.wants_place();
+        let datagram = Datagram::new(net, info, port, bytes, placed);
         if !sock.inbox.push(&sock.options, datagram, false) {
             net.counters.raw_queue_drops += 1;
             return;

@@ -81,13 +81,21 @@ impl Raw {
         let sock = self.socks.find(id).ok_or(SendError::NotConnected)?;
         let bound = sock.source();
         let wanted = arguments.source.or(bound);
+        let options = arguments.ip_options(net.ip, &sock.options)?;
+        // `raw_sendmsg`: who makes the header makes its options; a source route needs a destination.
+        let header_included = matches!(kind, Kind::Raw { header_included: true, .. });
+        if (header_included && !options.is_empty()) || (to.ip().is_unspecified() && options.first_hop().is_some()) {
+            return Err(SendError::Invalid);
+        }
         let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), wanted), to.port());
         if !net.ip.is_up() && net.ip.address_kind(to.ip()) != crate::ip::AddressKind::Local {
             return Err(SendError::Fault(SocketFault::NetworkDown));
         }
-        let on_link_only = sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE);
-        let through = sock.options.through_to(to.ip().is_multicast());
-        let key = RouteKey { destination: to.ip(), source: wanted, on_link_only, through };
+        let on_link_only =
+            sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE) || options.is_strict();
+        let towards = options.first_hop().map_or(to.ip(), IpAddr::V4);
+        let through = sock.options.through_to(towards.is_multicast());
+        let key = RouteKey { destination: towards, source: wanted, on_link_only, through };
         let route = net.ip.route(&key).map_err(|error| match error {
             RouteError::Unreachable => {
                 net.counters.ip_out_no_routes += 1;
@@ -126,10 +134,11 @@ impl Raw {
             return sent.map(|()| length);
         }
         // `ip_make_skb`: DF is set wherever no fragments are made, unless the socket wants none of it.
-        let fits = message.len() + ipv4::HEADER_LENGTH <= usize::from(route.mtu);
+        let fits = message.len() + ipv4::HEADER_LENGTH + options.len() <= usize::from(route.mtu);
         let header = Header {
             source: from,
             destination: to.ip(),
+            options,
             protocol,
             ttl: arguments.ttl.or(sock.options.ttl).unwrap_or(if route.multicast {
                 sock.options.multicast_ttl

@@ -177,7 +177,11 @@ impl Stack {
         if v6_only && address.is_ipv4() {
             return Err(ConnectError::NetworkUnreachable);
         }
-        let destination = SocketAddr::new(self.ip.resolve_unspecified(address.ip(), Some(local)), address.port());
+        // With a source route 0.0.0.0 stands for nobody: TCP says so.
+        let options = self.below_ref(socket.transport).options(socket.sock);
+        let routed = options.is_some_and(|options| options.ip_options().first_hop().is_some());
+        let host = if routed { address.ip() } else { self.ip.resolve_unspecified(address.ip(), Some(local)) };
+        let destination = SocketAddr::new(host, address.port());
         trace!(target: "remora::protosw", "socket {}: {:?}.connect {destination}", id.index, socket.transport);
         let (below, mut net) = self.below(socket.transport);
         match below.connect(&mut net, socket.sock, destination) {

@@ -2,6 +2,7 @@
 //!
 //! The shim turns (level, name, bytes) into these and back; lengths and EFAULT are its business.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
@@ -9,6 +10,7 @@ use core::time::Duration;
 
 use super::filter::{Instruction, Program};
 use super::kept::{Kept, KeptOptions};
+use crate::wire::ip_options::IpOptions;
 
 /// The interface that a socket is bound to (SO_BINDTODEVICE, SO_BINDTOIFINDEX), as the stack, which has one device, sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub struct SocketOptions {
     pub mtu_discover: u8,
     /// IP_RECVERR.
     pub receive_errors: bool,
+    /// IP_OPTIONS of what is sent; those of an accepted connection answer its SYN's.
+    pub ip_options: Option<Box<IpOptions>>,
     /// IP_PKTINFO.
     pub packet_info: bool,
     /// IP_RECVTTL.
@@ -220,6 +224,8 @@ pub enum SetOption {
     MtuDiscover(i32),
     /// IP_RECVERR.
     ReceiveErrors(bool),
+    /// IP_OPTIONS; whether the program may send any option there is.
+    IpOptions(Vec<u8>, bool),
     /// IP_PKTINFO.
     PacketInfo(bool),
     /// IP_RECVTTL.
@@ -395,6 +401,8 @@ pub enum OptionName {
     IcmpFilter,
     /// IP_HDRINCL.
     HeaderIncluded,
+    /// TOS of the segment that opened an accepted connection, for IP_PKTOPTIONS; -1 on all others.
+    ArrivalTos,
 }
 
 /// Value of an option that was read.
@@ -424,6 +432,12 @@ impl SocketOptions {
         self.packet_info || self.kept.has(Kept::V6RecvPacketInfo) || self.kept.has(Kept::V6OldPacketInfo)
     }
 
+    /// IP_OPTIONS of what is sent.
+    #[must_use]
+    pub fn ip_options(&self) -> &IpOptions {
+        self.ip_options.as_deref().unwrap_or(&IpOptions::NONE)
+    }
+
     /// Linux's defaults for a new socket with the given buffer sizes in bytes.
     #[must_use]
     pub const fn new(receive_buffer: u32, send_buffer: u32) -> Self {
@@ -451,6 +465,7 @@ impl SocketOptions {
             tos: 0,
             mtu_discover: 1,
             receive_errors: false,
+            ip_options: None,
             packet_info: false,
             receive_ttl: false,
             receive_tos: false,

@@ -16,6 +16,7 @@ use crate::socket::error::{
 use crate::socket::errqueue::Report;
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::time::Instant;
+use crate::wire::ip_options::{IpOptions, LONGEST};
 
 /// Names a socket of the socket layer. Never reused for another socket while the first is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,6 +174,44 @@ pub struct SendArguments {
     pub segment: Option<u16>,
     /// SO_TIMESTAMPING's flags for this datagram, if given.
     pub timestamping: Option<i32>,
+    /// IP_RETOPTS for this datagram, if given.
+    pub options: Option<GivenOptions>,
+}
+
+/// Options of the IP header as a program gives them with one datagram, not yet looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenOptions {
+    bytes: [u8; LONGEST],
+    length: u8,
+    privileged: bool,
+}
+
+impl GivenOptions {
+    /// As many of the bytes as fit into a header; whether the program may send any option there is.
+    #[must_use]
+    pub fn new(given: &[u8], privileged: bool) -> Self {
+        let mut bytes = [0; LONGEST];
+        let mut length = 0;
+        for (place, byte) in bytes.iter_mut().zip(given) {
+            *place = *byte;
+            length += 1;
+        }
+        Self { bytes, length, privileged }
+    }
+
+    /// What they mean.
+    pub(crate) fn read(&self, ip: &Ip) -> Result<IpOptions, SendError> {
+        let given = self.bytes.get(..usize::from(self.length)).unwrap_or(&[]);
+        IpOptions::from_program(given, self.privileged, &|address| ip.is_unicast(address))
+            .map_err(|_| SendError::Invalid)
+    }
+}
+
+impl SendArguments {
+    /// The options that a datagram of this socket goes with: those of the call, or the socket's.
+    pub(crate) fn ip_options(&self, ip: &Ip, socket: &SocketOptions) -> Result<IpOptions, SendError> {
+        self.options.map_or(Ok(*socket.ip_options()), |given| given.read(ip))
+    }
 }
 
 /// What a receive gave.
@@ -202,6 +241,12 @@ pub struct Received {
     pub dropped: u32,
     /// Bytes of each datagram but the last, where several were joined (UDP_GRO); 0 for one.
     pub segment: u16,
+    /// Options of its IP header.
+    pub options: IpOptions,
+    /// Those of an answer; `None`: it cannot be answered so.
+    pub return_options: Option<IpOptions>,
+    /// Bytes of the largest fragment that it came in; 0 when it came whole.
+    pub fragment: u16,
 }
 
 impl Received {
@@ -221,6 +266,9 @@ impl Received {
             report: None,
             dropped: 0,
             segment: 0,
+            options: IpOptions::NONE,
+            return_options: None,
+            fragment: 0,
         }
     }
 }

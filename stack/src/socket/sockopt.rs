@@ -116,7 +116,8 @@ pub fn set_common(
             options.unicast_through = *through;
         }
         SetOption::V6Only(on) => options.v6_only = *on,
-        SetOption::Membership(..)
+        SetOption::IpOptions(..)
+        | SetOption::Membership(..)
         | SetOption::Source(..)
         | SetOption::Sources(..)
         | SetOption::NoDelay(_)

@@ -1,5 +1,7 @@
 //! Socket calls that go straight through the protocol switch: send, receive, readiness, options.
 
+use alloc::boxed::Box;
+
 use log::trace;
 
 use super::Stack;
@@ -15,6 +17,7 @@ use crate::socket::protosw::Transport;
 use crate::socket::sockopt::{self, Outcome};
 use crate::socket::state::SocketState;
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 
 impl Stack {
     /// Takes bytes to send (`inet_sendmsg`). Returns how many.
@@ -130,6 +133,12 @@ impl Stack {
             Transport::UdpLite => &mut self.udp_lite,
             Transport::Ping | Transport::Raw => &mut self.raw,
         };
+        if let SetOption::IpOptions(bytes, privileged) = option {
+            let is_unicast = |address| net.ip.is_unicast(address);
+            let read = IpOptions::from_program(bytes, *privileged, &is_unicast).map_err(|_| OptionError::Invalid)?;
+            let options = below.options_mut(socket.sock).ok_or(OptionError::Unknown)?;
+            options.ip_options = (!read.is_empty()).then(|| Box::new(read));
+        }
         // A protocol may refuse what all of them have.
         if matches!(option, SetOption::Timestamping(..))
             && let Err(OptionError::Invalid) = below.set_option(&mut net, socket.sock, option)
@@ -138,6 +147,12 @@ impl Stack {
         }
         let options = below.options_mut(socket.sock).ok_or(OptionError::Unknown)?;
         match sockopt::set_common(options, net.settings, option)? {
+            Outcome::NotCommon if matches!(option, SetOption::IpOptions(..)) => {
+                match below.set_option(&mut net, socket.sock, option) {
+                    Err(OptionError::Unknown) => Ok(()),
+                    other => other,
+                }
+            }
             Outcome::NotCommon => below.set_option(&mut net, socket.sock, option),
             // The protocol hears of it, and need not care.
             Outcome::Set => match below.set_option(&mut net, socket.sock, option) {

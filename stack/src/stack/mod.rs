@@ -67,11 +67,13 @@ impl Stack {
     pub fn new(settings: Settings, secret: Secret) -> Self {
         let mut random = Random::new(secret);
         let tcp = Tcp::new(&settings, &mut random);
+        let mut counters = Counters::default();
+        counters.show_settings(&settings);
         Self {
             now: Instant::ZERO,
             settings,
             random,
-            counters: Counters::default(),
+            counters,
             ip: Ip::default(),
             reassembly: Reassembly::default(),
             siblings: Siblings::default(),
@@ -94,6 +96,11 @@ impl Stack {
         self.ip.configure(&interface);
         let (link, mut context) = self.link_parts();
         link.attach(&mut context, &interface);
+    }
+
+    /// The wall clock shows so much since 1970 at `now`: IP's timestamp option has the time of day.
+    pub fn set_wall_clock(&mut self, now: Instant, shown: Duration) {
+        self.ip.set_wall_clock(now, shown);
     }
 
     /// The device has gone: nothing can be sent, the sockets stay.
@@ -206,7 +213,7 @@ impl Stack {
                     rest: [0; 4],
                     purpose: crate::frame::Purpose::Address,
                 };
-                icmp::send_error(&mut self.net(), &header, &expired.packet, &report, false);
+                icmp::send_error(&mut self.net(), (&header, &expired.options), &expired.packet, &report, false);
             }
         }
         let mut net = Net {
@@ -265,6 +272,7 @@ impl Stack {
     /// Changes the tunables. Sockets take their defaults from them when they are made.
     pub fn set_settings(&mut self, settings: Settings) {
         self.tcp.set_settings(&settings);
+        self.counters.show_settings(&settings);
         self.settings = settings;
     }
 

@@ -329,21 +329,16 @@ fn payload_length(segment: &Segment<'_>) -> usize {
 }
 
 fn total_length(segment: &Segment<'_>) -> usize {
-    ipv4::HEADER_LENGTH + segment.header.len() + payload_length(segment)
+    ipv4::HEADER_LENGTH + segment.options.len() + segment.header.len() + payload_length(segment)
 }
 
 /// The route of a segment; `None`, counted, when it has none any more.
 fn route_of(net: &mut Net<'_>, segment: &Segment<'_>) -> Option<Route> {
-    if let Some(route) = segment.route {
-        return Some(route);
-    }
-    let key = RouteKey {
-        destination: segment.destination,
-        source: Some(segment.source),
-        on_link_only: false,
-        through: Through::Any,
-    };
-    let route = net.ip.route(&key).ok();
+    let destination = segment.options.first_hop().map_or(segment.destination, IpAddr::V4);
+    let key = RouteKey { destination, source: Some(segment.source), on_link_only: false, through: Through::Any };
+    let route = segment.route.or_else(|| net.ip.route(&key).ok());
+    // `__ip_queue_xmit`: the first hop of a strict route is a neighbour.
+    let route = route.filter(|route| !segment.options.is_strict() || route.local || route.next_hop == destination);
     if route.is_none() {
         net.counters.ip_out_no_routes += 1;
     }
@@ -386,7 +381,13 @@ fn assemble(
         source,
         destination,
     };
-    header.emit(target);
+    if segment.options.is_empty() {
+        header.emit(target);
+    } else {
+        let options = segment.options.built(source, destination, net.ip.time_of_day());
+        let destination = options.first_hop().unwrap_or(destination);
+        Ipv4 { destination, ..header }.emit_with(options.as_slice(), target);
+    }
     let start = target.len();
     target.extend_from_slice(segment.header);
     let pseudo =

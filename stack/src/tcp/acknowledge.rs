@@ -255,7 +255,7 @@ impl Sock {
             let latest = delivery.latest_rtt.unwrap_or(rtt);
             // An ACK that the receiver held back tells nothing of the path.
             if !(delivery.is_lone_runt && self.rtt.is_above_least(latest)) {
-                self.rtt.note_least(latest);
+                self.rtt.note_least(net.now, net.settings.tcp_min_rtt_wlen, latest);
             }
         }
         rtt.filter(|_| delivery.rtt.is_none())
@@ -307,7 +307,7 @@ impl Sock {
     /// `tcp_sndbuf_expand`: room for twice the congestion window.
     //= REF T-06
     pub(super) fn expand_send_buffer(&mut self, settings: &Settings) {
-        if self.options.send_buffer_locked || self.state == State::Closed {
+        if self.options.send_buffer_locked || self.state == State::Closed || !self.is_memory_ample() {
             return;
         }
         let mss = u32::from(self.current_mss(settings).max(self.peer_mss));

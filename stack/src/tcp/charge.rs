@@ -112,17 +112,20 @@ impl Charges {
         self.total += u64::from(length);
     }
 
-    /// Small segments are put together so that less is lost to overhead (`tcp_collapse`).
-    pub fn collapse(&mut self) {
-        let (Some(first), Some(last)) = (self.ready.front().copied(), self.ready.back().copied()) else { return };
+    /// Small segments are put together so that less is lost to overhead (`tcp_collapse`). Says how many are gone.
+    pub fn collapse(&mut self) -> u64 {
+        let (Some(first), Some(last)) = (self.ready.front().copied(), self.ready.back().copied()) else { return 0 };
         let length = last.end.distance_from(first.start);
         let cost = length.saturating_add((length / 4_096 + 1) * LEAST);
         let old: u64 = self.ready.iter().map(|held| u64::from(held.cost)).sum();
-        if u64::from(cost) < old {
-            self.ready.clear();
-            self.ready.push_back(Held { start: first.start, end: last.end, cost, pages: false });
-            self.total = self.total.saturating_sub(old) + u64::from(cost);
+        if u64::from(cost) >= old {
+            return 0;
         }
+        let gone = self.ready.len().saturating_sub(1);
+        self.ready.clear();
+        self.ready.push_back(Held { start: first.start, end: last.end, cost, pages: false });
+        self.total = self.total.saturating_sub(old) + u64::from(cost);
+        u64::try_from(gone).unwrap_or(0)
     }
 
     /// Nothing is held any more.
@@ -171,7 +174,7 @@ mod tests {
             charges.add(Seq(start), Seq(start + 1), truesize(1, false), false);
         }
         assert_eq!(charges.total(), 83_200);
-        charges.collapse();
+        assert_eq!(charges.collapse(), 99);
         assert_eq!(charges.total(), 932);
     }
 }

@@ -100,6 +100,7 @@ impl Sock {
         self.snd_una = Seq(0);
         self.snd_nxt = Seq(0);
         self.rtt = super::rto::RoundTrip::default();
+        self.timeouts = super::rto::Timeouts::default();
         self.limit_timers();
         self.window = super::congestion::Window::default();
         self.phase = super::recovery::Phase::Open;
@@ -183,6 +184,12 @@ impl Tcp {
                     sock.fate = Fate::Waits(State::FinWait2, wait);
                 }
             }
+        }
+        let stays = sock.state != State::Closed && sock.fate == Fate::Stays;
+        if stays && sock.is_one_orphan_too_many(shared, net) {
+            sock.set_state(shared, net.counters, State::Closed);
+            sock.send_reset(shared, net);
+            net.counters.tcp_abort_on_memory += 1;
         }
         if sock.state == State::Closed {
             sock.clear_timers();

@@ -40,11 +40,19 @@ impl Tcp {
         };
         let (on_link_only, through) = (sock.options.dont_route, sock.options.through);
         let port = sock.tuple.local_port;
+        let first_hop = sock.options.ip_options().first_hop().map(IpAddr::V4);
+        //= REF C-09
+        if first_hop.is_some() && address.ip().is_unspecified() {
+            return Err(ConnectError::Invalid);
+        }
         let destination = net.ip.resolve_unspecified(address.ip(), (!bound.is_unspecified()).then_some(bound));
+        // The way begins at the first hop of a source route.
+        //= RFC 9293 §3.9.2.1 (MUST-51, MUST-52)
+        let towards = first_hop.unwrap_or(destination);
         //= REF C-08: once for the source address, once more when the ports are known.
         let source = (!bound.is_unspecified()).then_some(bound);
         //= RFC 9293 §3.9.1.1 (MUST-44)
-        let route = find_route(net, &RouteKey { destination, source, on_link_only, through })?;
+        let route = find_route(net, &RouteKey { destination: towards, source, on_link_only, through })?;
         //= RFC 9293 §3.9.1.1 (MUST-43)
         let local = if bound.is_unspecified() { route.source } else { bound };
         let mut tuple = Tuple { local, local_port: port, remote: destination, remote_port: address.port() };
@@ -53,7 +61,7 @@ impl Tcp {
         } else if !self.is_tuple_free(net, &tuple) {
             return Err(ConnectError::NoPort);
         }
-        let route = find_route(net, &RouteKey { destination, source: Some(local), on_link_only, through })?;
+        let route = find_route(net, &RouteKey { destination: towards, source: Some(local), on_link_only, through })?;
         let reused = self.take_over_wait(net, &tuple);
         let Self { socks, shared, .. } = self;
         let Some(sock) = socks.get_mut(index as usize) else { return Err(ConnectError::Invalid) };

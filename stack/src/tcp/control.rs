@@ -87,6 +87,9 @@ impl Sock {
         self.obey(None);
         // `tcp_enter_loss`: the peer learns that its echo was heeded, or would have been.
         self.ecn.tell_reduced |= self.ecn.ok && phase == Phase::Loss;
+        if self.phase == Phase::Loss && phase != Phase::Loss {
+            self.timeouts.end(now);
+        }
         self.phase = phase;
     }
 

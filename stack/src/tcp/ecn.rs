@@ -152,6 +152,7 @@ impl Sock {
             route: self.route,
             ttl: self.options.ttl,
             tos: (self.options.tos & !MASK) | CAPABLE,
+            options: *self.options.ip_options(),
             header: self.sign(header),
             purpose: Purpose::Own,
             identified: true,

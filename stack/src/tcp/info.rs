@@ -116,6 +116,10 @@ impl Sock {
         out.put32(224, self.out_of_order_in);
         out.put32(228, self.snd_wnd);
         out.put32(232, self.rcv_wnd);
+        out.put32(236, self.timeouts.rehashed);
+        out.put(240, &self.timeouts.total.to_ne_bytes());
+        out.put(242, &self.timeouts.recoveries.to_ne_bytes());
+        out.put32(244, self.timeouts.millis(now));
         out.0
     }
 }

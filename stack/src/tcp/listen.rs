@@ -23,6 +23,7 @@ use crate::socket::filter::View;
 use crate::socket::options::Through;
 use crate::socket::protocol::{AddressFamily, Net, SockId};
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 
 /// What a listening sock has beside the rest.
 #[derive(Debug, Default)]
@@ -49,6 +50,8 @@ pub(super) struct Offer {
     /// The peer's timestamp, when both sides want them.
     pub stamp: Option<u32>,
     pub saved_syn: Option<Box<[u8]>>,
+    /// Options that answer those of the SYN.
+    pub options: Option<Box<IpOptions>>,
 }
 
 impl Listen {
@@ -219,13 +222,8 @@ impl Tcp {
             net.counters.listen_drops += 1;
             return;
         }
-        let key = RouteKey {
-            destination: tuple.remote,
-            source: Some(tuple.local),
-            on_link_only: false,
-            through: Through::Any,
-        };
-        let Ok(route) = net.ip.route(&key) else {
+        let options = answering_options(net, &incoming);
+        let Some(route) = route_back(net, tuple, options.as_deref()) else {
             net.counters.listen_drops += 1;
             return;
         };
@@ -234,6 +232,7 @@ impl Tcp {
             return;
         }
         let mut offer = offer_of(net, sock, tuple, &incoming, isn);
+        offer.options = options;
         if cookie {
             if offer.stamp.is_none() {
                 offer.shift = None;
@@ -314,13 +313,8 @@ impl Tcp {
             }
             None => cookie::Remembered { shift: None, sack: false, ecn: false },
         };
-        let key = RouteKey {
-            destination: tuple.remote,
-            source: Some(tuple.local),
-            on_link_only: false,
-            through: Through::Any,
-        };
-        let route = net.ip.route(&key).ok()?;
+        let options = answering_options(net, incoming);
+        let route = route_back(net, tuple, options.as_deref())?;
         let offer = Offer {
             isn,
             irs,
@@ -330,6 +324,7 @@ impl Tcp {
             ecn: remembered.ecn && net.settings.tcp_ecn != 0,
             stamp: stamps.map(|stamps| stamps.value),
             saved_syn: None,
+            options,
         };
         let mut request = self.make_request(net, index, tuple, offer, route)?;
         request.sent_at = None;
@@ -375,6 +370,21 @@ impl Tcp {
     }
 }
 
+/// The options that answer those of a segment (`tcp_v4_save_options`).
+fn answering_options(net: &Net<'_>, incoming: &Incoming<'_>) -> Option<Box<IpOptions>> {
+    let options = net.ip.echo_options(&incoming.info.options, incoming.info.source)?;
+    (!options.is_empty()).then(|| Box::new(options))
+}
+
+/// The route to a peer, or to the first hop of the way back (`inet_csk_route_req`).
+fn route_back(net: &Net<'_>, tuple: &Tuple, options: Option<&IpOptions>) -> Option<Route> {
+    let destination = options.and_then(IpOptions::first_hop).map_or(tuple.remote, IpAddr::V4);
+    let key = RouteKey { destination, source: Some(tuple.local), on_link_only: false, through: Through::Any };
+    let route = net.ip.route(&key).ok()?;
+    let astray = options.is_some_and(IpOptions::is_strict) && route.next_hop != destination;
+    (!astray).then_some(route)
+}
+
 /// What a SYN offers.
 fn offer_of(net: &mut Net<'_>, sock: &Sock, tuple: &Tuple, incoming: &Incoming<'_>, isn: Option<Seq>) -> Offer {
     let options = &incoming.header.options;
@@ -394,6 +404,7 @@ fn offer_of(net: &mut Net<'_>, sock: &Sock, tuple: &Tuple, incoming: &Incoming<'
         ecn: ecn::is_granted(net.settings, incoming, sock.algorithm.needs_ecn()),
         stamp,
         saved_syn: save_syn(sock, incoming),
+        options: None,
     }
 }
 

@@ -20,6 +20,7 @@ mod isn;
 mod keepalive;
 mod listen;
 mod loss;
+mod memory;
 mod options;
 mod pacing;
 mod path_error;
@@ -47,6 +48,7 @@ mod signature;
 mod sock;
 mod spares;
 mod state;
+mod stray_reset;
 mod switch;
 mod tail_probe;
 mod time_wait;
@@ -72,6 +74,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use self::header::{Flags, Header, HeaderBytes};
+use self::memory::Memory;
 use self::ports::{Endpoint, Ports};
 use self::reassembly::Payload;
 use self::receive::{Incoming, Verdict};
@@ -80,6 +83,7 @@ use self::request::Request;
 use self::send::Plan;
 use self::sock::{Fate, Sock};
 use self::spares::Spares;
+use self::stray_reset::ResetAnswer;
 use self::time_wait::{TimeWait, WaitVerdict};
 use self::timer::{TimerKey, Timers};
 use crate::frame::{MAX_PAYLOAD_SLICES, Purpose, RxChecksum};
@@ -91,6 +95,7 @@ use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::stack::TransmitError;
 use crate::time::Instant;
 use crate::wire::checksum;
+use crate::wire::ip_options::IpOptions;
 
 pub use self::congestion::NAMES as CONGESTION_CONTROLS;
 pub use self::ports::PortFilter;
@@ -142,6 +147,8 @@ pub struct Segment<'a> {
     pub ttl: Option<u8>,
     /// TOS byte.
     pub tos: u8,
+    /// Options of the IP header; with a source route it goes to the first hop, to which `route` must lead.
+    pub options: &'a IpOptions,
     /// Routers must not fragment it.
     pub dont_fragment: bool,
     /// TCP header with options; checksum zero.
@@ -166,6 +173,7 @@ struct Reply {
     route: Option<Route>,
     ttl: Option<u8>,
     tos: u8,
+    options: IpOptions,
     header: HeaderBytes,
     purpose: Purpose,
     /// A full socket sends it (`ip_queue_xmit`); what requests, TIME_WAIT entries and closed ports answer has
@@ -188,6 +196,7 @@ struct Shared {
     /// Whose peer has announced urgent data (SIGURG); each is queued at most once.
     urgent: VecDeque<SockId>,
     fast_open: fast_open::FastOpenShared,
+    memory: Memory,
     spares: Spares,
     challenge_since: Instant,
     challenges: u32,
@@ -268,6 +277,7 @@ impl Tcp {
                 replies: VecDeque::new(),
                 events: VecDeque::new(),
                 urgent: VecDeque::new(),
+                memory: Memory::default(),
                 spares: Spares::default(),
                 challenge_since: Instant::ZERO,
                 challenges: 0,
@@ -415,8 +425,12 @@ impl Tcp {
                     return;
                 }
                 let Self { socks, shared, .. } = self;
+                let sockets = socks.len();
                 let verdict = match socks.get_mut(index as usize) {
-                    Some(sock) => sock.handle(shared, net, incoming),
+                    Some(sock) => {
+                        sock.supply = shared.memory.supply(net.settings, sockets, sock.counted_pages);
+                        sock.handle(shared, net, incoming)
+                    }
                     None => Verdict::Done,
                 };
                 self.settle(net, index);
@@ -481,7 +495,13 @@ impl Tcp {
         match verdict {
             WaitVerdict::Done => {}
             WaitVerdict::Answer => {
-                let reply = wait.acknowledgment(net.now);
+                let mut reply = wait.acknowledgment(net.now);
+                let info = incoming.info;
+                if !info.options.is_empty() {
+                    // `ip_send_unicast_reply`: the answer goes the way that the segment came.
+                    let Some(options) = net.ip.echo_options(&info.options, info.source) else { return Verdict::Done };
+                    reply = Reply { options, route: None, ..reply };
+                }
                 net.counters.tcp_out_segs += 1;
                 self.shared.reply(net, reply);
             }
@@ -514,28 +534,6 @@ impl Tcp {
         }
         self.shared.arm_wait(place);
         Verdict::Done
-    }
-
-    /// RST in answer to a segment that nobody wants (RFC 9293 §3.5.2 group 1, `tcp_v4_send_reset`).
-    fn send_reset_for(&mut self, net: &mut Net<'_>, answer: &ResetAnswer, purpose: Purpose, key: Option<&[u8]>) {
-        if answer.was_reset {
-            return;
-        }
-        net.counters.tcp_out_segs += 1;
-        net.counters.tcp_out_rsts += 1;
-        self.shared.reply(
-            net,
-            Reply {
-                source: answer.source,
-                destination: answer.destination,
-                route: None,
-                ttl: None,
-                tos: 0,
-                header: signature::emit(answer.header, answer.source, answer.destination, &[], key),
-                purpose,
-                identified: false,
-            },
-        );
     }
 
     /// An ICMP error or a failed neighbour concerns one of our segments.
@@ -575,6 +573,9 @@ impl Tcp {
         if sock.keepalive_at.is_some_and(|at| at <= net.now) {
             sock.keepalive_due(shared, net);
         }
+        if sock.memory_wait_at.is_some_and(|at| at <= net.now) {
+            sock.memory_wait_over(shared);
+        }
         self.settle(net, index);
     }
 
@@ -599,14 +600,16 @@ impl Tcp {
     //= RFC 9293 §3.10.7.4 (MUST-59)
     fn settle(&mut self, net: &mut Net<'_>, index: u32) {
         let Self { socks, shared, .. } = self;
+        let sockets = socks.len();
         let Some(sock) = socks.get_mut(index as usize) else { return };
         sock.queue.give_back(&mut shared.spares);
         sock.buffer.give_back(&mut shared.spares);
         if let Fate::Waits(state, lifetime) = core::mem::replace(&mut sock.fate, Fate::Stays) {
             sock.become_time_wait(shared, net, state, lifetime);
         }
+        sock.account(shared, net, sockets);
         if sock.state == State::Closed && sock.orphan {
-            self.remove(index);
+            self.remove(net, index);
             return;
         }
         if !sock.send_queued && sock.wants_to_send() {
@@ -620,9 +623,10 @@ impl Tcp {
         shared.timers.arm(TimerKey::Sock(index), &mut sock.armed, deadline);
     }
 
-    fn remove(&mut self, index: u32) {
+    fn remove(&mut self, net: &mut Net<'_>, index: u32) {
         let Some(mut sock) = self.socks.try_remove(index as usize) else { return };
         self.shared.timers.disarm(TimerKey::Sock(index), &mut sock.armed);
+        sock.account_gone(&mut self.shared, net);
         sock.unhash(&mut self.shared);
         sock.give_port_back(&mut self.shared);
         if sock.send_queued {
@@ -642,6 +646,7 @@ impl Tcp {
                 route: reply.route,
                 ttl: reply.ttl,
                 tos: reply.tos,
+                options: &reply.options,
                 dont_fragment: true,
                 header: reply.header.as_slice(),
                 payload: [&[]; MAX_PAYLOAD_SLICES],
@@ -666,6 +671,7 @@ impl Tcp {
             ttl: sock.options.ttl,
             //= RFC 9293 §3.9.1.9 (MUST-48, SHLD-21, SHLD-22)
             tos: (sock.options.tos & !ecn::MASK) | plan.ecn,
+            options: sock.options.ip_options(),
             dont_fragment: sock.options.mtu_discover != PMTUDISC_DONT,
             header: plan.header.as_slice(),
             payload,
@@ -778,39 +784,4 @@ impl Tcp {
 
 fn wait_reply(shared: &Shared, place: u32, now: Instant) -> Option<Reply> {
     shared.waits.get(place as usize).map(|wait| wait.acknowledgment(now))
-}
-
-/// The RST that would answer a segment, made while the segment is still there.
-#[derive(Debug)]
-struct ResetAnswer {
-    source: IpAddr,
-    destination: IpAddr,
-    header: Header,
-    was_reset: bool,
-}
-
-impl ResetAnswer {
-    fn of(incoming: &Incoming<'_>) -> Self {
-        let from = &incoming.header;
-        let mut header = Header {
-            source_port: from.destination_port,
-            destination_port: from.source_port,
-            flags: Flags::RST,
-            ..Header::default()
-        };
-        //= RFC 9293 §3.10.7.1
-        if from.flags.contains(Flags::ACK) {
-            header.seq = from.ack;
-        } else {
-            header.flags |= Flags::ACK;
-            header.ack = incoming.end;
-        }
-        Self {
-            //= RFC 1122 §3.3.4.2 (SHLD-27)
-            source: incoming.info.destination,
-            destination: incoming.info.source,
-            header,
-            was_reset: from.flags.contains(Flags::RST),
-        }
-    }
 }

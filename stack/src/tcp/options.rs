@@ -176,6 +176,7 @@ impl Sock {
                 return Err(OptionError::Invalid);
             }
             SetOption::Timestamping(flags, _) => self.number_bytes(*flags),
+            SetOption::IpOptions(..) => self.change_ip_options(net),
             SetOption::SignatureKey(key) => {
                 self.signatures.change(key)?;
                 self.last_mss = self.current_mss(net.settings);
@@ -234,6 +235,14 @@ impl Sock {
             self.set_window_clamp(self.tcp.window_clamp);
         }
         Ok(())
+    }
+
+    /// IP_OPTIONS were set: segments are smaller from now on (`icsk_sync_mss`). The route stays, as on Linux: where a new
+    /// source route leads is asked when the next one is needed.
+    fn change_ip_options(&mut self, net: &Net<'_>) {
+        if !matches!(self.state, State::Closed | State::Listen) {
+            self.last_mss = self.current_mss(net.settings);
+        }
     }
 
     /// TCP_SAVED_SYN: given once, whole or not at all.
@@ -331,6 +340,7 @@ impl Sock {
                     OptionValue::Bytes(bytes)
                 }
             },
+            OptionName::ArrivalTos => OptionValue::Int(self.arrival_tos.map_or(-1, i32::from)),
             OptionName::SaveSyn => int(u32::from(self.tcp.save_syn)),
             OptionName::SignatureKey { place } => {
                 OptionValue::Bytes(self.signatures.exported(place).ok_or(OptionError::NotFound)?)

@@ -79,7 +79,7 @@ impl Sock {
     fn header_bytes(&self) -> u16 {
         let timestamps = if self.timestamps { TIMESTAMPS_LENGTH } else { 0 };
         let signature = if self.is_signed() { SIGNATURE_LENGTH } else { 0 };
-        ip_header(self.tuple.remote) + 20 + timestamps + signature
+        ip_header(self.tuple.remote) + self.ip_options_length() + 20 + timestamps + signature
     }
 
     /// `tcp_mtup_init`.

@@ -174,6 +174,11 @@ impl Sock {
                 self.answer_syn(shared, net);
                 return false;
             }
+            // Old ACKs that were overtaken are common, and need no answer (`tcp_disordered_ack_check`).
+            if incoming.has(Flags::ACK) && incoming.end == header.seq && header.seq.before(self.rcv_nxt) {
+                net.counters.paws_old_ack += 1;
+                return false;
+            }
             //= RFC 7323 §5.3 (R1)
             //= RFC 7323 §5.3 (MUST-23)
             net.counters.paws_estab += 1;
@@ -198,10 +203,13 @@ impl Sock {
                 }
             } else if incoming.has(Flags::SYN) {
                 self.answer_syn(shared, net);
-            } else if self.may_answer_invalid(net, incoming) {
-                self.duplicate_ack(incoming);
             } else {
-                net.counters.tcp_ack_skipped_seq += 1;
+                net.counters.beyond_window += u64::from(!incoming.end.before(self.rcv_wup));
+                if self.may_answer_invalid(net, incoming) {
+                    self.duplicate_ack(incoming);
+                } else {
+                    net.counters.tcp_ack_skipped_seq += 1;
+                }
             }
             return false;
         }

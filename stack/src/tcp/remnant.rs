@@ -10,6 +10,7 @@ use crate::frame::Purpose;
 use crate::ip::Route;
 use crate::socket::protocol::Net;
 use crate::tcp::state::State;
+use crate::wire::ip_options::IpOptions;
 
 /// A connection as its peer knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,7 @@ impl Tcp {
             route,
             ttl: None,
             tos: 0,
+            options: IpOptions::NONE,
             header: header.emit(),
             purpose: Purpose::Own,
             identified: false,

@@ -20,6 +20,7 @@ use crate::frame::Purpose;
 use crate::ip::Route;
 use crate::socket::protocol::{Happened, Net, SockId};
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 
 /// A half-open connection (Linux's request sock).
 #[derive(Debug)]
@@ -47,12 +48,16 @@ pub struct Request {
     timeouts: u32,
     /// When the first SYN-ACK was sent; `None`: nobody remembers (a cookie).
     pub(super) sent_at: Option<Instant>,
+    /// Our timestamps of the first SYN-ACK and of the last one: an ACK echoes one of them.
+    stamps: (u32, u32),
     /// The final ACK came while the accept queue was full, or while data is waited for.
     acked: bool,
     /// Made from a cookie: nothing waits for it, no timer runs.
     pub(super) from_cookie: bool,
     /// The Fast Open cookie that the SYN-ACK carries.
     pub(super) fast_open: Option<Cookie>,
+    /// Options that answer those of the SYN.
+    options: Option<Box<IpOptions>>,
     /// TCP_SAVE_SYN.
     saved_syn: Option<Box<[u8]>>,
     /// Key that answers are signed with.
@@ -68,8 +73,11 @@ impl Request {
         rto::INITIAL.saturating_mul(1 << self.timeouts.min(7)).min(rto::MOST)
     }
 
-    pub(super) fn syn_ack(&self, now: Instant) -> Reply {
-        self.syn_ack_with(self.stamp(now))
+    pub(super) fn syn_ack(&mut self, now: Instant) -> Reply {
+        let stamp = self.stamp(now);
+        let (first, _) = self.stamps;
+        self.stamps = (if first == 0 { stamp.value } else { first }, stamp.value);
+        self.syn_ack_with(stamp)
     }
 
     pub(super) fn syn_ack_with(&self, stamp: Timestamps) -> Reply {
@@ -95,6 +103,12 @@ impl Request {
         header.options.window_scale = self.shift.map(|_| self.window.shift);
         header.options.fast_open = self.fast_open;
         self.reply(header)
+    }
+
+    /// Whether an echo is of a SYN-ACK of ours; 0 is no echo, nor is one of a SYN-ACK that another sent (Fast Open).
+    const fn has_sent(&self, echo: u32) -> bool {
+        let (first, last) = self.stamps;
+        echo == 0 || first == 0 || last.wrapping_sub(first) >= echo.wrapping_sub(first)
     }
 
     /// The timestamp that holds the options for a cookie.
@@ -130,6 +144,7 @@ impl Request {
             route: self.route,
             ttl: None,
             tos: self.tos,
+            options: self.options.as_deref().copied().unwrap_or(IpOptions::NONE),
             header: signature::emit(header, self.tuple.local, self.tuple.remote, &[], self.key.as_deref()),
             purpose: Purpose::Own,
             identified: false,
@@ -155,7 +170,7 @@ impl Tcp {
         route: Route,
     ) -> Option<Request> {
         let sock = self.sock(index)?;
-        let Offer { isn, irs, peer_mss, shift, sack, ecn: ecn_ok, stamp, saved_syn } = offer;
+        let Offer { isn, irs, peer_mss, shift, sack, ecn: ecn_ok, stamp, saved_syn, options } = offer;
         // What the child will advertise follows from the listener's options and the route of this peer.
         let mut model = Sock::new(net.settings, 0, sock.family, net.now);
         model.tuple = *tuple;
@@ -187,9 +202,11 @@ impl Tcp {
             retransmits: 0,
             timeouts: 0,
             sent_at: Some(net.now),
+            stamps: (0, 0),
             acked: false,
             from_cookie: false,
             fast_open: None,
+            options,
             saved_syn,
             key,
             armed: None,
@@ -224,14 +241,19 @@ impl Tcp {
             return Verdict::Reset;
         }
         let rcv_nxt = request.irs + 1;
+        let false_echo = !request.from_cookie
+            && request.timestamps
+            && header.options.timestamps.is_some_and(|timestamps| !request.has_sent(timestamps.echo));
         let outside = incoming.end.before(rcv_nxt) || header.seq.after(rcv_nxt + request.window.window);
-        if too_old || outside {
+        if too_old || false_echo || outside {
             if !incoming.has(Flags::RST) && may_answer(net, &mut request.last_answer) {
                 let reply = request.acknowledgment(net.now);
                 self.shared.reply(net, reply);
             }
             if too_old {
                 net.counters.paws_estab += 1;
+            } else if false_echo {
+                net.counters.ts_ecr_rejected += 1;
             }
             return Verdict::Done;
         }
@@ -308,6 +330,7 @@ impl Tcp {
             Some(sock) => {
                 // `tcp_v4_syn_recv_sock`: as far as the peer is, groups may be.
                 sock.options.multicast_ttl = incoming.info.ttl;
+                sock.arrival_tos = Some(incoming.info.tos);
                 sock.handle(shared, net, incoming)
             }
             None => Verdict::Done,
@@ -329,6 +352,8 @@ impl Tcp {
         let parent = socks.get(request.listener.index as usize)?;
         let mut child = Box::new(Sock::new(net.settings, generation, parent.family, net.now));
         child.options = parent.options.clone();
+        //= RFC 9293 §3.9.2.1 (MUST-53)
+        child.options.ip_options = request.options.clone();
         child.limit_timers();
         child.tcp = parent.tcp.clone();
         child.signatures = parent.signatures.inherited(request.tuple.remote);
@@ -366,7 +391,10 @@ impl Tcp {
             // `tcp_synack_rtt_meas`
             let rtt = net.now.since(sent_at);
             child.rtt.sample(rtt, child.snd_una, child.snd_nxt);
-            child.rtt.note_least(rtt);
+            child.rtt.note_least(net.now, net.settings.tcp_min_rtt_wlen, rtt);
+        }
+        if let Some(sent_at) = request.sent_at.filter(|_| request.timeouts > 0) {
+            child.timeouts.note_of_request(net.now, request.timeouts, sent_at);
         }
         child.saved_syn = request.saved_syn.clone();
         child.state = State::SynReceived;

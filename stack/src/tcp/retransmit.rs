@@ -60,11 +60,20 @@ impl Sock {
             net.counters.tcp_timeouts += 1;
             let expired = self.is_given_up(net);
             self.detect_black_hole(shared, net, expired);
+            if self.orphan && !opening && self.is_out_of_resources(shared, net, !expired) {
+                return;
+            }
             if expired {
                 self.give_up(shared, net);
                 return;
             }
             self.count_failure(net);
+            self.timeouts.note(net.now, self.retransmits == 0);
+            // `sk_rethink_txhash`: where paths are chosen by a hash of the flow, another is tried.
+            if self.options.kept.has(Kept::TxRehash) {
+                self.timeouts.rehashed = self.timeouts.rehashed.wrapping_add(1);
+                net.counters.tcp_timeout_rehash += 1;
+            }
             self.suspect_path(net);
             //= RFC 9293 §3.8.3 (MUST-20)
             if self.retransmits >= u32::from(net.settings.tcp_retries1) {
@@ -79,7 +88,9 @@ impl Sock {
         //= RFC 6298 §5 (MUST-10)
         if self.is_thin_and_linear() {
             self.rtt.backoff = 0;
-        } else {
+        } else if self.state != State::SynSent || self.timeouts.total > u16::from(net.settings.tcp_syn_linear_timeouts)
+        {
+            //= REF C-14: the first repetitions of a SYN come at the same pace (tcp_syn_linear_timeouts).
             self.rtt.back_off();
         }
         if self.board.head().is_some_and(|head| head.mark.contains(Mark::SYN)) {
@@ -184,8 +195,15 @@ impl Sock {
                 net.settings.tcp_syn_retries
             };
             //= RFC 9293 §3.8.3 (MUST-22)
-            let most = if self.tcp.syn_count > 0 { self.tcp.syn_count } else { default };
-            return self.retransmits >= u32::from(most) || self.is_past_user_timeout(net.now);
+            let most = u32::from(if self.tcp.syn_count > 0 { self.tcp.syn_count } else { default });
+            // Those that come before the time between two is doubled are not counted, but all together take no longer than
+            // so many would that double it from the first (`retransmits_timed_out`).
+            let linear = if self.state == State::SynSent { net.settings.tcp_syn_linear_timeouts } else { 0 };
+            let late = self.tcp.user_timeout == 0
+                && linear > 0
+                && self.retransmits > 0
+                && self.retransmit_since.is_some_and(|since| net.now.since(since) >= model_timeout(most, rto::INITIAL));
+            return self.retransmits >= most + u32::from(linear) || late || self.is_past_user_timeout(net.now);
         }
         //= RFC 9293 §3.8.3 (MUST-20)
         let mut retries = u32::from(net.settings.tcp_retries2);
@@ -263,6 +281,9 @@ impl Sock {
             most = self.orphan_retries(net, alive);
             over |= !alive && self.rtt.backoff >= most;
         }
+        if self.orphan && !over && self.is_out_of_resources(shared, net, true) {
+            return;
+        }
         if over || self.probes_out >= most {
             self.give_up(shared, net);
             return;
@@ -290,7 +311,7 @@ impl Sock {
     /// Looks the route up again, keeping the old one when there is none now.
     pub(super) fn look_up_route(&mut self, net: &mut Net<'_>) {
         let key = RouteKey {
-            destination: self.tuple.remote,
+            destination: self.first_hop(),
             source: Some(self.tuple.local),
             on_link_only: self.options.dont_route,
             through: self.options.through,

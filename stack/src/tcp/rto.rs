@@ -3,7 +3,9 @@
 
 use core::time::Duration;
 
+use super::congestion::WindowedMin;
 use super::sequence::Seq;
+use crate::time::Instant;
 
 /// RFC 6298 (2.1): before there is a sample.
 pub const INITIAL: Duration = Duration::from_secs(1);
@@ -31,10 +33,55 @@ pub struct RoundTrip {
     base: Duration,
     /// How often the timeout was doubled.
     pub backoff: u32,
-    /// The least sample seen.
+    /// The least sample of the window of tcp_min_rtt_wlen; `u32::MAX` before there is one.
     pub least: u32,
+    least_of_window: WindowedMin,
     /// TCP_RTO_MIN_US and TCP_RTO_MAX_MS, or what holds without them.
     limits: (Duration, Duration),
+}
+
+/// What timeouts have cost a connection so far, for TCP_INFO (`tcp_update_rto_stats`, `tcp_update_rto_time`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timeouts {
+    /// How many there were, that of a SYN included.
+    pub total: u16,
+    /// How many recoveries began with one.
+    pub recoveries: u16,
+    /// In recoveries that are over.
+    spent: Duration,
+    /// When the recovery that is under way began.
+    since: Option<Instant>,
+    /// How often another path was tried for it.
+    pub rehashed: u32,
+}
+
+impl Timeouts {
+    /// The timer has fired; `first`: not since the last progress.
+    pub fn note(&mut self, now: Instant, first: bool) {
+        if first {
+            self.recoveries = self.recoveries.saturating_add(1);
+            self.since = Some(now);
+        }
+        self.total = self.total.saturating_add(1);
+    }
+
+    /// The SYN-ACK of this connection was repeated so often since `sent_at`.
+    pub fn note_of_request(&mut self, now: Instant, count: u32, sent_at: Instant) {
+        self.total = u16::try_from(count).unwrap_or(u16::MAX);
+        self.recoveries = 1;
+        self.spent = now.since(sent_at);
+    }
+
+    /// The recovery is over.
+    pub fn end(&mut self, now: Instant) {
+        self.spent += self.since.take().map_or(Duration::ZERO, |since| now.since(since));
+    }
+
+    /// Milliseconds in recoveries.
+    pub fn millis(&self, now: Instant) -> u32 {
+        let spent = self.spent + self.since.map_or(Duration::ZERO, |since| now.since(since));
+        u32::try_from(spent.as_millis()).unwrap_or(u32::MAX)
+    }
 }
 
 impl Default for RoundTrip {
@@ -49,6 +96,7 @@ impl Default for RoundTrip {
             base: INITIAL,
             backoff: 0,
             least: u32::MAX,
+            least_of_window: WindowedMin::default(),
             limits: (LEAST, MOST),
         }
     }
@@ -102,9 +150,14 @@ impl RoundTrip {
         rtt > Duration::from_micros(u64::from(self.least))
     }
 
-    /// Takes the time of the segment that was delivered last (`tcp_update_rtt_min`).
-    pub fn note_least(&mut self, rtt: Duration) {
-        self.least = self.least.min(u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1));
+    /// Takes the time of the segment that was delivered last; those longer ago than `window` seconds are forgotten
+    /// (`tcp_update_rtt_min`).
+    //= RFC 8985 §6.2 (SHLD-7)
+    pub fn note_least(&mut self, now: Instant, window: u32, rtt: Duration) {
+        let millis = u32::try_from((now.micros() / 1_000) & u64::from(u32::MAX)).unwrap_or(0);
+        let rtt = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1);
+        self.least_of_window.take(window.saturating_mul(1_000), millis, rtt);
+        self.least = self.least_of_window.value();
     }
 
     /// Takes a sample; `snd_una` and `snd_nxt` are those after the ACK.

@@ -158,8 +158,12 @@ impl Sock {
                 room = 0;
             }
             if room == 0 {
-                if !self.has_send_room(net.settings) {
+                let memory = self.may_send_more(net.settings);
+                if !self.has_send_room(net.settings) || !memory {
                     self.no_space.set(true);
+                    if !memory {
+                        self.wait_for_memory(net);
+                    }
                     break;
                 }
                 // What TCP_NODELAY pushed out was the data of then (`tcp_skb_entail`).
@@ -208,7 +212,8 @@ impl Sock {
             if self.boundaries.room(self.snd_nxt, u32::MAX) == u32::MAX {
                 self.boundaries.unsent.pop_back();
             }
-            return Err(if self.has_send_room(net.settings) { SendError::Memory } else { SendError::WouldBlock });
+            let waits = self.memory_wait_at.is_some() || !self.has_send_room(net.settings);
+            return Err(if waits { SendError::WouldBlock } else { SendError::Memory });
         }
         Ok(total)
     }

@@ -412,6 +412,7 @@ impl Sock {
             return 1;
         }
         let headers = if self.tuple.remote.is_ipv4() { 20 } else { 40 } + 20 + u32::from(TIMESTAMPS_LENGTH) + 28;
+        let headers = headers + u32::from(self.ip_options_length());
         let room = self.route.map_or(0, |route| route.gso_max.min(65_535)).saturating_sub(headers);
         (room / u32::from(mss.max(1))).max(1)
     }

@@ -15,13 +15,14 @@ use super::ecn::Ecn;
 use super::fast_open::FastOpen;
 use super::header::{Flags, Header, HeaderBytes, Options, SIGNATURE_LENGTH, SackBlocks, TIMESTAMPS_LENGTH, Timestamps};
 use super::listen::Listen;
+use super::memory::Supply;
 use super::options::TcpOptions;
 use super::pacing::Pacing;
 use super::path_probe::PathProbe;
 use super::reassembly::Reassembly;
 use super::recovery::{Phase, Recovery};
 use super::repair::RepairQueue;
-use super::rto::RoundTrip;
+use super::rto::{RoundTrip, Timeouts};
 use super::sack::Scoreboard;
 use super::segmentation::Boundaries;
 use super::send::Plan;
@@ -111,6 +112,8 @@ pub struct Sock {
     pub listen: Option<Box<Listen>>,
     /// Headers of the SYN that opened the connection (TCP_SAVED_SYN); read once.
     pub saved_syn: Option<Box<[u8]>>,
+    /// TOS of the segment that opened it, if it was accepted (`rcv_tos`).
+    pub arrival_tos: Option<u8>,
 
     pub iss: Seq,
     pub snd_una: Seq,
@@ -162,6 +165,7 @@ pub struct Sock {
     pub window_used: u32,
     pub window_used_at: Instant,
     pub rtt: RoundTrip,
+    pub timeouts: Timeouts,
     /// When the first segment that is repeated now was sent first.
     pub retransmit_since: Option<Instant>,
     pub retransmits: u32,
@@ -184,6 +188,12 @@ pub struct Sock {
     pub charges: Charges,
     /// Something could not be taken for want of memory: the next ACK offers no window.
     pub no_receive_memory: bool,
+    /// How things stand with the memory of all connections; what is counted of it for this one.
+    pub supply: Supply,
+    pub counted_pages: u64,
+    pub counted_orphan: bool,
+    /// When a program that found none tries again.
+    pub memory_wait_at: Option<Instant>,
     /// How much of the memory of segments is data, in 1/256 (`scaling_ratio`).
     pub scaling_ratio: u8,
     /// Sequence number of a FIN that came ahead of a hole.
@@ -303,6 +313,7 @@ impl Sock {
             finished: false,
             listen: None,
             saved_syn: None,
+            arrival_tos: None,
             iss: Seq(0),
             snd_una: Seq(0),
             snd_nxt: Seq(0),
@@ -336,6 +347,7 @@ impl Sock {
             window_used: 0,
             window_used_at: now,
             rtt: RoundTrip::default(),
+            timeouts: Timeouts::default(),
             retransmit_since: None,
             retransmits: 0,
             total_retransmits: 0,
@@ -352,6 +364,10 @@ impl Sock {
             queue: Reassembly::default(),
             charges: Charges::default(),
             no_receive_memory: false,
+            supply: Supply::default(),
+            counted_pages: 0,
+            counted_orphan: false,
+            memory_wait_at: None,
             scaling_ratio: window::DEFAULT_RATIO,
             fin_ahead: None,
             copied_seq: Seq(0),
@@ -449,6 +465,7 @@ impl Sock {
         self.keepalive_at = None;
         self.ack.clear();
         self.paused_until = None;
+        self.memory_wait_at = None;
         self.pacing.at = None;
         self.probe_due = false;
         self.head_due = false;
@@ -467,7 +484,7 @@ impl Sock {
     /// Next deadline of any of the timers.
     pub fn deadline(&self) -> Option<Instant> {
         let retransmit = self.retransmit_at.map(|(at, _)| at);
-        [retransmit, self.keepalive_at, self.ack.deadline(), self.paused_until, self.pacing.at]
+        [retransmit, self.keepalive_at, self.ack.deadline(), self.paused_until, self.pacing.at, self.memory_wait_at]
             .into_iter()
             .flatten()
             .min()
@@ -483,8 +500,20 @@ impl Sock {
         let mss = mtu.saturating_sub(ip_header(self.tuple.remote) + 20);
         //= RFC 9293 §3.7.1 (MUST-16)
         let mss = mss.min(self.peer_mss);
+        //= RFC 9293 §3.7.1 (MUST-16): options of the IP header take room, too (`icsk_ext_hdr_len`).
+        let mss = mss.saturating_sub(self.ip_options_length());
         let mss = mss.saturating_sub(if self.timestamps { TIMESTAMPS_LENGTH } else { 0 });
         mss.saturating_sub(if self.is_signed() { SIGNATURE_LENGTH } else { 0 })
+    }
+
+    /// Bytes of IP_OPTIONS.
+    pub fn ip_options_length(&self) -> u16 {
+        u16::try_from(self.options.ip_options().len()).unwrap_or(0)
+    }
+
+    /// Where packets go first: to the peer, or to the first hop of a source route.
+    pub fn first_hop(&self) -> IpAddr {
+        self.options.ip_options().first_hop().map_or(self.tuple.remote, IpAddr::V4)
     }
 
     /// Payload bytes of a full segment now (`tcp_current_mss`).
@@ -587,6 +616,7 @@ impl Sock {
                 route: self.route,
                 ttl: self.options.ttl,
                 tos: self.options.tos,
+                options: *self.options.ip_options(),
                 header: self.sign(header),
                 purpose: Purpose::Own,
                 identified: true,

@@ -11,6 +11,7 @@ use crate::io::{Sink, Source};
 use crate::socket::error::{
     AcceptError, BindError, ConnectError, CreateError, ListenError, OptionError, ReceiveError, SendError, SocketFault,
 };
+use crate::socket::kept::Kept;
 use crate::socket::options::{OptionName, OptionValue, SetOption, SocketOptions};
 use crate::socket::protocol::{
     AddressFamily, Happened, Net, Protocol, Readiness, ReceiveFlags, Received, SendArguments, SendFlags, Shutdown,
@@ -271,6 +272,18 @@ impl Sock {
         }
     }
 
+    /// What was looked at, or read, moves the offset of SO_PEEK_OFF (`sk_peek_offset_fwd`, `sk_peek_offset_bwd`).
+    fn move_peek_offset(&mut self, length: usize, peek: bool) {
+        let offset = self.options.kept.read(Kept::PeekOff);
+        if offset < 0 || length == 0 {
+            return;
+        }
+        let length = i32::try_from(length).unwrap_or(i32::MAX);
+        let moved = if peek { offset.saturating_add(length) } else { (offset - length).max(0) };
+        // Any number is taken for it.
+        let _ = self.options.kept.write(Kept::PeekOff, moved);
+    }
+
     /// `tcp_recvmsg`.
     fn read(&mut self, net: &mut Net<'_>, sink: &mut dyn Sink, flags: ReceiveFlags) -> Result<Received, ReceiveError> {
         if flags.contains(ReceiveFlags::ERRQUEUE) {
@@ -297,11 +310,14 @@ impl Sock {
         // Room for nothing asks how things stand all the same, unless there is data.
         // An urgent byte that stands next is data, too.
         let asks = sink.room() == 0 && self.queue.readable() == 0;
-        let Stretch { skip, most } = self.stretch(sink.room());
+        // SO_PEEK_OFF: a look begins behind what was looked at before.
+        let ahead = usize::try_from(self.options.kept.read(Kept::PeekOff)).ok().filter(|_| peek).unwrap_or(0);
+        let Stretch { skip, most } = self.stretch(sink.room().saturating_add(ahead));
+        let most = most.saturating_sub(ahead);
         let discard = flags.contains(ReceiveFlags::TRUNC);
         let target = if discard { None } else { Some(sink) };
         let length = if peek {
-            self.queue.show(skip, target, most)
+            self.queue.show(skip + ahead, target, most)
         } else {
             if skip > 0 && most > 0 {
                 self.queue.drop_front(skip);
@@ -311,7 +327,8 @@ impl Sock {
             self.queue.read(target, most, false)
         }
         .map_err(|_| ReceiveError::Memory)?;
-        if length == 0 && (most > 0 || asks) && !self.finished {
+        self.move_peek_offset(length, peek);
+        if length == 0 && (most > 0 || ahead > 0 || asks) && !self.finished {
             //= REF T-10
             if let Some(fault) = self.error.take() {
                 return Err(ReceiveError::Fault(fault));

@@ -18,6 +18,7 @@ use crate::ip::Route;
 use crate::settings::Settings;
 use crate::socket::protocol::Net;
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 
 /// Linux's TCP_TIMEWAIT_LEN.
 //= RFC 9293 §3.6.1 (MUST-13)
@@ -130,7 +131,7 @@ impl TimeWait {
             }
         }
         if too_old {
-            net.counters.paws_estab += 1;
+            net.counters.paws_timewait += 1;
         }
         if reset {
             return WaitVerdict::Done;
@@ -204,6 +205,7 @@ impl TimeWait {
             route: self.route,
             ttl: None,
             tos: self.tos,
+            options: IpOptions::NONE,
             header: signature::emit(header, self.tuple.local, self.tuple.remote, &[], self.key.as_deref()),
             purpose: Purpose::Own,
             identified: false,
@@ -275,6 +277,7 @@ impl Sock {
                 route: self.route,
                 ttl: self.options.ttl,
                 tos: self.options.tos,
+                options: *self.options.ip_options(),
                 header: self.sign(header),
                 purpose: Purpose::Own,
                 identified: true,

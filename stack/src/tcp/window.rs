@@ -108,6 +108,9 @@ impl Sock {
             return 0;
         }
         if free < full / 2 {
+            if self.supply.pressed {
+                free = free.min(4 * u32::from(self.advertised_mss));
+            }
             free &= !((1_u32 << self.rcv_wscale) - 1);
             //= RFC 9293 §3.8.6.1 (MAY-8)
             //= RFC 9293 §3.8.6.2.2 (MUST-39)
@@ -163,6 +166,10 @@ impl Sock {
         if room == 0 {
             return;
         }
+        if self.supply.pressed {
+            self.shrink_under_pressure();
+            return;
+        }
         let step = if self.window_from_space(truesize) <= length {
             2 * u32::from(self.advertised_mss)
         } else {
@@ -194,7 +201,7 @@ impl Sock {
         self.ack.end_quick();
         let [_, _, most] = settings.tcp_rmem;
         let used = u32::try_from(self.charges.total()).unwrap_or(u32::MAX);
-        if self.options.receive_buffer < most && !self.options.receive_buffer_locked {
+        if self.options.receive_buffer < most && !self.options.receive_buffer_locked && self.is_memory_ample() {
             self.options.receive_buffer = self.options.receive_buffer.max(used.min(most));
         }
         if used > self.options.receive_buffer {
@@ -206,13 +213,30 @@ impl Sock {
     //= REF T-06
     pub(super) fn has_receive_room(&mut self, settings: &Settings, counters: &mut Counters) -> bool {
         let is_full = |sock: &Self| sock.charges.total() > u64::from(sock.options.receive_buffer);
-        if !is_full(self) {
+        if !is_full(self) && self.may_receive_more(settings) {
             return true;
         }
         counters.prune_called += 1;
-        self.clamp_after_overflow(settings);
         if is_full(self) {
-            self.charges.collapse();
+            self.clamp_after_overflow(settings);
+        } else if self.supply.pressed {
+            self.shrink_under_pressure();
+        }
+        if is_full(self) {
+            counters.tcp_rcv_collapsed += self.charges.collapse();
+        }
+        // Where it is all connections together that have too much, what lies ahead of a hole goes first.
+        if !is_full(self) {
+            if self.may_receive_more(settings) {
+                return true;
+            }
+            if self.queue.has_hole() {
+                counters.ofo_pruned += 1;
+                self.queue.drop_ahead();
+                self.charges.drop_ahead();
+                return self.may_receive_more(settings);
+            }
+            return false;
         }
         if is_full(self) && self.queue.has_hole() {
             // SACK is only a promise to try (RFC 2018 §8).

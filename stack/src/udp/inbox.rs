@@ -13,6 +13,7 @@ use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{Readiness, ReceiveFlags, Received, Shutdown};
 use crate::socket::sockopt::timestamping;
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 
 /// Most bytes, and most datagrams, that UDP_GRO joins (`udp_gro_receive`, UDP_GRO_CNT_MAX).
 const MOST_JOINED: usize = 65_507;
@@ -79,6 +80,9 @@ impl Inbox {
             && !datagram.bytes.is_empty()
             && datagram.bytes.len() <= size
             && datagram.segment == 0
+            // `inet_gro_receive` joins no packets with options.
+            && datagram.options.is_none()
+            && last.options.is_none()
             && last.parts < MOST_PARTS
             && last.bytes.len() + datagram.bytes.len() <= MOST_JOINED;
         let alike = |datagram: &Datagram| (datagram.from, datagram.to, datagram.ttl, datagram.tos);
@@ -248,6 +252,9 @@ fn deliver(
         placed: datagram.placed,
         dropped: datagram.dropped,
         segment: datagram.segment,
+        options: datagram.options.as_ref().map_or(IpOptions::NONE, |options| options.0),
+        return_options: datagram.options.as_ref().and_then(|options| options.1),
+        fragment: datagram.fragment,
         ..Received::nothing(Some(datagram.from))
     })
 }
@@ -271,6 +278,8 @@ mod tests {
             dropped: 0,
             segment: 0,
             parts: 1,
+            options: None,
+            fragment: 0,
         }
     }
 

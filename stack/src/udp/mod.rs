@@ -8,16 +8,19 @@ mod receive;
 mod send;
 mod switch;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smallvec::SmallVec;
 
+use crate::ip::PacketInfo;
 use crate::socket::options::SocketOptions;
-use crate::socket::protocol::{AddressFamily, Happened, SockId, SocketId};
+use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::socket::table::Table;
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 use crate::wire::udp as wire;
 
 pub(crate) use self::inbox::Inbox;
@@ -42,6 +45,34 @@ pub(crate) struct Datagram {
     pub(crate) segment: u16,
     /// How many it is made of.
     pub(crate) parts: u16,
+    /// Options of its IP header, and those of an answer.
+    pub(crate) options: Option<Box<(IpOptions, Option<IpOptions>)>>,
+    /// Bytes of the largest fragment that it came in; 0 when it came whole.
+    pub(crate) fragment: u16,
+}
+
+impl Datagram {
+    /// What has come just now.
+    pub(crate) fn new(net: &Net<'_>, info: &PacketInfo, port: u16, bytes: &[u8], placed: bool) -> Self {
+        //= RFC 1122 §3.2.1.8 (MUST-20)
+        //= RFC 1122 §3.4 (MUST-88)
+        let options = (!info.options.is_empty())
+            .then(|| Box::new((info.options, net.ip.echo_options(&info.options, info.source))));
+        Self {
+            bytes: bytes.to_vec(),
+            from: SocketAddr::new(info.source, port),
+            to: info.destination,
+            ttl: info.ttl,
+            tos: info.tos,
+            at: net.now,
+            placed,
+            dropped: 0,
+            segment: 0,
+            parts: 1,
+            options,
+            fragment: info.fragment,
+        }
+    }
 }
 
 /// What a datagram in a queue is charged with: payload and Linux's overhead for it, so that SO_RCVBUF holds as

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::{Datagram, Udp, UdpSock};
+use crate::counters::OfDatagram;
 use crate::io::Sink;
 use crate::ip::icmp::{Verdict, verdict};
 use crate::ip::{AddressKind, PacketInfo, PathError};
@@ -28,7 +29,8 @@ pub enum Disposition {
 impl Udp {
     /// One datagram from the network layer; `bytes` begins with the UDP header.
     pub fn handle_datagram(&mut self, net: &mut Net<'_>, info: &PacketInfo, bytes: &[u8]) -> Disposition {
-        let parsed = if self.lite {
+        let lite = self.lite;
+        let parsed = if lite {
             wire::Udp::parse_lite(bytes, info.source, info.destination, info.checksum)
         } else {
             wire::Udp::parse(bytes, info.source, info.destination, info.checksum).map(|header| (header, header.length))
@@ -36,10 +38,10 @@ impl Udp {
         let (header, coverage) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => {
-                net.counters.udp_in_errors += 1;
+                net.counters.count_datagram(lite, OfDatagram::InErrors);
                 match error {
                     UdpError::Truncated | UdpError::Length => net.counters.udp_bad_length += 1,
-                    UdpError::Checksum => net.counters.udp_in_csum_errors += 1,
+                    UdpError::Checksum => net.counters.count_datagram(lite, OfDatagram::InCsumErrors),
                 }
                 return Disposition::Done;
             }
@@ -51,7 +53,7 @@ impl Udp {
         if matches!(info.kind, AddressKind::Broadcast | AddressKind::Multicast) {
             let receivers = self.find_all(from, to, info.looped);
             if receivers.is_empty() {
-                net.counters.udp_ignored_multi += 1;
+                net.counters.count_datagram(lite, OfDatagram::IgnoredMulti);
             }
             for id in receivers {
                 self.queue(net, info, id, (from, datagram, partial));
@@ -66,7 +68,7 @@ impl Udp {
             self.queue(net, info, id, (from, datagram, partial));
             return Disposition::Done;
         }
-        net.counters.udp_no_ports += 1;
+        net.counters.count_datagram(lite, OfDatagram::NoPorts);
         Disposition::NoPort(header.destination)
     }
 
@@ -78,13 +80,13 @@ impl Udp {
         id: SockId,
         (from, whole, partial): (SocketAddr, &[u8], Option<usize>),
     ) {
-        let protocol = self.protocol();
+        let (protocol, lite) = (self.protocol(), self.lite);
         let Some(sock) = self.socks.find_mut(id) else { return };
         // `udp_queue_rcv_one_skb`: UDPLITE_RECV_CSCOV asks for as much, or with 0 for all; without it anything will do.
         if let (Some(covered), Ok(asked)) = (partial, usize::try_from(sock.options.kept.read(Kept::UdpLiteReceive)))
             && (asked == 0 || covered < asked)
         {
-            net.counters.udp_in_errors += 1;
+            net.counters.count_datagram(lite, OfDatagram::InErrors);
             return;
         }
         let mut end = whole.len();
@@ -93,30 +95,19 @@ impl Udp {
             let view = View::transport(info, protocol, whole, wire::HEADER_LENGTH, &mut header);
             let wanted = usize::try_from(filter.run(&view)).unwrap_or(usize::MAX);
             if wanted == 0 {
-                net.counters.udp_in_errors += 1;
+                net.counters.count_datagram(lite, OfDatagram::InErrors);
                 return;
             }
             end = end.min(wanted.max(wire::HEADER_LENGTH));
         }
         let payload = whole.get(wire::HEADER_LENGTH..end).unwrap_or(&[]);
-        let datagram = Datagram {
-            bytes: payload.to_vec(),
-            from,
-            to: info.destination,
-            ttl: info.ttl,
-            tos: info.tos,
-            at: net.now,
-            placed: sock.options.wants_place(),
-            dropped: 0,
-            segment: 0,
-            parts: 1,
-        };
+        let datagram = Datagram::new(net, info, from.port(), payload, sock.options.wants_place());
         if !sock.inbox.push(&sock.options, datagram, true) {
-            net.counters.udp_rcvbuf_errors += 1;
-            net.counters.udp_in_errors += 1;
+            net.counters.count_datagram(lite, OfDatagram::RcvbufErrors);
+            net.counters.count_datagram(lite, OfDatagram::InErrors);
             return;
         }
-        net.counters.udp_in_datagrams += 1;
+        net.counters.count_datagram(lite, OfDatagram::InDatagrams);
         self.announce(id, Happened::INPUT);
     }
 

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use super::{Udp, UdpSock};
+use crate::counters::OfDatagram;
 use crate::frame::Purpose;
 use crate::io::Source;
 use crate::ip::output::{self, Header, OutputError};
@@ -13,6 +14,7 @@ use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, Protocol, SendArguments, SendFlags, SockId};
 use crate::time::Instant;
+use crate::wire::ip_options::IpOptions;
 use crate::wire::{checksum, ipv4, udp as wire, write_u16};
 
 /// IP_PMTUDISC_DONT: never set DF.
@@ -76,6 +78,9 @@ impl Udp {
             self.choose_port(net, id)?;
         }
         let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
+        if to.ip().is_unspecified() && arguments.ip_options(net.ip, &sock.options)?.first_hop().is_some() {
+            return Err(SendError::Invalid);
+        }
         let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
         let arguments = &sock
             .corked
@@ -100,12 +105,12 @@ impl Udp {
         let waiting = held.saturating_add(queued).saturating_add(length + PACKET_OVERHEAD);
         let full = held > 0 && waiting > bytes(sock.options.send_buffer.min(net.settings.neigh_unres_qlen_bytes));
         if full || queued > bytes(sock.options.send_buffer) {
-            net.counters.udp_sndbuf_errors += 1;
+            net.counters.count_datagram(lite, OfDatagram::SndbufErrors);
             sock.no_space = held > 0;
             return Err(SendError::WouldBlock);
         }
         let before = sock.corked.as_ref().map_or(0, |corked| corked.bytes.len());
-        if before.saturating_add(length) > LONGEST_PAYLOAD {
+        if before.saturating_add(length) > LONGEST_PAYLOAD - plan.options.len() {
             sock.refuse_length(net, &plan, to);
             return Err(SendError::MessageTooLong);
         }
@@ -183,6 +188,7 @@ struct Plan {
     dont_fragment: bool,
     kind: AddressKind,
     lite: bool,
+    options: IpOptions,
 }
 
 fn check_family(sock: &UdpSock, to: IpAddr) -> Result<(), SendError> {
@@ -203,7 +209,13 @@ fn plan(
     arguments: &SendArguments,
     lite: bool,
 ) -> Result<Plan, SendError> {
-    let kind = net.ip.address_kind(to.ip());
+    let ip_options = arguments.ip_options(net.ip, &sock.options)?;
+    // The way begins at the first hop of a source route.
+    //= RFC 1122 §3.2.1.8 (MUST-19)
+    //= RFC 1122 §3.4 (MUST-86)
+    //= REF C-09
+    let towards = ip_options.first_hop().map_or(to.ip(), IpAddr::V4);
+    let kind = net.ip.address_kind(towards);
     let bound = Some(sock.local).filter(|local| !local.is_unspecified() && !local.is_multicast());
     let mut source = arguments.source.filter(|source| !source.is_unspecified()).or(bound);
     if kind == AddressKind::Multicast && source.is_none() {
@@ -213,8 +225,9 @@ fn plan(
         return Err(SendError::Fault(SocketFault::NetworkDown));
     }
     let through = sock.options.through_to(kind == AddressKind::Multicast);
-    let on_link_only = sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE);
-    let key = RouteKey { destination: to.ip(), source, on_link_only, through };
+    let on_link_only =
+        sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE) || ip_options.is_strict();
+    let key = RouteKey { destination: towards, source, on_link_only, through };
     let route = net.ip.route(&key).map_err(|error| match error {
         RouteError::Unreachable => {
             net.counters.ip_out_no_routes += 1;
@@ -238,6 +251,7 @@ fn plan(
         kind,
         route,
         lite,
+        options: ip_options,
     })
 }
 
@@ -258,7 +272,7 @@ fn transmit(
     if segment == 0 || plan.lite {
         return transmit_one(net, sock, plan, to, datagram);
     }
-    if 20 + wire::HEADER_LENGTH + payload.min(segment) > usize::from(plan.route.mtu) {
+    if 20 + plan.options.len() + wire::HEADER_LENGTH + payload.min(segment) > usize::from(plan.route.mtu) {
         return Err(SendError::MessageTooLong);
     }
     if payload > segment * MOST_SEGMENTS || sock.options.no_check {
@@ -299,12 +313,13 @@ fn transmit_one(
         route.mtu = interface.capabilities.mtu;
     }
     // IP_PMTUDISC_WANT: DF on what fits, none on what must be cut up (`__ip_make_skb`).
-    let fits = datagram.len() + 20 <= usize::from(route.mtu);
+    let fits = datagram.len() + 20 + plan.options.len() <= usize::from(route.mtu);
     let dont_fragment =
         plan.dont_fragment || (fits && sock.options.mtu_discover != PMTUDISC_DONT && net.settings.ip_no_pmtu_disc == 0);
     let ip = Header {
         source: plan.source,
         destination: to.ip(),
+        options: plan.options,
         protocol,
         ttl: plan.ttl,
         tos: plan.tos,
@@ -314,7 +329,7 @@ fn transmit_one(
     };
     match output::send(net, &route, &ip, datagram, sock.options.no_check) {
         Ok(()) => {
-            net.counters.udp_out_datagrams += 1;
+            net.counters.count_datagram(plan.lite, OfDatagram::OutDatagrams);
             Ok(())
         }
         Err(OutputError::TooLong) => {

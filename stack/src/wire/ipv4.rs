@@ -1,4 +1,4 @@
-//! The IPv4 header and its options (RFC 791). Checks are made in the order of Linux's `ip_rcv_core`, so that the
+//! The IPv4 header (RFC 791); its options are in `ip_options.rs`. Checks are made in the order of Linux's `ip_rcv_core`, so that the
 //! same counter moves for the same fault. What a packet is for is `ip`'s affair.
 
 use alloc::vec::Vec;
@@ -127,6 +127,23 @@ impl Ipv4 {
         target.extend_from_slice(&self.to_bytes());
     }
 
+    /// Appends a header with options, whose bytes are a multiple of four; `total` counts them.
+    pub fn emit_with(&self, options: &[u8], target: &mut Vec<u8>) {
+        let mut bytes = self.to_bytes();
+        if options.is_empty() {
+            target.extend_from_slice(&bytes);
+            return;
+        }
+        bytes[0] = bytes[0].wrapping_add(u8::try_from(options.len() / 4).unwrap_or(0));
+        bytes[10] = 0;
+        bytes[11] = 0;
+        let start = target.len();
+        target.extend_from_slice(&bytes);
+        target.extend_from_slice(options);
+        let sum = checksum::of(target.get(start..).unwrap_or(&[]));
+        super::write_u16(target, start + 10, sum);
+    }
+
     /// The header without options as it goes out, checksum filled in.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; HEADER_LENGTH] {
@@ -186,93 +203,6 @@ impl Ipv4 {
     }
 }
 
-/// What the options of a received header say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Loose or strict source route (RFC 791 §3.1).
-    pub source_route: bool,
-    /// Router alert (RFC 2113).
-    pub router_alert: bool,
-}
-
-/// An option is wrong; `at` counts from the start of the header, as ICMP's parameter problem does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OptionError {
-    /// Place of the bad byte.
-    pub at: u8,
-}
-
-/// Reads the options of a verified header (`__ip_options_compile`).
-///
-/// # Errors
-/// The place of the first byte that is wrong.
-pub fn parse_options(header: &[u8]) -> Result<Options, OptionError> {
-    let mut options = Options::default();
-    let mut at = HEADER_LENGTH;
-    // A header has at most 60 bytes, so every place fits.
-    let wrong = |at: usize| OptionError { at: u8::try_from(at).unwrap_or(u8::MAX) };
-    let (mut seen_route, mut seen_record, mut seen_time) = (false, false, false);
-    while let Some(&kind) = header.get(at) {
-        match kind {
-            // End of options: the rest is padding.
-            0 => break,
-            1 => {
-                at += 1;
-                continue;
-            }
-            _ => {}
-        }
-        let length = usize::from(*header.get(at + 1).ok_or(wrong(at))?);
-        let option = match header.get(at..at + length) {
-            Some(option) if length >= 2 => option,
-            _ => return Err(wrong(at)),
-        };
-        match kind {
-            0x83 | 0x89 => {
-                if length < 3 {
-                    return Err(wrong(at + 1));
-                }
-                if option.get(2).is_none_or(|pointer| *pointer < 4) {
-                    return Err(wrong(at + 2));
-                }
-                // Only one source route may be given.
-                if seen_route {
-                    return Err(wrong(at));
-                }
-                seen_route = true;
-                options.source_route = true;
-            }
-            0x07 => check_recording(option, at, 4, &mut seen_record)?,
-            0x44 => check_recording(option, at, 5, &mut seen_time)?,
-            0x94 => {
-                if length < 4 {
-                    return Err(wrong(at + 1));
-                }
-                options.router_alert = option.get(2..4) == Some(&[0, 0]);
-            }
-            // Others, commercial security among them, pass without meaning.
-            _ => {}
-        }
-        at += length;
-    }
-    Ok(options)
-}
-
-/// Record route and timestamp: one of each, long enough, and a pointer behind the fixed part.
-fn check_recording(option: &[u8], at: usize, least_pointer: u8, seen: &mut bool) -> Result<(), OptionError> {
-    let wrong = |at: usize| OptionError { at: u8::try_from(at).unwrap_or(u8::MAX) };
-    if core::mem::replace(seen, true) {
-        return Err(wrong(at));
-    }
-    if option.len() < usize::from(least_pointer) - 1 {
-        return Err(wrong(at + 1));
-    }
-    match option.get(2) {
-        Some(pointer) if *pointer >= least_pointer => Ok(()),
-        _ => Err(wrong(at + 2)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,22 +254,5 @@ mod tests {
         let mut bytes = packet();
         bytes[8] = 63;
         assert_eq!(Ipv4::parse(&bytes), Err(Ipv4Error::Checksum));
-    }
-
-    #[test]
-    fn options_are_read_to_the_byte_that_is_wrong() {
-        let read = |options: &[u8]| {
-            let mut header = packet()[..20].to_vec();
-            header.extend_from_slice(options);
-            parse_options(&header)
-        };
-        assert_eq!(read(&[1, 1, 0, 9]), Ok(Options::default()));
-        assert_eq!(read(&[0x94, 4, 0, 0]), Ok(Options { router_alert: true, source_route: false }));
-        assert!(read(&[0x83, 7, 4, 10, 0, 0, 9, 0]).unwrap().source_route);
-        assert_eq!(read(&[1, 1, 1, 0x83]), Err(OptionError { at: 23 }));
-        assert_eq!(read(&[0x07, 9, 4, 0]), Err(OptionError { at: 20 }));
-        assert_eq!(read(&[0x07, 1, 4, 0]), Err(OptionError { at: 20 }));
-        assert_eq!(read(&[0x07, 3, 2, 0]), Err(OptionError { at: 22 }));
-        assert_eq!(read(&[0x83, 3, 4, 0x89, 3, 4, 0, 0]), Err(OptionError { at: 23 }));
     }
 }

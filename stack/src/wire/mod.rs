@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod ethernet;
 pub mod flow;
 pub mod icmpv4;
+pub mod ip_options;
 pub mod ipv4;
 pub mod udp;
 

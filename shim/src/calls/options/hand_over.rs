@@ -8,7 +8,7 @@ use remora_host::sys::{Fd, call};
 use remora_stack::socket::options::{OptionName, SocketOptions};
 use remora_stack::socket::protocol::{AddressFamily, SocketType};
 
-use super::{TCP_MD5SIG_EXT, common, own, socket_level, tcp_level};
+use super::{Bytes, TCP_MD5SIG_EXT, common, own, socket_level, tcp_level};
 use crate::abi::address;
 use crate::calls::option_rows;
 use crate::fdtable::Handle;
@@ -69,6 +69,12 @@ pub(in crate::calls) fn replay(runtime: &Runtime, handle: Handle, kernel: Fd) {
     }
     if let Ok(Some(ttl)) = common(-1, handle, runtime, |options| options.ttl) {
         put(libc::IPPROTO_IP, libc::IP_TTL, ttl.into());
+    }
+    let options = common(-1, handle, runtime, |options| Bytes::from_slice(options.ip_options().undone().as_slice()));
+    if let Ok(options) = options
+        && !options.is_empty()
+    {
+        let _ = call::set_option(kernel, libc::IPPROTO_IP, libc::IP_OPTIONS, &options);
     }
     let sizes = common(-1, handle, runtime, |options| {
         let receive = options.receive_buffer_locked.then_some(options.receive_buffer / 2);

@@ -11,17 +11,22 @@ use remora_stack::socket::protocol::{AddressFamily, SocketType};
 
 use super::{Bytes, Given, INVALID, UNKNOWN, common, int, own};
 use crate::abi::User;
-use crate::abi::message::ControlWriter;
-use crate::calls::{gone, interfaces, option_rows};
+use crate::calls::{control, gone, interfaces, option_rows};
 use crate::fdtable::Handle;
 
 pub(super) const IP_MSFILTER: i32 = 41;
 pub(super) const MCAST_MSFILTER: i32 = 48;
+/// Most bytes of options that an IP header takes.
+const MOST_OPTIONS: usize = 40;
 pub(super) const IP_IPSEC_POLICY: i32 = 16;
 const IP_XFRM_POLICY: i32 = 17;
 
 pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -> Result<SetOption, Errno> {
     Ok(match name {
+        libc::IP_OPTIONS if given.length > MOST_OPTIONS => return Err(INVALID),
+        libc::IP_OPTIONS => {
+            SetOption::IpOptions(given.place.read_many(given.length)?.to_vec(), call::is_capable(call::NET_RAW))
+        }
         libc::IP_TTL => SetOption::Ttl(given.byte_or_int()?),
         // The ECN bits of a stream are the protocol's (`__ip_sock_set_tos`).
         libc::IP_TOS if handle.is_stream() => SetOption::Tos(given.short_int()? & !3),
@@ -86,7 +91,8 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
                 _ => Bytes::from_slice(&[0; 4]),
             })
         }
-        9 if handle.is_stream() => packet_options(fd, handle, runtime),
+        // IP_PKTOPTIONS: of streams only.
+        9 if handle.is_stream() => Ok(control::of_stream(handle, runtime).whole()),
         // IP_PROTOCOL: Linux gives the number that the socket is bound to, which is a raw socket's protocol.
         52 if handle.kind == SocketType::Raw => Ok(int(option_rows::protocol(runtime, handle).into())),
         52 => {
@@ -95,39 +101,13 @@ pub(super) fn get(fd: i32, handle: Handle, runtime: &Runtime, name: i32) -> Resu
         }
         libc::IP_HDRINCL if handle.kind != SocketType::Raw => Ok(int(0)),
         50 => number(|options| options.kept.read(Kept::IpUnicastIf)),
-        // No options are set: none can be.
-        libc::IP_OPTIONS => Ok(Bytes::new()),
+        libc::IP_OPTIONS => {
+            common(fd, handle, runtime, |options| Bytes::from_slice(options.ip_options().undone().as_slice()))
+        }
         libc::IP_MTU => own(fd, handle, runtime, OptionName::Mtu),
         libc::IP_HDRINCL if handle.kind == SocketType::Raw => own(fd, handle, runtime, OptionName::HeaderIncluded),
         _ => Err(UNKNOWN),
     }
-}
-
-/// IP_PKTOPTIONS, of streams only: control messages about the connection, which know neither the interface nor what a
-/// packet had (`do_ip_getsockopt`).
-fn packet_options(fd: i32, handle: Handle, runtime: &Runtime) -> Result<Bytes, Errno> {
-    let (place, ttl, tos) =
-        common(fd, handle, runtime, |options| (options.packet_info, options.receive_ttl, options.receive_tos))?;
-    let multicast_ttl = common(fd, handle, runtime, |options| options.multicast_ttl)?;
-    let local = runtime.with_socket(handle.id, |stack, socket, _| stack.local_name(socket).ok()).flatten();
-    let mut control = ControlWriter::default();
-    if place {
-        let address = match local.map(|name| name.ip()) {
-            Some(IpAddr::V4(address)) => address,
-            _ => Ipv4Addr::UNSPECIFIED,
-        };
-        let mut data = 0i32.to_ne_bytes().to_vec();
-        data.extend_from_slice(&address.octets());
-        data.extend_from_slice(&address.octets());
-        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
-    }
-    if ttl {
-        control.push(libc::IPPROTO_IP, libc::IP_TTL, &i32::from(multicast_ttl).to_ne_bytes());
-    }
-    if tos {
-        control.push(libc::IPPROTO_IP, libc::IP_TOS, &0i32.to_ne_bytes());
-    }
-    Ok(control.whole())
 }
 
 /// ICMP_FILTER: who gives less than an int changes the first bytes of it only (`raw_seticmpfilter`).

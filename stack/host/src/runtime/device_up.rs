@@ -113,6 +113,7 @@ impl Core {
             // The address has been ours all the time: nothing to probe.
             let interface = InterfaceConfig { capabilities, probe: false, ..interface.clone() };
             self.stack.attach(now, interface);
+            self.stack.set_wall_clock(now, call::wall_clock());
             // The filter knows the MTU.
             self.registry.filter_again();
         }
@@ -284,6 +285,7 @@ impl Runtime {
             core.here = true;
             core.may_spin = may_spin;
             core.stack.attach(now, interface);
+            core.stack.set_wall_clock(now, call::wall_clock());
             core.stack.set_added_routes(&config.routes);
             core.registry.filter_again();
             core.roster.ring_keeper();

@@ -372,6 +372,7 @@ impl Runtime {
         let found = self.config.takes_interface_address.as_ref().and_then(|_| self.config.looked_up_again().ok());
         let _ = self.enter(|core, _| {
             core.stack.set_settings(settings);
+            core.stack.set_wall_clock(now, call::wall_clock());
             if let Some(found) = found.filter(|_| core.device.is_some()) {
                 core.stack.set_added_routes(&found.routes);
             }

@@ -1,4 +1,4 @@
-//! The greatest of the samples of a sliding window, approximately and in constant space (Kathleen Nichols' filter,
+//! The greatest, or the least, of the samples of a sliding window, approximately and in constant space (Kathleen Nichols' filter,
 //! Linux's `lib/win_minmax.c`): the best sample, and the best of those after it, twice.
 
 /// A sample and when it was taken, in the unit of the window.
@@ -48,6 +48,22 @@ impl WindowedMax {
     }
 }
 
+/// The same of the least: a great number is a small one seen from the other end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WindowedMin(WindowedMax);
+
+impl WindowedMin {
+    /// The least; `u32::MAX` before there is one.
+    pub const fn value(&self) -> u32 {
+        u32::MAX - self.0.value()
+    }
+
+    /// Takes a sample; those older than `window` are forgotten.
+    pub fn take(&mut self, window: u32, now: u32, value: u32) {
+        self.0.take(window, now, u32::MAX - value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +78,12 @@ mod tests {
         }
         filter.take(10, 12, 20);
         assert_eq!(filter.value(), 61, "the best of those after it");
+        let mut least = WindowedMin::default();
+        assert_eq!(least.value(), u32::MAX);
+        for (now, value, expected) in [(1, 30, 30), (5, 50, 30), (11, 60, 30), (12, 90, 50), (13, 20, 20)] {
+            least.take(10, now, value);
+            assert_eq!(least.value(), expected, "at {now}");
+        }
         filter.take(10, 13, 200);
         assert_eq!(filter.value(), 200);
     }

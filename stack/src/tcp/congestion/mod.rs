@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 
+pub use self::minmax::WindowedMin;
 use super::recovery::Phase;
 use super::sequence::Seq;
 use crate::time::Instant;

@@ -72,7 +72,7 @@ fn refused_connect_leaves_error_names_and_poll_as_linux() {
 //= test RFC 9293 §3.8.3 (MUST-22)
 #[test]
 fn syn_is_repeated_after_1_2_4_seconds_and_given_up_after_six() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::with_settings(Settings { tcp_syn_linear_timeouts: 0, ..Settings::default() }, 65_535);
     pair.filter = Some(|_, _| false);
     let start = pair.now;
     let client = pair.socket(true);

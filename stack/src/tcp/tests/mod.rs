@@ -9,6 +9,7 @@ mod handshake;
 mod hostile;
 mod limits;
 mod listen;
+mod memory;
 mod path_probe;
 mod recovery;
 mod remnant;
@@ -90,6 +91,8 @@ impl Host {
             gso_size: packet.gso_size,
             looped: false,
             network_at: 0,
+            options: crate::wire::ip_options::IpOptions::NONE,
+            fragment: 0,
         };
         let mut buffer = packet.bytes.clone();
         let end = buffer.len();
