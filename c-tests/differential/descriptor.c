@@ -64,6 +64,8 @@ static void say_pipe(int fd)
     long total = 0;
     ssize_t got;
     while ((got = read(fd, bytes, sizeof bytes)) > 0) {
+        if (total == 0)
+            hide_what_is_drawn(bytes, (size_t)got);
         for (ssize_t i = 0; i < got; i++)
             sum = (sum * 31 + bytes[i]) & 0xffffff;
         total += got;

@@ -38,6 +38,8 @@ void make_buffer(void);
 void operate(char **words);
 /* Says the value of a call; true when it succeeded. */
 bool outcome(long value);
+/* Zeroes what is drawn at random in what a ping or raw socket has given. */
+void hide_what_is_drawn(unsigned char *bytes, size_t length);
 /* ---- descriptor.c ---- */
 bool descriptor_operation(char **words);
 const char *ask_peer(const char *command);

@@ -282,18 +282,23 @@ static void sent(long value)
         x.sent += (unsigned)value;
 }
 
+void hide_what_is_drawn(unsigned char *bytes, size_t length)
+{
+    /* The identifier of an echo is drawn at random, and its checksum goes with it. */
+    for (size_t i = 2; x.echoes && i < 6 && i < length; i++)
+        bytes[i] = 0;
+    /* So is the identification of a packet, which a raw socket shows. */
+    for (size_t i = 4; x.packets && i < 12 && i < length; i++)
+        if (i < 6 || i > 9)
+            bytes[i] = 0;
+}
+
 static void received(long value, size_t room)
 {
     if (!outcome(value))
         return;
     size_t length = (size_t)value < room ? (size_t)value : room;
-    /* The identifier of an echo is drawn at random, and its checksum goes with it. */
-    for (size_t i = 2; x.echoes && i < 6 && i < length; i++)
-        buffer[i] = 0;
-    /* So is the identification of a packet, which a raw socket shows. */
-    for (size_t i = 4; x.packets && i < 12 && i < length; i++)
-        if (i < 6 || i > 9)
-            buffer[i] = 0;
+    hide_what_is_drawn(buffer, length);
     if (length > 0 && length < BUFFER_SIZE)
         say_bytes(buffer, length);
 }
