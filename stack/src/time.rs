@@ -3,6 +3,9 @@
 use core::ops::{Add, AddAssign, Sub};
 use core::time::Duration;
 
+/// What Linux's clock for timers and CUBIC advances by: CONFIG_HZ is 250 in the kernels of Debian and most others.
+pub const JIFFY: Duration = Duration::from_millis(4);
+
 /// Nanoseconds on the host's monotonic clock (CLOCK_MONOTONIC on Linux). Zero means nothing in particular.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
@@ -45,6 +48,12 @@ impl Instant {
     #[must_use]
     pub const fn millis(self) -> u64 {
         self.0 / 1_000_000
+    }
+
+    /// Whole jiffies since the clock's zero.
+    #[must_use]
+    pub const fn jiffies(self) -> u64 {
+        self.0 / JIFFY.as_nanos() as u64
     }
 
     /// The time from `earlier` to `self`; zero when `earlier` is not earlier.

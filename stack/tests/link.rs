@@ -10,7 +10,7 @@ use remora_stack::io::Collect;
 use remora_stack::ip::{Ip, RouteError, RouteKey};
 use remora_stack::settings::Settings;
 use remora_stack::socket::error::{ReceiveError, SocketFault};
-use remora_stack::socket::options::{SetOption, Through};
+use remora_stack::socket::options::{OptionName, OptionValue, SetOption, Through};
 use remora_stack::socket::protocol::{AddressFamily, ReceiveFlags, SendArguments, SocketId, SocketType};
 use remora_stack::testkit::{Network, address, interface};
 
@@ -141,6 +141,36 @@ fn the_address_is_probed_announced_and_then_used() {
     let probe = &network.captured()[0].1;
     assert_eq!((&probe[28..32], &probe[38..42]), (&[0; 4][..], &[10, 0, 0, 1][..]));
     assert!(!network.stack(a).is_address_contested());
+}
+
+/// tcpi_rtt and tcpi_rto, in microseconds.
+fn round_trip(network: &mut Network, stack: usize, id: SocketId) -> (u32, u32) {
+    let now = network.now;
+    let Ok(OptionValue::Bytes(info)) = network.stack(stack).option(now, id, OptionName::Info) else {
+        panic!("no TCP_INFO");
+    };
+    let field = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().unwrap());
+    (field(68), field(8))
+}
+
+#[test]
+//= test REF N-04
+fn the_wait_for_our_own_address_is_no_round_trip() {
+    let mut network = Network::new(1);
+    let b = network.add(2);
+    let a = network.add_with(&probing(1), Settings::default());
+    let now = network.now;
+    let listening = network.stack(b).socket(now, AddressFamily::Inet, SocketType::Stream, 0).unwrap();
+    network.stack(b).bind(now, listening, at(2, 80)).unwrap();
+    network.stack(b).listen(now, listening, 5).unwrap();
+    let id = network.stack(a).socket(now, AddressFamily::Inet, SocketType::Stream, 0).unwrap();
+    let _ = network.stack(a).connect(now, id, at(2, 80));
+    network.run_for(Duration::from_millis(150));
+    let now = network.now;
+    assert_eq!(network.stack(a).finish_connect(now, id), Some(Ok(())));
+    let (rtt, rto) = round_trip(&mut network, a, id);
+    assert!(rtt < 20_000, "{rtt} us");
+    assert!(rto <= 220_000, "{rto} us");
 }
 
 #[test]

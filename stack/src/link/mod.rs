@@ -71,6 +71,8 @@ pub struct Link {
     held_bytes: usize,
     /// Packets that cannot go.
     failed: VecDeque<Packet>,
+    /// The probe has ended well, and nobody was told yet.
+    released: bool,
 }
 
 impl Link {
@@ -169,6 +171,11 @@ impl Link {
         if let IpAddr::V4(next_hop) = packet.next_hop {
             self.neighbours.enqueue(context, next_hop, packet);
         }
+    }
+
+    /// Whether packets that waited for the end of the conflict probe leave now; true once.
+    pub(crate) const fn take_release(&mut self) -> bool {
+        core::mem::replace(&mut self.released, false)
     }
 
     /// Bytes of packets that wait until our address may be used.
@@ -310,6 +317,7 @@ impl Link {
                 ProbeAction::Announce => {
                     self.announce(context);
                     self.release_held(context);
+                    self.released = true;
                 }
                 ProbeAction::Nothing | ProbeAction::GiveUp => return,
             }

@@ -165,6 +165,16 @@ impl Stack {
             }
         }
         self.report_failed();
+        if self.link.take_release() {
+            let mut net = Net {
+                now: self.now,
+                ip: &mut self.ip,
+                counters: &mut self.counters,
+                settings: &self.settings,
+                random: &mut self.random,
+            };
+            self.tcp.syns_leave_now(&mut net);
+        }
     }
 
     /// Delivers a packet to ourselves, without a link.

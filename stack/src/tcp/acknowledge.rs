@@ -17,10 +17,7 @@ use super::state::State;
 use super::undo::Echo;
 use crate::settings::Settings;
 use crate::socket::protocol::Net;
-use crate::time::Instant;
-
-/// One jiffy: a timer whose time has passed fires then.
-const TICK: Duration = Duration::from_millis(4);
+use crate::time::{Instant, JIFFY};
 
 /// What `acknowledge` made of the ACK field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,11 +275,12 @@ impl Sock {
     /// Starts the retransmission timer; after the timers of RACK and TLP it fires when it would have without them
     /// (`tcp_rearm_rto`).
     pub(super) fn rearm_timer(&mut self, now: Instant) {
+        // A timer whose time has passed fires with the next jiffy.
         //= RFC 6298 §5 (SHLD-5)
         self.retransmit_at = if self.board.packets_out == 0 {
             None
         } else if matches!(self.retransmit_at, Some((_, RetransmitTimer::Reorder | RetransmitTimer::Tail))) {
-            Some((self.head_timeout(now).max(now + TICK), RetransmitTimer::Repeat))
+            Some((self.head_timeout(now).max(now + JIFFY), RetransmitTimer::Repeat))
         } else {
             Some((now + self.rtt.timeout(), RetransmitTimer::Repeat))
         };

@@ -4,6 +4,8 @@
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::header::Flags;
 use super::ports::Endpoint;
 use super::receive::{Incoming, Verdict};
@@ -20,6 +22,21 @@ use crate::time::Instant;
 const SOON: Duration = Duration::from_millis(8);
 
 impl Tcp {
+    /// SYNs that the conflict probe of our address has held leave now: Linux has its address before it connects, and
+    /// neither round trips nor time-outs count the wait.
+    pub(crate) fn syns_leave_now(&mut self, net: &mut Net<'_>) {
+        let held = |sock: &Sock| sock.state == State::SynSent && sock.retransmits == 0 && sock.board.packets_out == 1;
+        let held: SmallVec<[usize; 4]> =
+            self.socks.iter().filter(|(_, sock)| held(sock)).map(|(index, _)| index).collect();
+        for index in held {
+            if let Some(sock) = self.socks.get_mut(index) {
+                sock.board.leaves_now(net.now);
+                sock.rearm_timer(net.now);
+            }
+            self.settle(net, index as u32);
+        }
+    }
+
     /// Begins to connect.
     pub(super) fn begin_connect(
         &mut self,

@@ -6,14 +6,12 @@ use core::time::Duration;
 use super::rto;
 use super::sock::Sock;
 use crate::counters::Counters;
-use crate::time::Instant;
+use crate::time::{Instant, JIFFY};
 
 /// Linux's TCP_DELACK_MIN, also TCP_ATO_MIN.
 const LEAST: Duration = Duration::from_millis(40);
 /// Linux's TCP_DELACK_MAX.
 const MOST: Duration = Duration::from_millis(200);
-/// Linux's timers do not run finer: one jiffy.
-const TICK: Duration = Duration::from_millis(4);
 /// Linux's TCP_MAX_QUICKACKS: ACKs sent at once, at the start or after a pause.
 const MOST_QUICK: u32 = 16;
 
@@ -185,7 +183,7 @@ impl Sock {
     //= RFC 9293 §3.8.6.3 (SHLD-18)
     fn delay_ack(&mut self, now: Instant) {
         // Without data there is no estimate: a FIN alone waits for the next tick only.
-        let mut ato = self.ack.ato.max(TICK);
+        let mut ato = self.ack.ato.max(JIFFY);
         if ato > LEAST {
             let mut most = Duration::from_millis(500);
             if self.ack.pingpong || self.ack.pushed {

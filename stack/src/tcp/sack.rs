@@ -243,6 +243,14 @@ impl Scoreboard {
         spares::enqueue(&mut self.ranges, range);
     }
 
+    /// What was sent alone and for the first time has been held on this host, and leaves now.
+    pub fn leaves_now(&mut self, now: Instant) {
+        if let Some(range) = self.ranges.front_mut() {
+            range.sent_at = now;
+            range.stamp = self.rate.sent(now, true);
+        }
+    }
+
     /// The range that `seq` lies in.
     pub fn range_of(&self, seq: Seq) -> Option<&Range> {
         self.ranges.get(self.index_of(seq)).filter(|range| !range.start.after(seq))

@@ -5,7 +5,7 @@ use super::registry::{PortKey, Registry, random_word};
 use super::{Core, Open};
 use crate::device::siblings::{HEADER as SIBLING_HEADER, SiblingLink};
 use crate::device::{DeviceError, LocalAddress, MAX_FRAME, Ports, Scope, TransmitError};
-use crate::sys::{Errno, Fd};
+use crate::sys::{Errno, Fd, call};
 use remora_stack::frame::{Medium, Purpose};
 use remora_stack::socket::protocol::{Happened, Readiness, SocketId};
 use remora_stack::stack::{Stack, TransmitError as TransmitFailure};
@@ -105,7 +105,7 @@ impl Core {
 
     /// Feeds in what waits on the device, a batch at a time. Says how many frames.
     fn take_in(&mut self, open: &Open, now: Instant) -> usize {
-        let mut frames = 0;
+        let (mut frames, mut now) = (0, now);
         for _ in 0..BATCHES {
             let batch = self.receive_batch(open, now);
             frames += batch;
@@ -113,6 +113,7 @@ impl Core {
                 break;
             }
             self.settle(open, now);
+            now = call::now();
         }
         frames
     }
@@ -247,7 +248,7 @@ impl Core {
             self.roster.ring_watcher();
             return;
         }
-        let slot = self.inside;
+        let (slot, mut now) = (self.inside, now);
         loop {
             let Self { stack, device, registry, .. } = self;
             let Some(frame) = stack.poll_transmit(now) else { return };
@@ -282,7 +283,11 @@ impl Core {
                 Some(device) => open.consistently(|| device.transmit(&frame)),
             };
             let failure = match outcome {
-                Ok(()) => continue,
+                // The next one leaves later, and is to say so: a device takes its time.
+                Ok(()) => {
+                    now = call::now();
+                    continue;
+                }
                 Err(TransmitError::NoRoom) => TransmitFailure::NoRoom,
                 Err(TransmitError::Busy) => TransmitFailure::Busy,
                 Err(TransmitError::Down | TransmitError::Failed(_)) => TransmitFailure::Other,

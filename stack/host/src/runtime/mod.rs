@@ -279,6 +279,8 @@ impl Runtime {
         core.roster.own = own;
         core.inside = self.slot();
         let result = body(&mut core, now);
+        // To copy what a program sends takes its time: what leaves or comes in now, does so now.
+        let now = call::now();
         core.glance(open, now);
         core.settle(open, now);
         let rings = core.take_rings();

@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::super::recovery::Phase;
 use super::hystart::HyStart;
 use super::{AckSample, CongestionControl, Event, Facts, Window};
-use crate::time::Instant;
+use crate::time::{Instant, JIFFY};
 
 /// The window after a loss, in 1024ths (RFC 9438 §4.6: 0.7).
 //= RFC 9438 §4.6 (SHLD-3)
@@ -22,10 +22,8 @@ const CUBE_BITS: u32 = 40;
 const FRIENDLY: u64 = 8 * (1_024 + BETA) / 3 / (1_024 - BETA);
 /// Longest distance from the plateau that is looked at; its cube times SCALE fits in 64 bits.
 const LONGEST: u64 = 1 << 18;
-/// The cubic function is looked at no more often than so, unless the window has changed (`HZ / 32`).
-const PAUSE: Duration = Duration::from_nanos(1_000_000_000 / 32);
-/// Linux's clock for this: once per tick at most.
-const TICK: Duration = Duration::from_millis(1);
+/// The cubic function is looked at no more often than so, in jiffies, unless the window has changed (`HZ / 32`).
+const PAUSE: u64 = 250 / 32;
 /// After a loss the round-trip time is not looked at for so long.
 const SETTLING: Duration = Duration::from_secs(1);
 
@@ -45,8 +43,8 @@ pub struct Cubic {
     /// Window that Reno would have, and segments acknowledged that it has not grown for.
     w_est: u32,
     friendly_acked: u64,
-    /// The window at the last look at the function, and when that was.
-    seen: Option<(u32, Instant)>,
+    /// The window at the last look at the function, and in which jiffy that was.
+    seen: Option<(u32, u64)>,
     /// Least round-trip time.
     least_rtt: Option<Duration>,
     /// Watches slow start.
@@ -63,8 +61,14 @@ fn cubic_root(value: u64) -> u64 {
     low
 }
 
-fn in_1024ths(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX).saturating_mul(1_024) / 1_000_000
+/// Jiffies as 1024ths of a second.
+fn in_1024ths(jiffies: u64) -> u64 {
+    jiffies.saturating_mul(1_024) / 250
+}
+
+/// Jiffies that a time takes, begun ones included (`usecs_to_jiffies`).
+fn jiffies_of(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(JIFFY.as_nanos())).unwrap_or(u64::MAX)
 }
 
 impl Cubic {
@@ -93,12 +97,14 @@ impl Cubic {
     fn update(&mut self, now: Instant, cwnd: u32, acked: u32) {
         let cwnd = cwnd.max(1);
         self.friendly_acked += u64::from(acked);
-        let looked = self.seen.map(|(seen, at)| (seen == cwnd, now.since(at)));
+        let jiffy = now.jiffies();
+        let looked = self.seen.map(|(seen, at)| (seen == cwnd, jiffy.saturating_sub(at)));
         if looked.is_some_and(|(same, ago)| same && ago <= PAUSE) {
             return;
         }
-        if self.epoch.is_none() || looked.is_none_or(|(_, ago)| ago >= TICK) {
-            self.seen = Some((cwnd, now));
+        // At most once per jiffy, which sets how fast Reno's part can be followed on short paths.
+        if self.epoch.is_none() || looked.is_none_or(|(_, ago)| ago > 0) {
+            self.seen = Some((cwnd, jiffy));
             let epoch = match self.epoch {
                 Some(epoch) => epoch,
                 None => {
@@ -107,7 +113,7 @@ impl Cubic {
                 }
             };
             // Where the window should be a round trip from now.
-            let since = now.since(epoch) + self.least_rtt.unwrap_or_default();
+            let since = jiffy.saturating_sub(epoch.jiffies()) + jiffies_of(self.least_rtt.unwrap_or_default());
             let target = self.target(in_1024ths(since));
             //= RFC 9438 §4.4 (MUST-2)
             //= RFC 9438 §4.5 (MUST-3)
@@ -260,6 +266,24 @@ mod tests {
             }
         }
         assert!(window.cwnd >= 700 + 45, "{}", window.cwnd);
+    }
+
+    /// The arithmetic of Linux's `bictcp_update` done by hand gives 37 here at HZ=250, and 22 at HZ=1000.
+    #[test]
+    fn on_a_short_path_the_tick_of_the_clock_decides_how_fast_it_grows() {
+        let mut cubic = Cubic::default();
+        let mut window = Window { cwnd: 20, ssthresh: 20, ..Window::default() };
+        let mut now = Instant::from_millis(1_000);
+        measure(&mut cubic, &mut window, now, 2);
+        window.ssthresh = cubic.ssthresh(&mut window, &facts(now));
+        window.cwnd = window.ssthresh;
+        for _ in 0..20 {
+            for _ in 0..window.cwnd / 2 {
+                now += Duration::from_millis(4) / window.cwnd;
+                cubic.cong_avoid(&mut window, &facts(now), 2);
+            }
+        }
+        assert_eq!(window.cwnd, 37);
     }
 
     //= test RFC 9438 §4.7 (SHLD-4)
