@@ -527,6 +527,7 @@ impl Tcp {
                 None => {
                     let reply = wait_reply(&self.shared, place, net.now);
                     if let Some(reply) = reply {
+                        net.counters.tcp_out_segs += 1;
                         self.shared.reply(net, reply);
                     }
                 }

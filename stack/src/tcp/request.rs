@@ -229,6 +229,8 @@ impl Tcp {
                 let reply = request.syn_ack(net.now);
                 request.retransmits += 1;
                 request.deadline = net.now + request.timeout();
+                // Again it is sent, and again made (`tcp_rtx_synack`, `tcp_make_synack`).
+                net.counters.tcp_out_segs += 1;
                 net.counters.tcp_retrans_segs += 1;
                 net.counters.tcp_syn_retrans += 1;
                 self.shared.reply(net, reply);
@@ -248,6 +250,7 @@ impl Tcp {
         if too_old || false_echo || outside {
             if !incoming.has(Flags::RST) && may_answer(net, &mut request.last_answer) {
                 let reply = request.acknowledgment(net.now);
+                net.counters.tcp_out_segs += 1;
                 self.shared.reply(net, reply);
             }
             if too_old {
@@ -469,6 +472,7 @@ impl Tcp {
             let reply = request.syn_ack(net.now);
             net.counters.tcp_syn_retrans += 1;
             net.counters.tcp_retrans_segs += 1;
+            net.counters.tcp_out_segs += 1;
             self.shared.reply(net, reply);
         }
         self.shared.arm_request(place);

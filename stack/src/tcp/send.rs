@@ -263,7 +263,7 @@ impl Sock {
         let length = if answering || repeated { 0 } else { self.push_data_of_syn(net) };
         header.flags |= self.ecn_of_syn(net.settings, answering, repeated);
         let ecn = if self.algorithm.needs_ecn() { super::ecn::CAPABLE } else { 0 };
-        let plan = self.finish(net, &header, 0, length, 0, Some(self.iss));
+        let plan = self.finish(net, &header, (0, length), 0, Some(self.iss), repeated);
         Plan { ecn, ..plan }
     }
 
@@ -673,7 +673,7 @@ impl Sock {
         }
         let (ecn, bits) = self.ecn_of_segment(fresh && length > 0);
         header.flags |= bits;
-        let plan = self.finish(net, &header, from, length, gso_size, Some(seq));
+        let plan = self.finish(net, &header, (from, length), gso_size, Some(seq), !fresh);
         Plan { ecn, timed: self.timed_send(seq, seq + length), ..plan }
     }
 
@@ -689,7 +689,7 @@ impl Sock {
         self.ack.now = more;
         let (ecn, bits) = self.ecn_of_segment(false);
         header.flags |= bits;
-        let plan = self.finish(net, &header, 0, 0, 0, None);
+        let plan = self.finish(net, &header, (0, 0), 0, None, false);
         Plan { ecn, ..plan }
     }
 
@@ -697,13 +697,16 @@ impl Sock {
         &mut self,
         net: &mut Net<'_>,
         header: &Header,
-        from: usize,
-        length: u32,
+        (from, length): (usize, u32),
         gso_size: u16,
         seq: Option<Seq>,
+        repeated: bool,
     ) -> Plan {
         let packets = if gso_size > 0 { length.div_ceil(u32::from(gso_size)) } else { 1 };
-        net.counters.tcp_out_segs += u64::from(packets);
+        // What goes out again is counted with TcpRetransSegs alone (`__tcp_transmit_skb`).
+        if !repeated {
+            net.counters.tcp_out_segs += u64::from(packets);
+        }
         self.segments_out = self.segments_out.wrapping_add(packets);
         if length > 0 {
             self.data_segments_out = self.data_segments_out.wrapping_add(packets);

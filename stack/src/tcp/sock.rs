@@ -607,6 +607,7 @@ impl Sock {
         header.window = self.update_window(net.counters);
         //= RFC 7323 §3.2 (SHLD-6)
         header.options = self.common_options(net.now, false);
+        net.counters.tcp_out_segs += 1;
         net.counters.tcp_out_rsts += 1;
         shared.reply(
             net,

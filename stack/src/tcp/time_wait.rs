@@ -269,6 +269,7 @@ impl Sock {
         header.window = window;
         header.options = self.common_options(net.now, true);
         self.ack.sent();
+        net.counters.tcp_out_segs += 1;
         shared.reply(
             net,
             Reply {

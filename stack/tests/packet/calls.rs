@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use remora_stack::io::Collect;
 use remora_stack::socket::error::SendError;
+use remora_stack::socket::kept::Kept;
 use remora_stack::socket::options::{OptionName, OptionValue, SetOption};
 use remora_stack::socket::protocol::{
     AddressFamily, Readiness, ReceiveFlags, SendArguments, SendFlags, Shutdown, SocketType,
@@ -321,9 +322,35 @@ fn set_option(name: &str, text: &str) -> Result<SetOption, String> {
     if name == "TCP_FASTOPEN_KEY" {
         return Ok(SetOption::FastOpenKey(text.bytes().take(16).collect()));
     }
+    if name == "TCP_REPAIR_OPTIONS" {
+        // [{2,1000},{4,0}]: kind and value of each.
+        let pairs = arguments(text.trim_start_matches('[').trim_end_matches(']')).into_iter().filter_map(|pair| {
+            let (kind, value) = pair.trim_start_matches('{').trim_end_matches('}').split_once(',')?;
+            Some((kind.trim().parse().ok()?, value.trim().parse().ok()?))
+        });
+        return Ok(SetOption::RepairOptions(pairs.collect()));
+    }
+    if name == "TCP_REPAIR_WINDOW" {
+        let fields = arguments(text.trim_start_matches('[').trim_end_matches(']'));
+        let fields: Vec<u32> = fields.iter().filter_map(|field| field.parse().ok()).collect();
+        return Ok(SetOption::RepairWindow(fields.try_into().map_err(|_| "TCP_REPAIR_WINDOW: five numbers")?));
+    }
+    if name == "TCP_QUEUE_SEQ" {
+        return Ok(SetOption::QueueSeq(u32::try_from(value(text)?).map_err(|_| "a sequence number")?));
+    }
     let number = i32::try_from(value(text)?).map_err(|_| "an option's value is an int")?;
     let on = number != 0;
     Ok(match name {
+        "TCP_REPAIR" => SetOption::Repair(number),
+        "TCP_REPAIR_QUEUE" => SetOption::RepairQueue(number),
+        "TCP_TIMESTAMP" => SetOption::TcpTimestamp(number.unsigned_abs()),
+        "TCP_SAVE_SYN" => SetOption::SaveSyn(number),
+        "TCP_INQ" => SetOption::Inq(number),
+        "IP_MINTTL" => SetOption::Kept(Kept::IpMinTtl, number),
+        "TCP_THIN_LINEAR_TIMEOUTS" => SetOption::Kept(Kept::TcpThinLinearTimeouts, number),
+        "TCP_RTO_MAX_MS" => SetOption::Kept(Kept::TcpRtoMaxMs, number),
+        "TCP_RTO_MIN_US" => SetOption::Kept(Kept::TcpRtoMinUs, number),
+        "TCP_DELACK_MAX_US" => SetOption::Kept(Kept::TcpDelackMaxUs, number),
         "SO_REUSEADDR" => SetOption::ReuseAddress(on),
         "SO_REUSEPORT" => SetOption::ReusePort(on),
         "SO_KEEPALIVE" => SetOption::KeepAlive(on),
@@ -381,6 +408,16 @@ fn get_option(play: &mut Play, open: &Descriptor, name: &str, text: &str) -> Res
         "TCP_QUICKACK" => OptionName::QuickAck,
         "TCP_USER_TIMEOUT" => OptionName::UserTimeout,
         "TCP_FASTOPEN" => OptionName::FastOpen,
+        "TCP_FASTOPEN_CONNECT" => OptionName::FastOpenConnect,
+        "TCP_FASTOPEN_NO_COOKIE" => OptionName::FastOpenNoCookie,
+        "TCP_NOTSENT_LOWAT" => OptionName::NotSentLowWater,
+        "TCP_CONGESTION" => OptionName::Congestion,
+        "TCP_REPAIR" => OptionName::Repair,
+        "TCP_REPAIR_QUEUE" => OptionName::RepairQueue,
+        "TCP_REPAIR_WINDOW" => OptionName::RepairWindow,
+        "TCP_QUEUE_SEQ" => OptionName::QueueSeq,
+        "TCP_SAVE_SYN" => OptionName::SaveSyn,
+        "TCP_INQ" => OptionName::Inq,
         _ => return Err(format!("{name}: no such option")),
     };
     let got = play.stack.option(play.now, open.id, name);
@@ -388,6 +425,18 @@ fn get_option(play: &mut Play, open: &Descriptor, name: &str, text: &str) -> Res
         && i64::from(*found) != value(text)?
     {
         return Err(format!("getsockopt {name:?}: expected {text}, got [{found}]"));
+    }
+    if let Ok(OptionValue::Bytes(found)) = &got {
+        let text = text.trim_matches(['[', ']', '"']);
+        let shown = if name == OptionName::Congestion {
+            String::from_utf8_lossy(found).trim_end_matches('\0').to_string()
+        } else {
+            let words = found.chunks(4).filter_map(|word| Some(u32::from_ne_bytes(word.try_into().ok()?).to_string()));
+            words.collect::<Vec<_>>().join(", ")
+        };
+        if shown != text {
+            return Err(format!("getsockopt {name:?}: expected {text}, got {shown}"));
+        }
     }
     Ok(result("getsockopt", got, |_| 0))
 }

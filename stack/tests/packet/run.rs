@@ -1,6 +1,6 @@
 //! Plays a script: the stack on one side in virtual time, the script's packets on the other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -89,7 +89,51 @@ pub struct Play {
     variables: BTreeMap<String, String>,
     /// A call that waits: its line, name, arguments, expected result, errno and the time when it must return.
     waiting: Option<(String, String, Vec<String>, i64, String, i64)>,
+    tally: Tally,
     trace: bool,
+}
+
+/// What has gone over the wire, which Linux's counters of segments must agree with.
+#[derive(Default)]
+struct Tally {
+    arrived: u64,
+    damaged: u64,
+    sent: u64,
+    resets: u64,
+    /// SYN-ACKs by port and number. A listener's that goes out again is counted as sent and as repeated (`tcp_make_synack`,
+    /// `tcp_rtx_synack`).
+    answers: BTreeSet<(u16, u32)>,
+    answered_again: u64,
+}
+
+impl Tally {
+    fn note(&mut self, bytes: &[u8], gso_size: u32) {
+        let payload = bytes.len() - usize::from(bytes[12] >> 4) * 4;
+        self.sent += if gso_size == 0 { 1 } else { payload.div_ceil(gso_size as usize).max(1) as u64 };
+        self.resets += u64::from(bytes[13] & RST != 0);
+        if bytes[13] & (SYN | ACK) == SYN | ACK && !self.answers.insert((half(bytes, 2), word(bytes, 4))) {
+            self.answered_again += 1;
+        }
+    }
+
+    fn check(&self, counter: impl Fn(&str) -> u64) -> Result<(), String> {
+        let rows = [
+            ("TcpInSegs", counter("InSegs"), self.arrived),
+            ("TcpInCsumErrors", counter("InCsumErrors"), self.damaged),
+            ("TcpOutRsts", counter("OutRsts"), self.resets),
+        ];
+        for (name, found, seen) in rows {
+            if found != seen {
+                return Err(format!("{name} is {found}, and {seen} went over the wire"));
+            }
+        }
+        // That a full socket repeats is counted once as anything else is.
+        let told = counter("OutSegs") + counter("RetransSegs");
+        if told != self.sent && told != self.sent + self.answered_again {
+            return Err(format!("TcpOutSegs and TcpRetransSegs are {told} together, and {} were sent", self.sent));
+        }
+        Ok(())
+    }
 }
 
 /// Plays a script to its end.
@@ -109,7 +153,13 @@ pub fn play(events: &[Event]) -> Result<(), String> {
     }
     play.collect();
     let place = events.last().map_or("", |event| event.place.as_str());
-    play.sent.front().map_or(Ok(()), |sent| Err(format!("{place}: the script has ended, but {}", play.show(sent))))
+    if let Some(sent) = play.sent.front() {
+        return Err(format!("{place}: the script has ended, but {}", play.show(sent)));
+    }
+    let counters = play.stack.counters();
+    let counter =
+        |name: &str| counters.each().find(|(group, known, _)| (*group, *known) == ("Tcp", name)).map_or(0, |(.., n)| n);
+    play.tally.check(counter).map_err(|error| format!("{place}: at the end {error}"))
 }
 
 /// What one event does to the connection that a script has brought into a state: the packets it is answered with
@@ -197,6 +247,7 @@ impl Play {
             connections: BTreeMap::new(),
             variables: BTreeMap::new(),
             waiting: None,
+            tally: Tally::default(),
             trace: std::env::var_os("PACKET_TRACE").is_some(),
         }
     }
@@ -231,6 +282,9 @@ impl Play {
             let ip = Ipv4::parse(&bytes).expect("the stack's packets are well-formed");
             let gso_size = u32::from(transmit.gso_size);
             let bytes = bytes[ip.header..ip.total].to_vec();
+            if ip.protocol == 6 {
+                self.tally.note(&bytes, gso_size);
+            }
             let sent = Sent { at: self.now, ip, bytes, gso_size };
             if self.trace {
                 eprintln!("{}", self.show(&sent));
@@ -392,6 +446,8 @@ impl Play {
                 (1, message)
             }
         };
+        self.tally.arrived += u64::from(protocol == 6);
+        self.tally.damaged += u64::from(protocol == 6 && packet.bad_checksum);
         let ttl = packet.ttl.unwrap_or(64);
         let mut frame = ip_packet(REMOTE, LOCAL, protocol, packet.ecn.unwrap_or(0), ttl, &payload);
         if self.trace {
