@@ -222,6 +222,12 @@ pub(crate) fn is_shared(fd: i32) -> bool {
     file_of(fd).is_some_and(|file| file.load(Ordering::Relaxed) == CROWD)
 }
 
+/// Whether it is known without a system call that the program has given the number's file no flag but O_NONBLOCK.
+pub(crate) fn is_plain(fd: i32) -> bool {
+    let file = file_of(fd).map_or(NONE, |file| file.load(Ordering::Relaxed));
+    file == CROWD || place_of(file).is_some_and(|place| !place.spoilt.load(Ordering::Relaxed))
+}
+
 /// Closes a number of ours.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use super::io::{receive_bytes, send_bytes};
 use super::{socket_of, traced};
 use crate::abi::{Outcome, User, control};
 use crate::fdtable::{self, Handle};
+use crate::placeholder;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 65_536;
@@ -51,7 +52,7 @@ fn send_file(
         return Err(Errno(libc::EINVAL));
     }
     let mut buffer = vec![0u8; CHUNK.min(count)];
-    let mut sent = 0usize;
+    let (mut sent, mut held_back) = (0usize, false);
     let result = loop {
         let room = buffer.len().min(count - sent);
         let Some(room) = buffer.get_mut(..room).filter(|room| !room.is_empty()) else { break Ok(()) };
@@ -64,6 +65,7 @@ fn send_file(
         match send_bytes(to, handle, runtime, buffer.get(..read).unwrap_or(&[]), more) {
             Ok(taken) => {
                 sent += taken;
+                held_back = more != 0;
                 if taken < read {
                     break Ok(());
                 }
@@ -74,8 +76,8 @@ fn send_file(
     if sent == 0 {
         result?;
     }
-    if handle.is_stream() && sent > 0 {
-        // The last piece may have been held back for more, which does not come.
+    if held_back {
+        // For more, which does not come.
         let _ = send_bytes(to, handle, runtime, &[], 0);
     }
     if offset.is_null() {
@@ -87,7 +89,7 @@ fn send_file(
 }
 
 fn appends(fd: i32) -> bool {
-    call::fcntl(Fd(fd), libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_APPEND != 0)
+    !placeholder::is_plain(fd) && call::fcntl(Fd(fd), libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_APPEND != 0)
 }
 
 fn is_pipe(fd: i32) -> bool {

@@ -5,6 +5,7 @@
 //! member: it holds descriptor numbers (the same in all members, being opened before the fork) and plain data, no locks
 //! and nothing of a thread. It is closed explicitly, since a member's end is not the family's.
 
+use self::staged::Staged;
 use crate::sys::{Errno, Fd};
 use remora_stack::frame::{DeviceCapabilities, RxMeta, Transmit};
 use std::fmt;
@@ -18,6 +19,7 @@ pub mod packet;
 pub mod pcap;
 pub mod portable;
 pub mod siblings;
+pub mod staged;
 #[cfg(test)]
 pub(crate) mod testlab;
 pub mod unix;
@@ -188,6 +190,11 @@ pub trait Device: fmt::Debug {
     /// As [`TransmitError`].
     fn transmit(&mut self, frame: &Transmit<'_>) -> Result<(), TransmitError>;
 
+    /// Copies a short frame to be sent later through `fd`, without the device; says whether it did.
+    fn stage(&mut self, _frame: &Transmit<'_>, _staged: &mut Staged) -> bool {
+        false
+    }
+
     /// Readable when a frame waits (or the link's state has changed: `receive` tells). Stays the same for the life of the
     /// device.
     fn fd(&self) -> Fd;
@@ -232,6 +239,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn transmit(&mut self, frame: &Transmit<'_>) -> Result<(), TransmitError> {
         (**self).transmit(frame)
+    }
+
+    fn stage(&mut self, frame: &Transmit<'_>, staged: &mut Staged) -> bool {
+        (**self).stage(frame, staged)
     }
 
     fn fd(&self) -> Fd {

@@ -2,6 +2,7 @@
 //! checksums both ways, gathered from the stack's own buffers. Filter first, then bind, so that nothing foreign is ever
 //! queued. Where the kernel refuses the vnet header, plain frames go on without offloads.
 
+use super::staged::Staged;
 use super::{
     Device, DeviceError, DeviceSpec, DeviceStatistics, MAX_FRAME, OpenError, Scope, TransmitError, filter, limits,
     offload,
@@ -339,6 +340,21 @@ impl Device for PacketDevice {
         let outcome = self.send(frame);
         self.statistics.count_transmit(frame.len(), outcome);
         outcome
+    }
+
+    fn stage(&mut self, frame: &Transmit<'_>, staged: &mut Staged) -> bool {
+        if !self.vnet || self.capabilities.medium == Medium::Ip {
+            return false;
+        }
+        let header = self.vnet_header(frame);
+        let mut parts: [&[u8]; MAX_PAYLOAD_SLICES + 2] = [&[]; MAX_PAYLOAD_SLICES + 2];
+        let all = [&header[..], frame.header].into_iter().chain(frame.payload);
+        parts.iter_mut().zip(all).for_each(|(place, part)| *place = part);
+        let taken = staged.push(&parts);
+        if taken {
+            self.statistics.count_transmit(frame.len(), Ok(()));
+        }
+        taken
     }
 
     fn fd(&self) -> Fd {

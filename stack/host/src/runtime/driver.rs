@@ -1,9 +1,11 @@
 //! Moving frames: from the device into the stack, from the stack to the device, and the stack's events to those who
 //! wait for them. All of it under the lock; nothing here blocks.
 
+use super::outbox::{self, PutOff};
 use super::registry::{PortKey, Registry, random_word};
 use super::{Core, Open};
 use crate::device::siblings::{HEADER as SIBLING_HEADER, SiblingLink};
+use crate::device::staged::LateFailure;
 use crate::device::{DeviceError, LocalAddress, MAX_FRAME, Ports, Scope, TransmitError};
 use crate::sys::{Errno, Fd, call};
 use remora_stack::frame::{Medium, Purpose};
@@ -249,7 +251,11 @@ impl Core {
             return;
         }
         let (slot, mut now) = (self.inside, now);
+        let mut late = None;
         loop {
+            if let Some(failure) = late.take() {
+                self.sent_in_vain(open, now, failure);
+            }
             let Self { stack, device, registry, .. } = self;
             let Some(frame) = stack.poll_transmit(now) else { return };
             if frame.purpose == Purpose::Siblings {
@@ -280,7 +286,14 @@ impl Core {
                     self.statistics.left_to_others += 1;
                     continue;
                 }
-                Some(device) => open.consistently(|| device.transmit(&frame)),
+                Some(device) => match outbox::put_off(open, device, &frame) {
+                    PutOff::Yes => continue,
+                    PutOff::No(before) => {
+                        let outcome = open.consistently(|| device.transmit(&frame));
+                        late = late.or(before.err());
+                        outcome
+                    }
+                },
             };
             let failure = match outcome {
                 // The next one leaves later, and is to say so: a device takes its time.
@@ -305,6 +318,21 @@ impl Core {
                 self.link_changed(open, now);
             }
         }
+    }
+
+    /// What was put off has not left. It is lost, like what the network loses; for a while nothing is put off.
+    pub(super) fn sent_in_vain(&mut self, open: &Open, now: Instant, failure: LateFailure) {
+        self.statistics.not_sent += failure.count;
+        self.plain_turns = outbox::PLAIN_TURNS;
+        open.crowd.store(0);
+        if matches!(failure.errno.0, libc::EMSGSIZE | libc::ENXIO | libc::ENODEV | libc::ENETDOWN) {
+            self.link_changed(open, now);
+        }
+    }
+
+    /// Where frames are sent from outside of the lock.
+    pub(super) fn transmit_fd(&self) -> Option<Fd> {
+        self.device.as_ref().filter(|_| self.here).map(|device| device.fd())
     }
 
     /// Tells sets and sleepers what the stack has reported.

@@ -119,6 +119,8 @@ pub struct Open {
     pub(super) had_handles: AtomicBool,
     pub(super) keeper_line: LifeLine,
     pub(super) keeper_wakeups: AtomicU64,
+    /// Turns that are still taken for crowded; see `outbox`.
+    pub(super) crowd: Word,
 }
 
 impl Open {
@@ -146,6 +148,7 @@ impl Open {
             had_handles: AtomicBool::new(false),
             keeper_line: LifeLine::new(),
             keeper_wakeups: AtomicU64::new(0),
+            crowd: Word::new(0),
         }
     }
 
@@ -337,6 +340,8 @@ pub struct Core {
     pub(super) raw_sockets: usize,
     /// When frames were last asked for.
     pub(super) received_at: Option<Instant>,
+    /// Turns in which nothing is put off, after a device has refused what was.
+    pub(super) plain_turns: u32,
     /// When it was last looked at what nobody tells of.
     pub(super) looked_around: Option<Instant>,
     /// When the interface was last asked for its state.
@@ -377,6 +382,7 @@ impl Core {
             relays: Vec::new(),
             raw_sockets: 0,
             received_at: None,
+            plain_turns: 0,
             looked_around: None,
             looked_at_link: None,
             statistics: FamilyStatistics::default(),

@@ -4,7 +4,7 @@
 //! `family` lays out the shared state and starts it, `driver` moves frames, `wait` puts threads to sleep and wakes them,
 //! `roster` says who sleeps, drives and is rung, `epoll` keeps sets, `member` counts processes through fork and death,
 //! `keeper` is the process that stays, `watches` tells it who has gone, `handle` makes what code without hooks gets for a socket, `pump` serves it, `adopt` lets images in that come by exec,
-//! `report` tells of it, `relay` carries the queries of libc's resolver, `registry` agrees with other families on one
+//! `outbox` sends short frames after the lock where turns wait for each other, `report` tells of it, `relay` carries the queries of libc's resolver, `registry` agrees with other families on one
 //! address, `device_up` opens the device, `winding_up` ends a lost family. Errno, descriptors of the program and signals
 //! are the shim's.
 
@@ -19,6 +19,7 @@ mod keeper;
 mod member;
 #[cfg(test)]
 mod models;
+mod outbox;
 mod owner;
 mod pump;
 mod registry;
@@ -42,6 +43,7 @@ pub use owner::{Owner, OwnerKind};
 pub use wait::{View, WaitSpec};
 
 use crate::config::Config;
+use crate::device::staged::LateFailure;
 use crate::sys::Fd;
 use crate::sys::call;
 use crate::sys::lock::{Acquired, LockError};
@@ -266,14 +268,21 @@ impl Runtime {
     fn enter_as<R>(&self, own: u64, body: impl FnOnce(&mut Core, Instant) -> R) -> Result<R, Broken> {
         let _inside = Inside::new();
         let open = self.family.open();
+        let staged = outbox::fetch(open);
         let mut core: Held<Open, Core> = match self.family.enter(admit) {
             Ok(core) => core,
             Err(Broken) => {
+                if let Some(staged) = staged {
+                    outbox::give_back(staged);
+                }
                 self.tell_of_the_end();
                 return Err(Broken);
             }
         };
         let watch = PanicWatch(open);
+        outbox::carry(staged);
+        let waited = core.has_waited();
+        core.note_turn(open, waited);
         let now = call::now();
         core.here = self.device_here.load() == open.device_generation() && self.device_here.load() != 0;
         core.roster.own = own;
@@ -286,8 +295,10 @@ impl Runtime {
         let rings = core.take_rings();
         let signals = if core.signals.is_empty() { None } else { Some(core.take_signals()) };
         let hand_over = core.registry.take_hand_over();
+        let put_off = outbox::put_down().map(|staged| (staged, core.transmit_fd()));
         drop(watch);
         drop(core);
+        let late = put_off.map_or(Ok(()), |(staged, device)| outbox::send(staged, device));
         self.ring(rings);
         if let Some(due) = signals {
             owner::send_signals(due);
@@ -295,7 +306,20 @@ impl Runtime {
         if hand_over {
             self.hand_over_claims();
         }
+        if let Err(failure) = late {
+            self.tell_of_failure(failure);
+        }
         Ok(result)
+    }
+
+    /// What the turn has sent after it has not left.
+    #[cold]
+    fn tell_of_failure(&self, failure: LateFailure) {
+        if let Ok(mut core) = self.family.enter(admit) {
+            core.here = self.device_here.load() == self.family.open().device_generation();
+            core.inside = self.slot();
+            core.sent_in_vain(self.family.open(), call::now(), failure);
+        }
     }
 
     /// Runs `body` under the lock, which only looks: whoever is killed there leaves the family whole. It must not

@@ -101,13 +101,15 @@ impl<S: ChangeMark + Sync + 'static, C: 'static> Shared<S, C> {
         &'static self,
         admit: impl FnOnce(&S, Result<Acquired, LockError>) -> Result<(), E>,
     ) -> Result<Held<S, C>, E> {
-        let taken = self.lock.lock();
+        let taken = self.lock.try_lock();
+        let waited = matches!(taken, Err(LockError::Busy));
+        let taken = if waited { self.lock.lock() } else { taken };
         let inside = taken.is_ok();
         if inside {
             order::take(Rank::Family);
         }
         match admit(&self.open, taken) {
-            Ok(()) if inside => Ok(Held { shared: self, guard: Some(enter_arena()), local: PhantomData }),
+            Ok(()) if inside => Ok(Held { shared: self, guard: Some(enter_arena()), waited, local: PhantomData }),
             Ok(()) => unreachable!("admitted without the lock"),
             Err(refused) => {
                 if inside {
@@ -133,7 +135,17 @@ impl<S: ChangeMark + Sync + 'static, C: 'static> Shared<S, C> {
 pub struct Held<S: ChangeMark + Sync + 'static, C: 'static> {
     shared: &'static Shared<S, C>,
     guard: Option<ArenaGuard>,
+    waited: bool,
     local: PhantomData<*mut ()>,
+}
+
+impl<S: ChangeMark + Sync, C> Held<S, C> {
+    /// Whether another thread had to let go of the lock first.
+    #[inline]
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        self.waited
+    }
 }
 
 impl<S: ChangeMark + Sync, C> Deref for Held<S, C> {
