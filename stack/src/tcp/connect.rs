@@ -198,11 +198,12 @@ impl Sock {
                 }
                 return if incoming.has(Flags::RST) { Verdict::Done } else { Verdict::Reset };
             }
-            //= RFC 7323 §5.4: an echo that we never sent.
+            //= RFC 7323 §5.4: an echo that we never sent, from before the first SYN or from what is still to come.
+            let first = Seq(self.timestamp(self.retransmit_since.unwrap_or(net.now)));
             if let Some(timestamps) = header.options.timestamps
                 && self.timestamps
                 && timestamps.echo != 0
-                && Seq(timestamps.echo).after(Seq(self.timestamp(net.now)))
+                && (Seq(timestamps.echo).before(first) || Seq(timestamps.echo).after(Seq(self.timestamp(net.now))))
             {
                 net.counters.paws_active += 1;
                 return if incoming.has(Flags::RST) { Verdict::Done } else { Verdict::Reset };
