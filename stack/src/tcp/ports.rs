@@ -1,6 +1,7 @@
 //! Local ports: who holds which (Linux's bind hash), conflicts of bind (`inet_csk_bind_conflict`), and the choice of
 //! a port (RFC 6056 §3.3.4, double hash, as `__inet_hash_connect` does it).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::net::IpAddr;
 
@@ -16,7 +17,7 @@ use crate::settings::Settings;
 use crate::socket::protocol::{AddressFamily, Net};
 
 /// Who stands behind an entry of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A sock.
     Sock(u32),
@@ -31,7 +32,45 @@ pub enum Endpoint {
 struct Bucket {
     /// bind() has put somebody here: not to be shared with a connect that looks for a port (`fastreuse >= 0`).
     explicit: bool,
-    owners: SmallVec<[Endpoint; 2]>,
+    owners: Owners,
+}
+
+/// So many owners are looked through one by one.
+const FEW_OWNERS: usize = 16;
+
+/// Who holds one port, each once. A server's is held by all its connections and those in TIME_WAIT, of which any may go
+/// first: what that costs does not grow with them.
+#[derive(Debug, Default)]
+struct Owners {
+    list: SmallVec<[Endpoint; 2]>,
+    /// Where each stands in the list, once there are many.
+    places: Option<Box<HashMap<Endpoint, usize, Keyed>>>,
+}
+
+impl Owners {
+    fn push(&mut self, owner: Endpoint, keyed: &Keyed) {
+        if let Some(places) = &mut self.places {
+            places.insert(owner, self.list.len());
+        }
+        self.list.push(owner);
+        if self.places.is_none() && self.list.len() > FEW_OWNERS {
+            let mut places = HashMap::with_hasher(keyed.clone());
+            places.extend(self.list.iter().enumerate().map(|(place, owner)| (*owner, place)));
+            self.places = Some(Box::new(places));
+        }
+    }
+
+    fn remove(&mut self, owner: Endpoint) {
+        let place = match &mut self.places {
+            Some(places) => places.remove(&owner),
+            None => self.list.iter().position(|held| *held == owner),
+        };
+        let Some(place) = place else { return };
+        self.list.swap_remove(place);
+        if let (Some(places), Some(moved)) = (&mut self.places, self.list.get(place)) {
+            places.insert(*moved, place);
+        }
+    }
 }
 
 /// How many moving hints there are.
@@ -100,17 +139,16 @@ impl Ports {
     }
 
     pub(super) fn hold(&mut self, port: u16, owner: Endpoint, explicit: bool) {
+        let keyed = self.buckets.hasher().clone();
         let bucket = self.buckets.entry(port).or_default();
         bucket.explicit |= explicit;
-        bucket.owners.push(owner);
+        bucket.owners.push(owner, &keyed);
     }
 
     pub(super) fn release(&mut self, port: u16, owner: Endpoint) {
         if let Some(bucket) = self.buckets.get_mut(&port) {
-            if let Some(at) = bucket.owners.iter().position(|held| *held == owner) {
-                bucket.owners.swap_remove(at);
-            }
-            if bucket.owners.is_empty() {
+            bucket.owners.remove(owner);
+            if bucket.owners.list.is_empty() {
                 let rests = bucket.explicit;
                 self.buckets.remove(&port);
                 if rests {
@@ -149,7 +187,7 @@ impl Ports {
     }
 
     fn owners(&self, port: u16) -> &[Endpoint] {
-        self.buckets.get(&port).map_or(&[], |bucket| bucket.owners.as_slice())
+        self.buckets.get(&port).map_or(&[], |bucket| bucket.owners.list.as_slice())
     }
 }
 
@@ -360,6 +398,23 @@ mod tests {
                     assert_eq!(all.len() as u32, if count == 1 { 1 } else { count & !1 });
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_owner_among_many_is_found_whoever_goes_first() {
+        let mut ports = Ports::new(Keyed([1; 16]));
+        let owner =
+            |index: u32| if index.is_multiple_of(2) { Endpoint::Sock(index) } else { Endpoint::TimeWait(index) };
+        for count in [FEW_OWNERS as u32, 100] {
+            (0..count).for_each(|index| ports.hold(80, owner(index), false));
+            // 7 and the counts have no common factor: each once, in no order.
+            for turn in 0..count {
+                assert_eq!(ports.owners(80).len() as u32, count - turn);
+                ports.release(80, owner(turn * 7 % count));
+                ports.release(80, Endpoint::Request(turn));
+            }
+            assert!(!ports.is_used(80));
         }
     }
 
