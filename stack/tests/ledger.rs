@@ -43,12 +43,28 @@ fn link() -> Conditions {
     Conditions { rate: 2_500_000, queue: 250_000, latency: MILLISECOND * 20, ..Conditions::default() }
 }
 
+/// As before RFC 2018 and RFC 1323, with the window of RFC 5681.
+const OLD: [(&str, &str); 3] =
+    [("net.ipv4.tcp_sack", "0"), ("net.ipv4.tcp_timestamps", "0"), ("net.ipv4.tcp_congestion_control", "reno")];
+/// Without what finds out that a timeout or a repetition was needless.
+const PLAIN: [(&str, &str); 4] = [
+    ("net.ipv4.tcp_frto", "0"),
+    ("net.ipv4.tcp_early_retrans", "0"),
+    ("net.ipv4.tcp_dsack", "0"),
+    ("net.ipv4.tcp_slow_start_after_idle", "0"),
+];
+/// How much goes at once.
+const CUT: [(&str, &str); 3] =
+    [("net.ipv4.tcp_tso_win_divisor", "0"), ("net.ipv4.tcp_tso_rtt_log", "0"), ("net.ipv4.tcp_min_tso_segs", "4")];
+
 fn scenes() -> Vec<Scene> {
     let scene = |name, settings, link, program, seconds| Scene { name, settings, link, program, seconds };
     let loss = Conditions { loss: 10_000, ..link() };
     let bad = Conditions { loss: 20_000, reorder: 20_000, duplicate: 10_000, ..link() };
     let short = Conditions { queue: 30_000, ..link() };
     let far = Conditions { latency: MILLISECOND * 150, ..link() };
+    let policed = Conditions { rate: 250_000, queue: 4_000, latency: MILLISECOND * 30, ..Conditions::default() };
+    let storm = Conditions { loss: 30_000, reorder: 100_000, duplicate: 20_000, ..link() };
     let algorithm = |name: &'static str| -> &'static [(&'static str, &'static str)] {
         match name {
             "reno" => &[("net.ipv4.tcp_congestion_control", "reno")],
@@ -78,6 +94,22 @@ fn scenes() -> Vec<Scene> {
         scene("a slow reader", &[], loss, Program::SlowReader(5_000, 30), 4),
         scene("a reader that sleeps", &[], loss, Program::SlowReader(200_000, 1_500), 6),
         scene("half of all is lost", &[], Conditions { loss: 500_000, ..link() }, Program::Pieces(3_000, 50), 30),
+        scene("bbr, a policer", algorithm("bbr"), policed, Program::Bulk, 6),
+        scene("bbr, bursts", algorithm("bbr"), bad, Program::Pieces(60_000, 300), 14),
+        scene("bbr, 300 ms", algorithm("bbr"), far, Program::Bulk, 4),
+        scene("reno without SACK or timestamps", &OLD, bad, Program::Bulk, 4),
+        scene("little memory for all", &[("net.ipv4.tcp_mem", "24 32 48")], bad, Program::SlowReader(30_000, 200), 6),
+        scene(
+            "small receive buffers",
+            &[("net.ipv4.tcp_rmem", "4096 9000 20000")],
+            bad,
+            Program::SlowReader(3_000, 40),
+            5,
+        ),
+        scene("small send buffers", &[("net.ipv4.tcp_wmem", "4096 9000 20000")], bad, Program::Bulk, 4),
+        scene("no F-RTO, no probes, no D-SACK", &PLAIN, storm, Program::Bulk, 6),
+        scene("much reordering", &[], storm, Program::Bulk, 4),
+        scene("super-segments of another size", &CUT, far, Program::Pieces(30_000, 25), 5),
     ]
 }
 
