@@ -714,6 +714,8 @@ fn tcp_bytes(
 /// Where a field of Linux's `struct tcp_info` is, and how long.
 fn field_place(field: &str) -> Option<(usize, usize)> {
     const FIELDS: &[(&str, usize, usize)] = &[
+        ("tcpi_snd_wnd", 228, 4),
+        ("tcpi_rcv_wnd", 232, 4),
         ("tcpi_state", 0, 1),
         ("tcpi_ca_state", 1, 1),
         ("tcpi_retransmits", 2, 1),

@@ -11,6 +11,7 @@ mod limits;
 mod listen;
 mod memory;
 mod path_probe;
+mod ports;
 mod recovery;
 mod remnant;
 mod repair;
