@@ -177,4 +177,61 @@ mod tests {
         assert_eq!(charges.collapse(), 99);
         assert_eq!(charges.total(), 932);
     }
+
+    #[test]
+    fn super_segments_join_up_to_what_one_buffer_holds_and_only_where_they_meet() {
+        let mut charges = Charges::default();
+        charges.add(Seq(0), Seq(40_000), truesize(40_000, true), true);
+        // Up to 65,536 bytes join, and the second costs its data alone.
+        charges.add(Seq(40_000), Seq(65_536), truesize(25_536, true), true);
+        assert_eq!(charges.total(), 65_536 + 832);
+        charges.add(Seq(65_536), Seq(65_537), truesize(1, true), true);
+        assert_eq!(charges.total(), 65_537 + 2 * 832);
+        // One that does not follow, or does not lie in pages, stays apart.
+        charges.add(Seq(70_000), Seq(71_000), truesize(1_000, true), true);
+        charges.add(Seq(71_000), Seq(71_010), truesize(10, false), false);
+        assert_eq!(charges.total(), 65_537 + 2 * 832 + 1_832 + 832);
+        charges.release(Seq(65_536));
+        assert_eq!(charges.total(), 833 + 1_832 + 832);
+        charges.release(Seq(71_010));
+        assert_eq!(charges.total(), 0);
+    }
+
+    #[test]
+    fn what_is_put_back_counts_again_and_what_is_dropped_does_not() {
+        let mut charges = Charges::default();
+        charges.add(Seq(100), Seq(200), 832, false);
+        charges.put_back(Seq(50), 50);
+        assert_eq!(charges.total(), 882);
+        charges.release(Seq(99));
+        assert_eq!(charges.total(), 882);
+        charges.release(Seq(100));
+        assert_eq!(charges.total(), 832);
+        charges.add_ahead(Seq(300), Seq(310), 832, false);
+        charges.add_ahead(Seq(250), Seq(260), 1_280, false);
+        assert_eq!(charges.total(), 832 + 832 + 1_280);
+        // The first one is in order now: only the other is ahead still.
+        charges.advance(Seq(260));
+        charges.drop_ahead();
+        assert_eq!(charges.total(), 832 + 1_280);
+        charges.release(Seq(260));
+        assert_eq!(charges.total(), 0);
+    }
+
+    #[test]
+    fn nothing_is_put_together_where_that_saves_nothing() {
+        let mut charges = Charges::default();
+        assert_eq!(charges.collapse(), 0);
+        charges.add(Seq(0), Seq(4_000), 4_832, false);
+        assert_eq!(charges.collapse(), 0);
+        assert_eq!(charges.total(), 4_832);
+        // Two pages of data need two buffers.
+        charges.clear();
+        for start in [0, 2_048, 4_096] {
+            charges.add(Seq(start), Seq(start + 2_048), truesize(2_048, false), false);
+        }
+        assert_eq!(charges.total(), 3 * 4_352);
+        assert_eq!(charges.collapse(), 2);
+        assert_eq!(charges.total(), 6_144 + 2 * 832);
+    }
 }

@@ -153,4 +153,71 @@ mod tests {
         }
         assert!(window.is_slow_start());
     }
+
+    fn looks(cwnd: u32) -> (HyStart, Window) {
+        (HyStart::default(), Window { cwnd, ..Window::default() })
+    }
+
+    #[test]
+    fn the_rise_that_ends_slow_start_is_an_eighth_within_4_and_16_ms() {
+        // Least round trip, and the longest one that is no rise yet.
+        for (least, most) in [(8, 12), (40, 45), (100, 112), (400, 416)] {
+            for (rtt, ends) in [(most, false), (most + 1, true)] {
+                let (mut start, mut window) = looks(32);
+                for n in 0..10 {
+                    let facts = Facts {
+                        snd_una: Seq(1),
+                        snd_nxt: Seq(100),
+                        ..super::super::facts(Instant::from_millis(1_000 + 5 * n))
+                    };
+                    let (rtt, least) = (Duration::from_millis(rtt), Duration::from_millis(least));
+                    start.sample(&mut window, &facts, rtt, least);
+                }
+                assert_eq!(window.orders.found == Some(Found::Delay), ends, "{rtt} ms over {least} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_of_more_than_2_ms_breaks_a_train() {
+        for (gap, ends) in [(2, true), (3, false)] {
+            let (mut start, mut window) = looks(100);
+            for n in 0..30 {
+                feed(&mut start, &mut window, 1_000 + gap * n, 40, 1);
+            }
+            assert_eq!(window.orders.found == Some(Found::Train), ends, "{gap} ms");
+        }
+    }
+
+    #[test]
+    fn a_paced_train_has_a_whole_round_trip_and_the_time_of_four_super_segments() {
+        // 65,536 bytes four times over at 524,288,000 bytes a second: 0.5 ms; it counts 1 ms at most.
+        let gso = |rate| {
+            let window = Window { pacing_rate: rate, ..Window::default() };
+            aggregation(&window, &Facts { gso_max: 65_536, ..super::super::facts(Instant::ZERO) })
+        };
+        assert_eq!(gso(524_288_000), Duration::from_micros(500));
+        assert_eq!(gso(1_000_000), Duration::from_millis(1));
+        assert_eq!((gso(0), gso(UNPACED)), (Duration::ZERO, Duration::ZERO));
+        let (mut start, mut window) = looks(100);
+        window.is_paced = true;
+        for at in 0..=40 {
+            feed(&mut start, &mut window, 1_000 + at, 40, 1);
+        }
+        assert!(window.is_slow_start(), "no more than a round trip yet");
+        for at in 41..=42 {
+            feed(&mut start, &mut window, 1_000 + at, 40, 1);
+        }
+        assert_eq!(window.orders.found, Some(Found::Train));
+    }
+
+    #[test]
+    fn a_window_of_16_is_watched_and_once_found_no_more() {
+        let (mut start, mut window) = looks(16);
+        for at in 0..=21 {
+            feed(&mut start, &mut window, 1_000 + at, 40, 1);
+        }
+        assert_eq!(window.ssthresh, 16);
+        assert!(!start.is_looking());
+    }
 }
