@@ -247,3 +247,101 @@ impl Tcp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn key(address: IpAddr, prefix: u8, bytes: &[u8]) -> SignatureKey {
+        SignatureKey { address, prefix, default_domain: false, key: bytes.to_vec() }
+    }
+
+    fn four(last: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+    }
+
+    fn six(last: u16) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last))
+    }
+
+    #[test]
+    fn the_key_of_the_longest_prefix_counts_whichever_was_set_first() {
+        let mut keys = Signatures::default();
+        assert_eq!(keys.key(four(1)), None);
+        for (address, prefix, bytes) in [
+            (four(0), 24, b"net"),
+            (four(1), 32, b"own"),
+            (four(0), 0, b"all"),
+            (six(0), 112, b"six"),
+            (six(7), 128, b"one"),
+        ] {
+            keys.change(&key(address, prefix, bytes)).expect("a key");
+        }
+        assert_eq!(keys.key(four(1)), Some(&b"own"[..]));
+        assert_eq!(keys.key(four(2)), Some(&b"net"[..]));
+        assert_eq!(keys.key(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1))), Some(&b"all"[..]));
+        assert_eq!(keys.key(six(7)), Some(&b"one"[..]));
+        assert_eq!(keys.key(six(8)), Some(&b"six"[..]));
+        // The prefix of IPv4 covers nothing of IPv6, and the other way round.
+        assert_eq!(keys.key(IpAddr::V6(Ipv6Addr::LOCALHOST)), None);
+    }
+
+    #[test]
+    fn a_key_is_replaced_and_deleted_by_its_name() {
+        let mut keys = Signatures::default();
+        keys.change(&key(four(1), 32, b"first")).expect("a key");
+        keys.change(&key(four(1), 32, b"second")).expect("another");
+        keys.change(&key(four(1), 24, b"wider")).expect("a third");
+        assert_eq!(keys.key(four(1)), Some(&b"second"[..]));
+        // The oldest first.
+        assert_eq!(keys.exported(0).map(|bytes| bytes[129]), Some(32));
+        assert_eq!(keys.exported(1).map(|bytes| bytes[129]), Some(24));
+        assert_eq!(keys.exported(2), None);
+        assert_eq!(keys.change(&key(four(2), 32, b"")), Err(OptionError::NotFound));
+        keys.change(&key(four(1), 32, b"")).expect("deleted");
+        assert_eq!(keys.key(four(1)), Some(&b"wider"[..]));
+        assert_eq!(keys.change(&key(four(1), 32, b"")), Err(OptionError::NotFound));
+    }
+
+    #[test]
+    fn a_key_has_80_bytes_and_a_socket_963_keys_at_most() {
+        let mut keys = Signatures::default();
+        assert_eq!(keys.change(&key(four(1), 32, &[1; 81])), Err(OptionError::Invalid));
+        keys.change(&key(four(1), 32, &[1; 80])).expect("the longest");
+        for number in 1..963 {
+            keys.change(&key(six(number), 128, b"k")).expect("there is room");
+        }
+        assert_eq!(keys.change(&key(six(0), 128, b"k")), Err(OptionError::OptionMemory));
+        // One that is there may still change.
+        keys.change(&key(four(1), 32, b"short")).expect("no new one");
+    }
+
+    #[test]
+    fn a_connection_inherits_the_key_that_counts_as_one_of_its_peer_s() {
+        let mut keys = Signatures::default();
+        keys.change(&key(four(0), 24, b"net")).expect("a key");
+        keys.change(&key(six(0), 64, b"six")).expect("a key");
+        let own = keys.inherited(four(9));
+        assert_eq!((own.key(four(9)), own.key(four(8)), own.key(six(0))), (Some(&b"net"[..]), None, None));
+        let own = keys.inherited(six(9));
+        assert_eq!((own.key(six(9)), own.key(six(8))), (Some(&b"six"[..]), None));
+        assert_eq!(keys.inherited(IpAddr::V4(Ipv4Addr::LOCALHOST)).exported(0), None);
+    }
+
+    /// `struct tcp_md5sig`: the address as the kernel's `struct sockaddr_storage`, flags, prefix, length, key.
+    #[test]
+    fn a_key_is_shown_as_the_kernel_s_structure() {
+        let mut keys = Signatures::default();
+        keys.change(&SignatureKey { default_domain: true, ..key(four(5), 32, b"abc") }).expect("a key");
+        keys.change(&key(six(5), 128, b"abcd")).expect("a key");
+        let bytes = keys.exported(0).expect("the older");
+        assert_eq!(bytes.len(), 216);
+        assert_eq!(bytes[..8], [2, 0, 0, 0, 10, 0, 0, 5]);
+        assert_eq!(bytes[128..139], [3, 32, 3, 0, 0, 0, 0, 0, b'a', b'b', b'c']);
+        let bytes = keys.exported(1).expect("the newer");
+        assert_eq!((bytes[0], bytes[8], bytes[9], bytes[23]), (10, 0x20, 0x01, 5));
+        assert_eq!((bytes[128], bytes[129], bytes[130]), (1, 128, 4));
+    }
+}
