@@ -535,4 +535,123 @@ mod tests {
         assert_eq!(queue.read(Some(&mut sink), 2, true), Ok(2));
         assert_eq!(all(&mut queue), b"abc");
     }
+
+    /// What must hold after every call, told by the pieces themselves.
+    fn assert_sound(queue: &Reassembly) {
+        let memory: usize = queue.ready.iter().chain(&queue.ahead).map(Piece::memory).sum();
+        assert_eq!(queue.memory(), memory);
+        assert_eq!(queue.readable(), queue.ready.iter().map(|piece| piece.data().len()).sum::<usize>());
+        assert_eq!(queue.held() - queue.readable(), queue.ahead.iter().map(|piece| piece.data().len()).sum::<usize>());
+        let in_order = |pieces: &VecDeque<Piece>| {
+            pieces.iter().zip(pieces.iter().skip(1)).all(|(one, next)| !one.after().after(next.seq))
+        };
+        assert!(in_order(&queue.ready) && in_order(&queue.ahead));
+    }
+
+    fn byte_at(at: u32) -> u8 {
+        u8::try_from(at % 251).expect("less than 256")
+    }
+
+    /// Segments of any place and length against a plain map of which bytes have come: what is read, what is told as a block
+    /// and as a duplicate, and what is counted.
+    #[test]
+    fn any_order_of_segments_gives_the_stream_and_the_blocks_of_what_has_come() {
+        for seed in 0..60_u64 {
+            let mut state = seed;
+            let mut below = |limit: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                u32::try_from((state >> 33) % limit).expect("small")
+            };
+            let large = seed % 4 == 0;
+            let (span, longest): (u32, u64) = if large { (60_000, 9_000) } else { (400, 40) };
+            let mut queue = Reassembly::default();
+            let mut spares = Spares::default();
+            let mut came = alloc::vec![false; span as usize];
+            let (mut next, mut taken) = (0_u32, 0_u32);
+            for _ in 0..300 {
+                let start = next + below(longest * 2);
+                let length = (1 + below(longest)).min(span.saturating_sub(start));
+                if length == 0 {
+                    break;
+                }
+                let end = start + length;
+                let mut bytes: Vec<u8> = (start..end).map(byte_at).collect();
+                let payload = Payload { buffer: &mut bytes, at: 0, end: length as usize };
+                let all_known = (start..end).all(|at| came[at as usize]);
+                let blocks = |came: &[bool], next: u32| {
+                    let mut blocks = Vec::new();
+                    let mut at = next;
+                    while at < span {
+                        if came[at as usize] {
+                            let from = at;
+                            while at < span && came[at as usize] {
+                                at += 1;
+                            }
+                            blocks.push((from, at));
+                        } else {
+                            at += 1;
+                        }
+                    }
+                    blocks
+                };
+                if start == next {
+                    queue.borrow(&mut spares, payload.len());
+                    queue.push_in_order(Seq(start), payload);
+                    came[start as usize..end as usize].fill(true);
+                    next = queue.advance(Seq(end)).0;
+                } else {
+                    let some_known = (start..end).any(|at| came[at as usize]);
+                    let verdict = queue.push_ahead(Seq(start), payload, false, 1 << 24);
+                    assert!(verdict != Ahead::Duplicate || all_known, "seed {seed}");
+                    assert!(verdict != Ahead::Refused);
+                    assert!(verdict != Ahead::Merged || some_known, "seed {seed}");
+                    came[start as usize..end as usize].fill(true);
+                }
+                let until = (0..span).find(|at| !came[*at as usize]).unwrap_or(span);
+                assert_eq!(next, until, "seed {seed}");
+                assert_sound(&queue);
+                let expected = blocks(&came, next);
+                assert_eq!(queue.has_hole(), !expected.is_empty());
+                let told = queue.take_blocks(4, false);
+                for block in told.as_slice() {
+                    // A block that was forgotten, because only four are kept, is not joined to its neighbour.
+                    let inside = expected.iter().any(|(from, to)| *from <= block.start.0 && block.end.0 <= *to);
+                    assert!(inside, "seed {seed}: {block:?} of {expected:?}");
+                }
+                // The newest is told first, and as many as there are, up to four.
+                if start > next {
+                    let first = told.as_slice().first().expect("the newest");
+                    assert!(all_known || (first.start.0 < end && start < first.end.0), "seed {seed}");
+                }
+                if below(3) == 0 {
+                    let most = below(longest * 3) as usize;
+                    let mut sink = Collect::new(most);
+                    let peeked = queue.show(0, Some(&mut sink), most).expect("room");
+                    let mut second = Collect::new(most);
+                    let count = queue.read(Some(&mut second), most, false).expect("room");
+                    assert_eq!((count, &sink.bytes), (peeked, &second.bytes));
+                    assert_eq!(count, most.min((next - taken) as usize), "seed {seed}");
+                    assert!(second.bytes.iter().zip(taken..).all(|(byte, at)| *byte == byte_at(at)), "seed {seed}");
+                    taken += u32::try_from(count).expect("small");
+                    assert_sound(&queue);
+                }
+            }
+            queue.drop_ahead();
+            assert!(!queue.has_hole() && queue.take_blocks(4, false).is_empty());
+            assert_sound(&queue);
+            queue.drop_front(usize::MAX);
+            assert_eq!((queue.readable(), queue.memory()), (0, 0), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_memory_is_kept_to_the_byte() {
+        let mut queue = Reassembly::default();
+        let mut buffer = alloc::vec![0; 100];
+        let payload = Payload { buffer: &mut buffer, at: 0, end: 100 };
+        assert_eq!(queue.push_ahead(Seq(10), payload, false, 99), Ahead::Refused);
+        assert_eq!(queue.memory(), 0);
+        let payload = Payload { buffer: &mut buffer, at: 0, end: 100 };
+        assert_eq!(queue.push_ahead(Seq(10), payload, false, 100), Ahead::Queued);
+    }
 }
