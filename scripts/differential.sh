@@ -8,7 +8,7 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sample N] [--sequences N] [--seed S]
-                               [--kind KIND] [--workers N] [--seconds N] [--one "SEQUENCE"]
+                               [--kind KIND] [--workers N] [--seconds N] [--list FILE] [--one "SEQUENCE"]
 
   --table [KIND]   every call in every state of the sockets of one kind (tcp, udp, ping,
                    raw, icmp; tcp6 and udp6 with IPv4 in IPv6) or of all; the default
@@ -17,8 +17,11 @@ usage: scripts/differential.sh [--table [KIND]] [--calls [KIND]] [--sample N] [-
   --sequences N    N sequences at random, from --seed S (1); a difference is cut down to
                    the shortest sequence that shows it
   --kind KIND      sequences at random for sockets of this kind only
-  --workers N      share the sequences at random among N pairs of laboratories (1)
+  --workers N      share the sequences at random among N pairs of laboratories (1), which
+                   draw what all of them lack: most of the time of one is waits, and ten to
+                   a processor keep it busy
   --seconds N      no more sequences at random after N seconds
+  --list FILE      the sequences of a file, one a line
   --one SEQUENCE   both transcripts of one sequence
 
 Counts per state come last. The status is 0 only without a difference that
@@ -44,7 +47,7 @@ while [ "$#" -gt 0 ]; do
             ;;
         esac
         ;;
-    --sequences | --seed | --one | --sample | --kind | --workers | --seconds)
+    --sequences | --seed | --list | --one | --sample | --kind | --workers | --seconds)
         if [ "$#" -lt 2 ]; then
             usage >&2
             exit 2
@@ -56,6 +59,7 @@ while [ "$#" -gt 0 ]; do
         --kind) export KIND="$2" ;;
         --workers) workers="$2" ;;
         --seconds) export SECONDS_AT_MOST="$2" ;;
+        --list) arguments=(list "$(realpath "$2")") ;;
         --one) arguments=(one "$2") ;;
         esac
         shift
@@ -86,7 +90,9 @@ export REMORA_LOG="${REMORA_LOG:-error}"
 # What goes to the own host stays in the stack: a socket that is handed to the kernel has another address there.
 export REMORA_LOOPBACK="${REMORA_LOOPBACK:-stack}"
 jobs=()
-counts=()
+if [ "$workers" -gt 1 ]; then
+    export CELLS="$OUT/cells-$$"
+fi
 for worker in $(seq "$workers"); do
     for LAB_MODE in kernel remora; do
         export LAB_ID="$LAB_MODE-$$-$worker"
@@ -99,8 +105,6 @@ for worker in $(seq "$workers"); do
     done
     if [ -n "$sequences" ]; then
         arguments=(random "$((sequences / workers))" "$((seed + worker - 1))")
-        counts+=("$OUT/cells-$$-$worker")
-        export CELLS="${counts[-1]}"
     fi
     "$OUT/differential" "${arguments[@]}" &
     jobs+=("$!")
@@ -112,7 +116,7 @@ for job in "${jobs[@]}"; do
 done
 if [ "$workers" -gt 1 ] && [ -n "$sequences" ]; then
     printf '# all together:\n'
-    "$OUT/differential" cells "${counts[@]}"
+    "$OUT/differential" cells
 fi
-rm -f "${counts[@]}"
+rm -f "${CELLS:-}"
 exit "$status"

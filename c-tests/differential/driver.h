@@ -29,8 +29,9 @@ void run_batch(char (*sequences)[SEQUENCE_SIZE], size_t count, bool cut, void (*
 
 void at_random(unsigned long sequences, unsigned long long seed);
 void count_cell(size_t state, size_t call);
+/* What one run has come to. */
+void add_to_tally(unsigned long sequences, unsigned long differ, unsigned long haste);
+/* Prints the counts, which are those of all the runs that share the file CELLS. */
 void print_cells(void);
-/* Sums up the files of several runs (CELLS) and prints the counts. */
-int add_cells(char **files);
 
 #endif

@@ -116,7 +116,7 @@ static void begin(void)
 {
     x.used = 0;
     x.fd = x.taken = x.set = -1;
-    x.slow = x.six = false;
+    x.slow = x.six = x.times = false;
     x.sent = 0;
     x.transcript[0] = 0;
 }

@@ -22,6 +22,7 @@ struct executor {
     bool six;     /* a socket of IPv6 */
     bool echoes;  /* a ping socket */
     bool packets; /* a raw socket */
+    bool times;   /* times of sending were asked for: the queue of errors may quote whole packets */
     volatile int pipes, urgents;
     unsigned sent; /* position in the pattern that is sent */
     void *read_only;

@@ -5,8 +5,9 @@
  *   differential table [KIND]             every call of the catalogue in every state, options by number in some
  *   differential calls [KIND [SAMPLE SEED]]   the same without the options by number; each SAMPLE-th only
  *   differential random SEQUENCES SEED    sequences of calls at random
+ *   differential list FILE                the sequences of a file
  *   differential one "SEQUENCE"           both transcripts of one sequence
- *   differential cells FILE...            the counts per state of several runs together
+ *   differential cells                    the counts per state in the file CELLS
  *
  * The sides come from the environment: KERNEL_OURS and KERNEL_PEER, REMORA_OURS and REMORA_PEER name network namespaces,
  * REMORA_LIB is the library. The calls themselves are left to execute.c and operations.c, the tables to
@@ -430,14 +431,36 @@ static void table(const char *kind, bool options, size_t sample, size_t seed)
     }
 }
 
+/* The sequences of a file, one a line. */
+static bool list(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return false;
+    while (fgets(gathered[gathered_count], SEQUENCE_SIZE, file) != NULL) {
+        char *line = gathered[gathered_count];
+        line[strcspn(line, "\n")] = 0;
+        if (line[0] == '#' || line[0] == 0)
+            continue;
+        if (++gathered_count == BATCH)
+            flush_table();
+    }
+    flush_table();
+    fclose(file);
+    return true;
+}
+
 static void print_counts(void)
 {
-    print_cells();
+    add_to_tally(sequences_run, differing, flaky);
+    /* Of runs that share their counts, they are printed when all have ended. */
+    if (getenv("CELLS") == NULL)
+        print_cells();
     for (size_t i = 0; i < exception_count; i++)
         if (exceptions[i].used > 0)
             printf("# exception \"%s\": %lu\n", exceptions[i].sequence, exceptions[i].used);
-    printf("# %lu sequences, %lu differ in %zu ways, %lu differed in haste only\n", sequences_run, differing, finding_count,
-           flaky);
+    printf("# this run: %lu sequences, %lu differ in %zu ways, %lu differed in haste only\n", sequences_run, differing,
+           finding_count, flaky);
 }
 
 int main(int argc, char **argv)
@@ -447,8 +470,10 @@ int main(int argc, char **argv)
         return peer_main();
     if (strcmp(mode, "execute") == 0)
         return execute_main();
-    if (strcmp(mode, "cells") == 0)
-        return add_cells(argv + 2);
+    if (strcmp(mode, "cells") == 0) {
+        print_cells();
+        return 0;
+    }
     program = "/proc/self/exe";
     signal(SIGPIPE, SIG_IGN);
     if (getenv("EXCEPTIONS") != NULL)
@@ -463,11 +488,16 @@ int main(int argc, char **argv)
         table(argc > 2 && argv[2][0] != 0 ? argv[2] : NULL, false, sample > 0 ? sample : 1, argc > 4 ? strtoul(argv[4], NULL, 0) : 0);
     } else if (strcmp(mode, "random") == 0 && argc == 4) {
         at_random(strtoul(argv[2], NULL, 0), strtoull(argv[3], NULL, 0));
+    } else if (strcmp(mode, "list") == 0 && argc == 3) {
+        if (!list(argv[2])) {
+            fprintf(stderr, "differential: %s: %s\n", argv[2], strerror(errno));
+            return 2;
+        }
     } else if (strcmp(mode, "one") == 0 && argc == 3) {
         run(argv[2], true);
         printf("kernel:\n%sremora:\n%s", kernel.transcript, remora.transcript);
     } else {
-        fprintf(stderr, "usage: differential table [KIND] | calls [KIND [SAMPLE SEED]] | random SEQUENCES SEED | one SEQUENCE | cells FILE...\n");
+        fprintf(stderr, "usage: differential table [KIND] | calls [KIND [SAMPLE SEED]] | random SEQUENCES SEED | list FILE | one SEQUENCE | cells\n");
         return 2;
     }
     stop_side(&kernel);

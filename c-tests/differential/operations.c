@@ -293,11 +293,16 @@ void hide_what_is_drawn(unsigned char *bytes, size_t length)
             bytes[i] = 0;
 }
 
-static void received(long value, size_t room)
+static void received(long value, size_t room, int flags)
 {
     if (!outcome(value))
         return;
     size_t length = (size_t)value < room ? (size_t)value : room;
+    /* A packet that is quoted with its time begins with addresses of the link, and has numbers drawn at random. */
+    if (x.times && (flags & MSG_ERRQUEUE) != 0) {
+        say(" quoted");
+        return;
+    }
     hide_what_is_drawn(buffer, length);
     if (length > 0 && length < BUFFER_SIZE)
         say_bytes(buffer, length);
@@ -318,6 +323,11 @@ static void say_control(const struct msghdr *message)
     }
 }
 
+static bool is_timestamping(int option)
+{
+    return option == SO_TIMESTAMPING_OLD || option == SO_TIMESTAMPING_NEW;
+}
+
 /* One control message: LEVEL:TYPE:VALUE:LENGTH after "cmsg:", else one of a level that nobody has; "short" is shorter
  * than a header. Returns the room that it takes. */
 static size_t put_control(const char *word)
@@ -328,6 +338,7 @@ static size_t put_control(const char *word)
         header.cmsg_len = CMSG_LEN((size_t)length);
     if (is(word, "short"))
         header.cmsg_len = 3;
+    x.times |= header.cmsg_level == SOL_SOCKET && is_timestamping(header.cmsg_type);
     memcpy(control, &header, sizeof header);
     memcpy(CMSG_DATA((struct cmsghdr *)control), &value, sizeof value);
     return CMSG_SPACE((size_t)length);
@@ -359,7 +370,7 @@ static void message_operation(char **words, bool sends)
     message.msg_name = place_out(words[1], name_buffer, sizeof name_buffer);
     memset(buffer, MARK, BUFFER_SIZE);
     long value = recvmsg(x.fd, &message, flags);
-    received(value, bytes);
+    received(value, bytes, flags);
     say_name(name_buffer, sizeof name_buffer);
     if (value >= 0) {
         say(" flags %x namelen %u controllen %zu", message.msg_flags, message.msg_namelen, message.msg_controllen);
@@ -425,19 +436,20 @@ static bool receive_operation(char **words)
     size_t length = (size_t)number(words[2]);
     void *place = place_out(words[1], buffer, BUFFER_SIZE);
     if (is(call, "recv"))
-        received(recv(x.fd, place, length, (int)number(words[3])), length);
+        received(recv(x.fd, place, length, (int)number(words[3])), length, (int)number(words[3]));
     else if (is(call, "read"))
-        received(read(x.fd, place, length), length);
+        received(read(x.fd, place, length), length, 0);
     else if (is(call, "recvfrom")) {
         socklen_t size = (socklen_t)number(words[5]);
         void *from = place_out(words[4], name_buffer, sizeof name_buffer);
-        received(recvfrom(x.fd, place, length, (int)number(words[3]), from, is(words[5], "null") ? NULL : &size), length);
+        int flags = (int)number(words[3]);
+        received(recvfrom(x.fd, place, length, flags, from, is(words[5], "null") ? NULL : &size), length, flags);
         say(" length %u", size);
         say_name(name_buffer, sizeof name_buffer);
     } else if (is(call, "readv")) {
         struct iovec vectors[1100] = {{0}};
         vectors[0] = (struct iovec){place, length};
-        received(readv(x.fd, is(words[1], "null") ? NULL : vectors, (int)number(words[3])), length);
+        received(readv(x.fd, is(words[1], "null") ? NULL : vectors, (int)number(words[3])), length, 0);
     } else if (is(call, "recvmsg"))
         message_operation(words, false);
     else if (is(call, "recvmmsg"))
@@ -532,6 +544,7 @@ static void set_option(char **words)
     memset(value, 0, sizeof value);
     memcpy(value, &integer, sizeof integer);
     void *place = is(words[5], "null") ? NULL : is(words[5], "bad") ? (void *)1 : value;
+    x.times |= level == SOL_SOCKET && is_timestamping(option);
     if (!outcome(setsockopt(x.fd, level, option, place, length)) || is_noise(level, option))
         return;
     memset(value, MARK, sizeof value);

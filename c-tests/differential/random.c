@@ -2,26 +2,55 @@
  * every state. A call counts for the state when nothing before it in the sequence has led out of that state: what came
  * before either only asks or sets, or was refused, and the poll mask is that of the state still. Running and judging are
  * left to main.c. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "driver.h"
 
 enum { MOST_CALLS = 4096, LONGEST = 32, WANTED = 100 };
 
 static unsigned (*cells)[MOST_CALLS];
+/* Cells whose call led out of the state when it was met last: a sequence can count one of them, so that is drawn with
+ * care, and put behind those that lead nowhere. */
+static bool (*leaves)[MOST_CALLS];
 /* Sum of a state's cells. */
 static unsigned long *totals;
+/* Sequences, those that differ, those that differed in haste only. */
+static unsigned long *tally;
 
+enum { TALLIES = 3 };
+
+/* The counts lie in the file CELLS, which several runs at once share, so that each draws what all of them lack. */
 static void make_cells(void)
 {
     if (cells != NULL)
         return;
-    cells = calloc(state_count, sizeof *cells);
-    totals = calloc(state_count, sizeof *totals);
+    const char *path = getenv("CELLS");
+    size_t counts = state_count * sizeof *cells, flags = state_count * sizeof *leaves;
+    size_t sums = state_count * sizeof *totals, all = counts + flags + sums + TALLIES * sizeof *tally;
+    int fd = path != NULL ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (path != NULL && (fd < 0 || ftruncate(fd, (off_t)all) != 0)) {
+        fprintf(stderr, "differential: %s: %s\n", path, strerror(errno));
+        exit(2);
+    }
+    char *place = mmap(NULL, all, PROT_READ | PROT_WRITE, fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, fd, 0);
+    if (place == MAP_FAILED) {
+        perror("differential: mmap");
+        exit(2);
+    }
+    if (fd >= 0)
+        close(fd);
+    cells = (void *)place;
+    leaves = (void *)(place + counts);
+    totals = (void *)(place + counts + flags);
+    tally = (void *)(place + counts + flags + sums);
 }
 
 /* Options have a cell for reading and one for setting, whatever value; other calls have one for each of their arguments. */
@@ -44,8 +73,8 @@ void count_cell(size_t state, size_t call)
     make_cells();
     if (call >= MOST_CALLS)
         return;
-    cells[state][cell_of(states[state].kind, call)]++;
-    totals[state]++;
+    __atomic_fetch_add(&cells[state][cell_of(states[state].kind, call)], 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&totals[state], 1, __ATOMIC_RELAXED);
 }
 
 /* ---- drawing ---- */
@@ -111,7 +140,11 @@ static bool starts(const char *text, const char *word)
 static bool only_asks(const char *call)
 {
     static const char *const words[] = {"getsockname", "getpeername", "setsockopt", "ioctl",  "fcntl",  "fstat", "lseek",
-                                        "ftruncate",   "fsync",       "pread",      "pwrite", "isatty", "select", "wait"};
+                                        "ftruncate",   "fsync",       "pread",      "pwrite", "isatty", "select", "wait",
+                                        "poll",        "pselect",     "epoll",      "dup",    "dup2",   "dup3",   "mmap",
+                                        "flock",       "fallocate",   "fdatasync",  "fchdir", "openat", "tee",    "vmsplice",
+                                        "readahead",   "fadvise",     "fstatfs",    "sockatmark", "copy_file_range",
+                                        "sendfile-from"};
     if (strncmp(call, "getsockopt ", 11) == 0)
         return strncmp(call, "getsockopt 1 4 ", 15) != 0;
     /* TCP_REPAIR and TCP_QUEUE_SEQ write states by hand. */
@@ -127,7 +160,8 @@ static bool only_asks(const char *call)
 static bool was_refused(const char *answer)
 {
     static const char *const errors[] = {"EINVAL",  "EFAULT",       "EAGAIN",       "EOPNOTSUPP",    "EMSGSIZE", "ENOTCONN",
-                                         "EISCONN", "EAFNOSUPPORT", "EDESTADDRREQ", "EADDRNOTAVAIL", "EACCES",   "EALREADY"};
+                                         "EISCONN", "EAFNOSUPPORT", "EDESTADDRREQ", "EADDRNOTAVAIL", "EACCES",   "EALREADY",
+                                         "EPIPE",   "EBADF",        "EPERM",        "ENOTSOCK",      "ENOTTY",   "ESPIPE"};
     if (strncmp(answer, "-1 ", 3) != 0)
         return false;
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
@@ -159,10 +193,17 @@ static struct {
     size_t calls[LONGEST];
 } drawn[BATCH];
 
-static int by_departure(const void *a, const void *b, void *kind)
+/* The calls that leave the state alone come first, the others keep their order. */
+static void put_departures_last(size_t state, size_t *calls, size_t count)
 {
-    const char *one = call_text(kind, *(const size_t *)a), *other = call_text(kind, *(const size_t *)b);
-    return only_asks(other) - only_asks(one);
+    size_t last[LONGEST], departing = 0, used = 0;
+    const char *kind = states[state].kind;
+    for (size_t i = 0; i < count; i++)
+        if (cells[state][cell_of(kind, calls[i])] > 0 ? leaves[state][cell_of(kind, calls[i])] : !only_asks(call_text(kind, calls[i])))
+            last[departing++] = calls[i];
+        else
+            calls[used++] = calls[i];
+    memcpy(calls + used, last, departing * sizeof *calls);
 }
 
 static void draw_sequence(size_t index)
@@ -172,10 +213,10 @@ static void draw_sequence(size_t index)
     drawn[index].state = state;
     drawn[index].count = 1 + draw(LONGEST);
     for (size_t i = 0; i < drawn[index].count; i++)
-        drawn[index].calls[i] = draw_call(state, i == 0 ? 16 : 3);
-    /* In one sequence of three what may lead out of the state comes last. */
-    if (draw(3) == 0)
-        qsort_r(drawn[index].calls, drawn[index].count, sizeof drawn[index].calls[0], by_departure, (void *)kind);
+        drawn[index].calls[i] = draw_call(state, i == 0 ? 64 : 4);
+    /* In two sequences of three what leads out of the state comes last. */
+    if (draw(3) != 0)
+        put_departures_last(state, drawn[index].calls, drawn[index].count);
     size_t used = (size_t)snprintf(batch[index], SEQUENCE_SIZE, "%s", states[state].prefix);
     for (size_t i = 0; i < drawn[index].count; i++)
         used += (size_t)snprintf(batch[index] + used, SEQUENCE_SIZE - used, ";%s", call_text(kind, drawn[index].calls[i]));
@@ -198,6 +239,7 @@ static void seen(size_t index)
             count_cell(drawn[index].state, drawn[index].calls[number - prefix]);
             mask_of(line, length, now);
             bool quiet = arrow != NULL && (only_asks(line) || was_refused(arrow + 4)) && strcmp(mask, now) == 0;
+            leaves[drawn[index].state][cell_of(states[drawn[index].state].kind, drawn[index].calls[number - prefix])] = !quiet;
             if (!quiet)
                 return;
         }
@@ -222,16 +264,12 @@ void at_random(unsigned long sequences, unsigned long long seed)
 
 /* ---- counts ---- */
 
-static void write_cells(const char *path)
+void add_to_tally(unsigned long sequences, unsigned long differ, unsigned long haste)
 {
-    FILE *file = fopen(path, "w");
-    if (file == NULL)
-        return;
-    for (size_t state = 0; state < state_count; state++)
-        for (size_t call = 0; call < cell_count(states[state].kind); call++)
-            if (cells[state][call] > 0)
-                fprintf(file, "%zu %zu %u\n", state, call, cells[state][call]);
-    fclose(file);
+    make_cells();
+    __atomic_fetch_add(&tally[0], sequences, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&tally[1], differ, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&tally[2], haste, __ATOMIC_RELAXED);
 }
 
 void print_cells(void)
@@ -254,28 +292,5 @@ void print_cells(void)
     }
     if (all > 0)
         printf("# %zu cells, %zu of them met at least %d times\n", all, enough, WANTED);
-    if (getenv("CELLS") != NULL)
-        write_cells(getenv("CELLS"));
-}
-
-int add_cells(char **files)
-{
-    make_cells();
-    for (; *files != NULL; files++) {
-        FILE *file = fopen(*files, "r");
-        size_t state, call;
-        unsigned times;
-        if (file == NULL) {
-            fprintf(stderr, "differential: %s cannot be read\n", *files);
-            return 2;
-        }
-        while (fscanf(file, "%zu %zu %u", &state, &call, &times) == 3)
-            if (state < state_count && call < MOST_CALLS) {
-                cells[state][call] += times;
-                totals[state] += times;
-            }
-        fclose(file);
-    }
-    print_cells();
-    return 0;
+    printf("# %lu sequences, %lu differ, %lu differed in haste only\n", tally[0], tally[1], tally[2]);
 }

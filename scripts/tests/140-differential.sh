@@ -20,4 +20,5 @@ ok_remora "calls in every state of a raw socket answer as the kernel's" kind raw
 ok_remora "calls in every state of a raw ICMP socket answer as the kernel's" kind icmp
 ok_remora "calls in every state of a TCP socket of IPv6 with IPv4 in it answer as the kernel's" kind tcp6
 ok_remora "calls in every state of a UDP socket of IPv6 with IPv4 in it answer as the kernel's" kind udp6
+ok_remora "what once differed answers as the kernel's" "$LAB_SCRIPTS/differential.sh" --list "$LAB_ROOT/c-tests/differential/found.txt"
 tap_end

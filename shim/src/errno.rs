@@ -49,6 +49,7 @@ pub(crate) const fn bind(error: BindError) -> Errno {
         BindError::AddressInUse => libc::EADDRINUSE,
         BindError::NotPermitted => libc::EACCES,
         BindError::FamilyMismatch => libc::EAFNOSUPPORT,
+        BindError::NoDevice => libc::ENODEV,
     })
 }
 

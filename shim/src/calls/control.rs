@@ -176,7 +176,7 @@ fn fill_times(asked: &Asked, received: &Received, control: &mut ControlWriter) {
         Some(report) if matches!(report.origin, Origin::Icmp(_)) => {
             asked.timestamp != 0 || asked.timestamping & timestamping::RX_SOFTWARE != 0
         }
-        Some(report) => report.origin == Origin::Timestamping || asked.timestamp != 0,
+        Some(report) => matches!(report.origin, Origin::Timestamping(_)) || asked.timestamp != 0,
         None => asked.timestamping & timestamping::RX_SOFTWARE != 0,
     };
     if asked.timestamping & timestamping::SOFTWARE != 0 && taken && wall > Duration::ZERO {
@@ -263,12 +263,12 @@ fn fill_report(handle: Handle, report: &Report, control: &mut ControlWriter) {
     let origin = match report.origin {
         Origin::Local => 1u8,
         Origin::Icmp(_) => 2,
-        Origin::Timestamping => 4,
+        Origin::Timestamping(_) => 4,
         Origin::ZeroCopy => 5,
     };
     let number = match (report.fault, report.origin) {
         (Some(fault), _) => errno::fault(fault).0,
-        (None, Origin::Timestamping) => libc::ENOMSG,
+        (None, Origin::Timestamping(_)) => libc::ENOMSG,
         (None, _) => 0,
     };
     let mut data = Vec::with_capacity(44);
@@ -279,6 +279,11 @@ fn fill_report(handle: Handle, report: &Report, control: &mut ControlWriter) {
     let room = if handle.family == AddressFamily::Inet { 32 } else { 44 };
     if let Origin::Icmp(reporter) = report.origin {
         let (bytes, length) = address::encode(SocketAddr::new(reporter, 0), handle.family);
+        data.extend_from_slice(bytes.get(..length).unwrap_or(&[]));
+    }
+    // `ipv6_recv_error`: who sent the packet that is quoted; `ip_recv_error` does so for ICMP only.
+    if let (Origin::Timestamping(Some(source)), AddressFamily::Inet6) = (report.origin, handle.family) {
+        let (bytes, length) = address::encode(SocketAddr::new(source, 0), handle.family);
         data.extend_from_slice(bytes.get(..length).unwrap_or(&[]));
     }
     data.resize(room, 0);

@@ -417,6 +417,8 @@ pub(crate) fn destination<T>(
         return Ok(None);
     }
     let to = match raw.for_send(handle.family) {
+        // `udpv6_sendmsg`: what is added to a datagram needs no address.
+        Ok(None) if !handle.is_stream() && corked() => None,
         Ok(None) if !handle.is_stream() => {
             // `udpv6_sendmsg`: the way to the peer is one of IPv6 then, and there is none.
             let connected = runtime.with_socket(handle.id, |stack, socket, _| stack.has_peer(socket));

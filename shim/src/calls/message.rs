@@ -6,8 +6,7 @@ use std::time::Duration;
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, call};
 use remora_stack::socket::options::{OptionName, OptionValue};
-use remora_stack::socket::protocol::{Readiness, SocketType};
-use remora_stack::socket::state::SocketState;
+use remora_stack::socket::protocol::SocketType;
 
 use super::io::{Extras, Gathered, bound_all_the_same, destination, receive, send_to};
 use super::options::TCP_INQ;
@@ -106,9 +105,7 @@ fn without_destination(handle: Handle, runtime: &Runtime, to: Option<SocketAddr>
         }
         return Some(errno);
     }
-    let is_under_way = runtime.with_socket(handle.id, |stack, socket, _| {
-        stack.socket_state(socket) == SocketState::Connecting && !stack.readiness(socket).contains(Readiness::HUP)
-    });
+    let is_under_way = runtime.with_socket(handle.id, |stack, socket, _| stack.is_connecting(socket));
     if is_under_way == Some(true) {
         return Some(Errno(libc::EAGAIN));
     }
@@ -194,6 +191,9 @@ fn receive_one(
             hint_at_input(handle, runtime, &mut control);
         }
         name = last.from.map(|from| address::encode(from, handle.family));
+    } else if handle.is_stream() {
+        // Who has waited for nothing is told what there is, too (`tcp_recvmsg`).
+        hint_at_input(handle, runtime, &mut control);
     }
     let name = name.as_ref().map(|(bytes, length)| bytes.get(..*length).unwrap_or(&[]));
     header.give_back(name, &control, shown)?;

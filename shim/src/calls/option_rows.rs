@@ -151,7 +151,8 @@ static ROWS: &[Row] = &[
     v6_lax(70, Kept::V6AutoFlowLabel),
     v6(73, Kept::V6MinHopCount),
     v6(74, Kept::V6OriginalDestination),
-    v6(75, Kept::V6Transparent),
+    // One flag for both families (`inet_sk(sk)->transparent`).
+    v6(75, Kept::IpTransparent),
     v6_lax(77, Kept::V6RecvFragSize),
 ];
 

@@ -230,14 +230,14 @@ pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Ou
     traced(format_args!("connect({fd}, {name})"), result.map(|()| 0))
 }
 
-/// Whether a stream is connecting, connected or listening.
+/// Whether a stream is connecting, connected, shut down after an attempt that failed, or listening.
 fn is_busy(runtime: &runtime::Runtime, handle: Handle) -> bool {
     use remora_stack::socket::state::SocketState;
     handle.is_stream()
         && runtime
             .with_socket(handle.id, |stack, socket, _| {
                 let state = stack.socket_state(socket);
-                matches!(state, SocketState::Connected | SocketState::Connecting) || stack.is_listening(socket)
+                state != SocketState::Unconnected || stack.is_listening(socket)
             })
             .unwrap_or(false)
 }

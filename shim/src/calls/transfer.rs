@@ -4,11 +4,11 @@
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::io::Collect;
-use remora_stack::socket::protocol::Readiness;
+use remora_stack::socket::protocol::{AddressFamily, Readiness};
 use remora_stack::stack::Stack;
 
 use super::io::{receive_bytes, send_bytes};
-use super::{socket_of, traced};
+use super::{option_rows, socket_of, traced};
 use crate::abi::{Outcome, User, control};
 use crate::fdtable::{self, Handle};
 use crate::placeholder;
@@ -61,7 +61,10 @@ fn send_file(
             Ok(read) => read,
             Err(errno) => break Err(errno),
         };
-        let more = if sent + read < count && handle.is_stream() { libc::MSG_MORE } else { 0 };
+        // `splice_direct_to_actor`: less than was asked for, and there may be more. At the end of the file a stream and
+        // a UDP socket of AF_INET send what they have (`inet_splice_eof`); the others keep it back.
+        let ends_at_file = handle.family == AddressFamily::Inet && option_rows::is_udp(runtime, handle);
+        let more = if sent + read < count && !ends_at_file { libc::MSG_MORE } else { 0 };
         match send_bytes(to, handle, runtime, buffer.get(..read).unwrap_or(&[]), more) {
             Ok(taken) => {
                 sent += taken;

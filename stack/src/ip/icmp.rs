@@ -196,6 +196,7 @@ pub fn send_error(
         dont_fragment: false,
         multicast_loop: false,
         purpose: report.purpose,
+        timed: None,
     };
     trace!(target: "remora::ip", "icmp type {} code {} to {source}", report.kind, report.code);
     if output::send(net, &route, &answer, message, true).is_ok() {
@@ -242,6 +243,7 @@ pub(super) fn send_echo_reply(
         dont_fragment: false,
         multicast_loop: false,
         purpose: Purpose::Address,
+        timed: None,
     };
     if output::send(net, &route, &answer, reply, true).is_ok() {
         count_out(net, icmpv4::ECHO_REPLY);

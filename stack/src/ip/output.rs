@@ -79,6 +79,8 @@ pub struct Header {
     pub multicast_loop: bool,
     /// What it is for.
     pub purpose: Purpose,
+    /// Its sender asks when it goes out; of fragments, when the first does.
+    pub timed: Option<TimedSend>,
 }
 
 /// A datagram was not taken.
@@ -127,7 +129,8 @@ impl Ip {
 
     /// Queues a packet for the link.
     pub(crate) fn enqueue(&mut self, packet: Packet) {
-        if packet.delivery == Delivery::Nowhere {
+        // What is lost has a time of sending all the same.
+        if packet.delivery == Delivery::Nowhere && packet.timed.is_none() {
             return;
         }
         self.queued = self.queued.saturating_add(packet.bytes.len());
@@ -203,7 +206,8 @@ pub fn send(
         bytes.extend_from_slice(piece);
         offset += piece.len();
         net.counters.ip_frag_creates += 1;
-        dispatch(net, route, header, bytes);
+        let timed = header.timed.filter(|_| offset == piece.len());
+        dispatch(net, route, &Header { timed, ..*header }, bytes);
     }
     net.counters.ip_frag_oks += 1;
     Ok(())
@@ -276,13 +280,13 @@ pub(super) fn dispatch(net: &mut Net<'_>, route: &Route, header: &Header, bytes:
         checksum: None,
         gso_size: 0,
         segment: false,
-        timed: None,
+        timed: header.timed,
     };
     if to_self {
-        net.ip.enqueue(Packet { delivery: Delivery::Local, ..packet.clone() });
+        net.ip.enqueue(Packet { delivery: Delivery::Local, timed: None, ..packet.clone() });
     }
     if heard_here && net.ip.has_siblings {
-        net.ip.enqueue(Packet { delivery: Delivery::Siblings, ..packet.clone() });
+        net.ip.enqueue(Packet { delivery: Delivery::Siblings, timed: None, ..packet.clone() });
     }
     // A TTL of 0 does not leave the machine.
     if delivery == Delivery::Multicast && header.ttl == 0 {

@@ -15,6 +15,8 @@ use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, SockId, SocketId};
 use crate::socket::table::Table;
+use crate::tcp::TimedSend;
+use crate::time::Instant;
 use crate::udp::{Datagram, Inbox, Memberships};
 use crate::wire::icmpv4::{self, Icmp};
 
@@ -48,6 +50,8 @@ struct RawSock {
     deaf: bool,
     peer: Option<SocketAddr>,
     inbox: Inbox,
+    /// Kept back by MSG_MORE.
+    corked: Option<send::Corked>,
     groups: Memberships,
     /// Not yet asked for; not empty while the socket is queued.
     happened: Happened,
@@ -149,7 +153,12 @@ impl Raw {
                 };
                 // `raw_err`, `ping_err`: only a socket with a peer, or one that asked, hears of hard errors.
                 let told = sock.options.receive_errors || (sock.peer.is_some() && fault.1);
-                own && told && sock.matches(error.remote, error.local, error.remote == error.local)
+                let looped = error.remote == error.local;
+                let about = match sock.kind {
+                    Kind::Raw { .. } => sock.matches(error.remote, error.local, looped),
+                    Kind::Ping => sock.is_at(error.local, looped),
+                };
+                own && told && about
             })
             .map(|(id, _)| id)
             .collect();
@@ -157,11 +166,20 @@ impl Raw {
             if let Some(sock) = self.socks.find_mut(id) {
                 if sock.options.receive_errors {
                     let destination = SocketAddr::new(error.remote, 0);
-                    sock.inbox.errors.push(error.report(net.now, fault.0, Some(destination)), error.transport);
+                    let report = error.report(net.now, fault.0, Some(destination));
+                    sock.inbox.push_report(report, error.transport, &sock.options);
                 }
                 sock.inbox.fault = Some(fault.0);
             }
             self.announce(id, Happened::ERROR);
+        }
+    }
+
+    /// A packet that somebody asked the time of has gone out: `packet`, from the link's header on.
+    pub fn note_sent(&mut self, now: Instant, send: &TimedSend, packet: &[u8]) {
+        let Some(sock) = self.socks.find_mut(send.sock) else { return };
+        if sock.inbox.note_sent(now, &sock.options, send, packet) {
+            self.announce(send.sock, Happened::ERROR);
         }
     }
 
@@ -172,7 +190,7 @@ impl Raw {
                 sock.kind == Kind::Ping
                     && sock.ident != 0
                     && sock.ident == ident
-                    && sock.matches(info.source, info.destination, info.looped)
+                    && sock.is_at(info.destination, info.looped)
             })
             .map(|(id, _)| id)
     }
@@ -246,6 +264,11 @@ impl RawSock {
             IpAddr::V4(local) if local.is_multicast() || local.is_broadcast() => None,
             local => Some(local).filter(|local| !local.is_unspecified()),
         }
+    }
+
+    /// Whether what came to an address is for this ping socket, whoever has sent it (`ping_lookup`).
+    fn is_at(&self, to: IpAddr, looped: bool) -> bool {
+        self.options.through.hears(looped) && (self.local.is_unspecified() || self.local == to)
     }
 
     /// Whether a packet between these addresses is for this socket (`raw_v4_match`).

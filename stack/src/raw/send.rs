@@ -3,15 +3,18 @@
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
-use super::{Kind, Raw};
+use super::{Kind, Raw, RawSock};
 use crate::frame::Purpose;
 use crate::io::Source;
 use crate::ip::output::{self, Header, OutputError, Packet};
-use crate::ip::{RouteError, RouteKey, icmp};
+use crate::ip::{Route, RouteError, RouteKey, icmp};
 use crate::socket::error::{SendError, SocketFault};
+use crate::socket::kept::Kept;
 use crate::socket::protocol::{Net, SendArguments, SendFlags, SockId};
-use crate::socket::protosw;
+use crate::socket::protosw::{self, Transport};
+use crate::tcp::TimedSend;
 use crate::wire::icmpv4::{self, Icmp};
+use crate::wire::ip_options::IpOptions;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::{checksum, write_u16};
 
@@ -19,6 +22,22 @@ use crate::wire::{checksum, write_u16};
 const PMTUDISC_WANT: u8 = 1;
 /// IP_PMTUDISC_DO: set DF, and refuse what does not fit.
 const PMTUDISC_DO: u8 = 2;
+/// IP_PMTUDISC_PROBE: as DO, but the learnt path MTU is ignored.
+const PMTUDISC_PROBE: u8 = 3;
+/// IP_PMTUDISC_INTERFACE: no DF, and what does not fit the device is refused.
+const PMTUDISC_INTERFACE: u8 = 4;
+
+/// What MSG_MORE keeps back of a packet (`struct inet_cork`).
+#[derive(Clone, Debug)]
+pub(super) struct Corked {
+    message: Vec<u8>,
+    /// Way and header as the first part was sent.
+    route: Route,
+    options: IpOptions,
+    ttl: Option<u8>,
+    tos: Option<u8>,
+    timestamping: i32,
+}
 
 impl Raw {
     pub(super) fn send_message(
@@ -57,16 +76,7 @@ impl Raw {
         if !to.is_ipv4() {
             return Err(SendError::FamilyMismatch);
         }
-        // `__ip_append_data`: raw packets are allocated without a look at the socket's error and shutdown.
         let probe = arguments.flags.contains(SendFlags::PROBE);
-        if kind == Kind::Ping && !probe {
-            if let Some(fault) = sock.inbox.fault.take() {
-                return Err(SendError::Fault(fault));
-            }
-            if sock.inbox.shut_write {
-                return Err(SendError::BrokenPipe);
-            }
-        }
         if net.ip.queued() > usize::try_from(sock.options.send_buffer).unwrap_or(usize::MAX) {
             return Err(SendError::WouldBlock);
         }
@@ -108,52 +118,100 @@ impl Raw {
             return Err(SendError::NotPermitted);
         }
         // `raw_send_hdrinc`.
-        if matches!(kind, Kind::Raw { header_included: true, .. }) && length < ipv4::HEADER_LENGTH {
-            return Err(SendError::Invalid);
-        }
-        if kind != Kind::Ping && !is_message {
-            source.append_to(&mut message, length).map_err(|_| SendError::Memory)?;
+        if header_included {
+            if length > usize::from(route.mtu) {
+                self.refuse_length(net, id, to.ip(), route.mtu);
+                return Err(SendError::MessageTooLong);
+            }
+            if length < ipv4::HEADER_LENGTH {
+                return Err(SendError::Invalid);
+            }
         }
         // `ip_append_data`, `raw_send_hdrinc`: a probe has found its way, and that was all.
         if probe {
             return Ok(length);
         }
-        let (protocol, header_included) = match kind {
-            Kind::Raw { protocol, header_included, .. } => (protocol, header_included),
-            Kind::Ping => {
-                prepare_echo(&mut message, sock.ident);
-                (icmp::PROTOCOL, false)
+        // `sock_alloc_send_skb`. Without a header of their own raw packets are allocated without a look at the socket's
+        // error and shutdown, and so is what is added to a packet (`__ip_append_data`).
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
+        if header_included || kind == Kind::Ping {
+            if let Some(fault) = sock.inbox.fault.take() {
+                return Err(SendError::Fault(fault));
+            }
+            if sock.inbox.shut_write {
+                return Err(SendError::BrokenPipe);
+            }
+        }
+        if kind != Kind::Ping && !is_message && source.append_to(&mut message, length).is_err() {
+            // `ip_flush_pending_frames`.
+            sock.corked = sock.corked.take().filter(|_| header_included);
+            return Err(SendError::Memory);
+        }
+        let from = wanted.unwrap_or(route.source);
+        if let Kind::Raw { header_included: true, .. } = kind {
+            let timed = sock.inbox.time_send((Transport::Raw, id), &sock.options, arguments.timestamping);
+            return send_with_header(net, (from, to.ip()), &route, message, timed).map(|()| length);
+        }
+        let protocol = match kind {
+            Kind::Raw { protocol, .. } => protocol,
+            Kind::Ping => icmp::PROTOCOL,
+        };
+        let icmp_kind = message.first().copied().filter(|_| protocol == icmp::PROTOCOL);
+        let mut corked = match sock.corked.take() {
+            Some(mut corked) => {
+                // A packet gets longer.
+                corked.message.append(&mut message);
+                corked
+            }
+            None => {
+                if kind == Kind::Ping {
+                    prepare_echo(&mut message, sock.ident);
+                }
+                let (ttl, tos) = (arguments.ttl, arguments.tos);
+                // `ip_setup_cork`: whether times are wanted is settled with the first part.
+                let timestamping = arguments.timestamping.unwrap_or(sock.options.kept.read(Kept::Timestamping));
+                Corked { message, route, options, ttl, tos, timestamping }
             }
         };
-        let from = wanted.unwrap_or(route.source);
-        if header_included {
-            let sent = send_with_header(net, (from, to.ip()), &route, message);
-            if sent == Err(SendError::MessageTooLong) {
-                self.refuse_length(net, id, to.ip(), route.mtu);
-            }
-            return sent.map(|()| length);
+        let whole = corked.message.len() + ipv4::HEADER_LENGTH + corked.options.len();
+        // `ip_sk_ignore_df`: fragments are made unless the socket wants none.
+        let discover = sock.options.mtu_discover;
+        let unbroken = matches!(discover, PMTUDISC_DO | PMTUDISC_PROBE | PMTUDISC_INTERFACE);
+        let most = if unbroken { usize::from(corked.route.mtu) } else { ipv4::LONGEST };
+        if whole > most {
+            self.refuse_length(net, id, to.ip(), corked.route.mtu);
+            return Err(SendError::MessageTooLong);
         }
-        // `ip_make_skb`: DF is set wherever no fragments are made, unless the socket wants none of it.
-        let fits = message.len() + ipv4::HEADER_LENGTH + options.len() <= usize::from(route.mtu);
+        // `ping_v4_sendmsg` knows nothing of MSG_MORE.
+        if arguments.flags.contains(SendFlags::MORE) && kind != Kind::Ping {
+            sock.corked = Some(corked);
+            return Ok(length);
+        }
+        let transport = if kind == Kind::Ping { Transport::Ping } else { Transport::Raw };
+        let timed = sock.inbox.time_send((transport, id), &sock.options, Some(corked.timestamping));
+        // `__ip_make_skb`: the addresses are those of the last part. DF is set wherever no fragments are made, unless the
+        // socket wants none of it.
+        let fits = whole <= usize::from(corked.route.mtu);
         let header = Header {
             source: from,
             destination: to.ip(),
-            options,
+            options: corked.options,
             protocol,
-            ttl: arguments.ttl.or(sock.options.ttl).unwrap_or(if route.multicast {
+            ttl: corked.ttl.or(sock.options.ttl).unwrap_or(if corked.route.multicast {
                 sock.options.multicast_ttl
             } else {
                 net.settings.ip_default_ttl
             }),
-            tos: arguments.tos.unwrap_or(sock.options.tos),
-            dont_fragment: sock.options.mtu_discover >= PMTUDISC_DO
-                || (fits && sock.options.mtu_discover == PMTUDISC_WANT && net.settings.ip_no_pmtu_disc == 0),
+            tos: corked.tos.unwrap_or(sock.options.tos),
+            dont_fragment: matches!(discover, PMTUDISC_DO | PMTUDISC_PROBE)
+                || (fits && discover == PMTUDISC_WANT && net.settings.ip_no_pmtu_disc == 0),
             multicast_loop: sock.options.multicast_loop,
             purpose: Purpose::Own,
+            timed,
         };
-        let icmp_kind = message.first().copied().filter(|_| protocol == icmp::PROTOCOL);
+        let message = core::mem::take(&mut corked.message);
         // A raw UDP packet's checksum is the program's affair.
-        match output::send(net, &route, &header, message, true) {
+        match output::send(net, &corked.route, &header, message, true) {
             Ok(()) => {
                 if let Some(kind) = icmp_kind {
                     icmp::count_out(net, kind);
@@ -161,7 +219,7 @@ impl Raw {
                 Ok(length)
             }
             Err(OutputError::TooLong) => {
-                self.refuse_length(net, id, to.ip(), route.mtu);
+                self.refuse_length(net, id, to.ip(), corked.route.mtu);
                 Err(SendError::MessageTooLong)
             }
             Err(OutputError::Version) => Err(SendError::NetworkUnreachable),
@@ -172,7 +230,8 @@ impl Raw {
     fn refuse_length(&mut self, net: &Net<'_>, id: SockId, to: IpAddr, mtu: u16) {
         if let Some(sock) = self.socks.find_mut(id).filter(|sock| sock.options.receive_errors) {
             let destination = SocketAddr::new(to, sock.peer.map_or(0, |peer| peer.port()));
-            sock.inbox.refuse(net.now, SocketFault::MessageTooLong, u32::from(mtu), Some(destination));
+            let RawSock { inbox, options, .. } = sock;
+            inbox.refuse(net.now, SocketFault::MessageTooLong, u32::from(mtu), Some(destination), options);
         }
     }
 }
@@ -193,12 +252,10 @@ fn prepare_echo(message: &mut [u8], ident: u16) {
 fn send_with_header(
     net: &mut Net<'_>,
     addresses: (IpAddr, IpAddr),
-    route: &crate::ip::Route,
+    route: &Route,
     mut message: Vec<u8>,
+    timed: Option<TimedSend>,
 ) -> Result<(), SendError> {
-    if message.len() > usize::from(route.mtu) {
-        return Err(SendError::MessageTooLong);
-    }
     let header = Ipv4::parse_quoted(&message).map_err(|_| SendError::Invalid)?;
     if header.header > message.len() {
         return Err(SendError::Invalid);
@@ -228,7 +285,7 @@ fn send_with_header(
         checksum: None,
         gso_size: 0,
         segment: false,
-        timed: None,
+        timed,
     });
     Ok(())
 }

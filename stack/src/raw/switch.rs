@@ -15,6 +15,7 @@ use crate::socket::protocol::{
     SocketId,
 };
 use crate::socket::protosw;
+use crate::socket::sockopt::timestamping;
 use crate::socket::table::Table;
 use crate::time::Instant;
 use crate::udp::{Inbox, Memberships, path_mtu, unspecified};
@@ -52,6 +53,7 @@ impl Protocol for Raw {
             deaf: false,
             peer: None,
             inbox: Inbox::default(),
+            corked: None,
             groups: Memberships::default(),
             happened: Happened::empty(),
         })
@@ -239,6 +241,13 @@ impl Protocol for Raw {
         let sock = self.socks.find_mut(id).ok_or(OptionError::Unknown)?;
         match (option, &mut sock.kind) {
             (SetOption::ReceiveErrors(false), _) => sock.inbox.errors.clear(),
+            (SetOption::Timestamping(flags, _), _) => {
+                // Numbers count from where they were asked for.
+                let before = sock.options.kept.read(Kept::Timestamping);
+                if flags & !before & timestamping::OPT_ID != 0 {
+                    sock.inbox.timestamps = 0;
+                }
+            }
             (SetOption::HeaderIncluded(on), Kind::Raw { header_included, .. }) => *header_included = *on,
             (SetOption::IcmpFilter(types), Kind::Raw { protocol: protosw::ICMP, filter, .. }) => *filter = *types,
             (SetOption::IcmpFilter(_), Kind::Raw { .. }) => return Err(OptionError::NotSupported),

@@ -78,6 +78,8 @@ pub enum BindError {
     NotPermitted,
     /// EAFNOSUPPORT.
     FamilyMismatch,
+    /// ENODEV: the interface that the socket is bound to is not there.
+    NoDevice,
 }
 
 /// connect() failed or has not finished.

@@ -10,9 +10,7 @@ use super::error::{ReceiveError, SocketFault};
 use super::protocol::Received;
 use crate::io::Sink;
 use crate::time::Instant;
-
-/// Most reports that wait; Linux charges them to the receive buffer, which holds about as many small ones.
-const MOST: usize = 256;
+use crate::udp::true_size;
 
 /// Where a report comes from: SO_EE_ORIGIN_*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +19,8 @@ pub enum Origin {
     Local,
     /// An ICMP message, from this address.
     Icmp(IpAddr),
-    /// A time of sending.
-    Timestamping,
+    /// A time of sending; where a copy of the packet comes with it, the address that it was sent from.
+    Timestamping(Option<IpAddr>),
     /// Memory of a MSG_ZEROCOPY send may be used again.
     ZeroCopy,
 }
@@ -48,6 +46,22 @@ pub struct Report {
     pub at: Instant,
 }
 
+impl Report {
+    /// A time of sending: `info` is SCM_TSTAMP_*, `data` the number of the send or of its last byte.
+    #[must_use]
+    pub const fn sent(at: Instant, info: u32, data: u32, source: Option<IpAddr>) -> Self {
+        let origin = Origin::Timestamping(source);
+        Self { origin, fault: None, kind: 0, code: 0, info, data, destination: None, at }
+    }
+}
+
+/// The address that a packet, quoted from the link's header on, was sent from.
+#[must_use]
+pub fn source_of(packet: &[u8]) -> Option<IpAddr> {
+    let octets: [u8; 4] = packet.get(14 + 12..14 + 16)?.try_into().ok()?;
+    Some(IpAddr::from(octets))
+}
+
 /// The reports of one socket that wait to be read.
 #[derive(Clone, Debug, Default)]
 pub struct ErrorQueue(VecDeque<(Report, Vec<u8>)>);
@@ -62,9 +76,17 @@ impl ErrorQueue {
         self.0.is_empty()
     }
 
-    /// Queues a report with what it quotes of the packet (`sock_queue_err_skb`). Says whether there was room.
-    pub fn push(&mut self, report: Report, quoted: &[u8]) -> bool {
-        let room = self.0.len() < MOST;
+    /// Bytes that are charged for what waits.
+    #[must_use]
+    pub fn charge(&self) -> usize {
+        self.0.iter().fold(0, |sum, (_, quoted)| sum.saturating_add(true_size(quoted.len())))
+    }
+
+    /// Queues a report with what it quotes of the packet (`sock_queue_err_skb`). Says whether there was room: the receive
+    /// buffer, of `limit` bytes, holds `charge` of data beside all that waits here.
+    pub fn push(&mut self, report: Report, quoted: &[u8], charge: usize, limit: u32) -> bool {
+        let after = charge.saturating_add(self.charge()).saturating_add(true_size(quoted.len()));
+        let room = after < usize::try_from(limit).unwrap_or(usize::MAX);
         if room {
             self.0.push_back((report, quoted.to_vec()));
         }
@@ -92,7 +114,8 @@ impl ErrorQueue {
             destination: None,
             at,
         };
-        self.push(report, &[]);
+        // No look at the receive buffer: the memory was counted when the send was made.
+        self.0.push_back((report, Vec::new()));
     }
 
     /// Throws everything away (`skb_errqueue_purge`, when IP_RECVERR is set to 0).
@@ -146,8 +169,8 @@ mod tests {
     fn reading_a_report_makes_the_next_error_the_pending_one() {
         let mut queue = ErrorQueue::default();
         let mut pending = Some(SocketFault::HostUnreachable);
-        queue.push(icmp(SocketFault::ConnectionRefused), b"abc");
-        queue.push(icmp(SocketFault::HostUnreachable), b"");
+        queue.push(icmp(SocketFault::ConnectionRefused), b"abc", 0, 212_992);
+        queue.push(icmp(SocketFault::HostUnreachable), b"", 0, 212_992);
         let mut sink = Collect::new(2);
         let first = queue.take(&mut sink, &mut pending).unwrap();
         assert_eq!((first.length, first.truncated), (2, true));
@@ -155,6 +178,16 @@ mod tests {
         queue.take(&mut sink, &mut pending).unwrap();
         assert_eq!(pending, None);
         assert_eq!(queue.take(&mut sink, &mut pending), Err(ReceiveError::WouldBlock));
+    }
+
+    #[test]
+    //= test REF D-02
+    fn reports_are_charged_to_the_receive_buffer() {
+        let mut queue = ErrorQueue::default();
+        // SOCK_MIN_RCVBUF, and 768 bytes for each small packet.
+        let mut push = |charge| queue.push(icmp(SocketFault::HostUnreachable), b"abc", charge, 2_304);
+        assert!(!push(1_536), "the buffer is full of data");
+        assert_eq!([push(0), push(0), push(0)], [true, true, false]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use log::{debug, trace};
 
 use super::error::{AcceptError, BindError, ConnectError, CreateError, ListenError, NameError, ShutdownError};
 use super::kept::Kept;
+use super::options::Through;
 use super::protocol::{AddressFamily, Shutdown, SockId, SocketId, SocketType};
 use super::protosw::Transport;
 use super::state::SocketState;
@@ -115,9 +116,17 @@ impl Stack {
             _ => {}
         }
         let (below, _) = self.below(socket.transport);
-        let free = below
-            .options(socket.sock)
-            .is_some_and(|options| options.free_bind || options.kept.has(Kept::IpTransparent));
+        let options = below.options(socket.sock);
+        let free = options.is_some_and(|options| options.free_bind || options.kept.has(Kept::IpTransparent));
+        // `__inet6_bind` of an IPv4 address: not where IPv4 is not taken, nor by an interface that is not there.
+        if socket.family == AddressFamily::Inet6 && address.is_ipv4() && !wildcard {
+            if options.is_some_and(|options| options.v6_only) {
+                return Err(BindError::Invalid);
+            }
+            if options.is_some_and(|options| options.through == Through::Missing) {
+                return Err(BindError::NoDevice);
+            }
+        }
         // A raw socket looks at its state first.
         let late = socket.kind == SocketType::Raw;
         if self.ip.address_kind(address.ip()) == AddressKind::Unicast && !free && !late {
@@ -404,6 +413,14 @@ impl Stack {
     #[must_use]
     pub fn kind(&self, id: SocketId) -> Option<(AddressFamily, SocketType, u8)> {
         self.sockets.find(id).map(|socket| (socket.family, socket.kind, socket.protocol))
+    }
+
+    /// Whether an attempt to connect is under way (SYN-SENT and SYN-RECEIVED).
+    #[must_use]
+    pub fn is_connecting(&self, id: SocketId) -> bool {
+        self.sockets
+            .find(id)
+            .is_some_and(|socket| matches!(self.below_state(socket), Below::SynSent | Below::SynReceived))
     }
 
     /// Whether a connect waits for the first data.

@@ -98,7 +98,6 @@ pub enum Kept {
     V6AutoFlowLabel,
     V6MinHopCount,
     V6OriginalDestination,
-    V6Transparent,
     V6RecvFragSize,
     /// IPV6_MULTICAST_IF: of IPv6 packets only.
     V6MulticastIf,
@@ -241,6 +240,11 @@ impl KeptOptions {
         self.read(option) != option.default()
     }
 
+    /// IPV6_MULTICAST_HOPS of an accepted stream: the TTL of what opened it (`tcp_v6_syn_recv_sock`).
+    pub fn note_hops(&mut self, ttl: u8) {
+        self.place(Kept::V6MulticastHops, i32::from(ttl));
+    }
+
     /// Sets an option.
     ///
     /// # Errors
@@ -254,12 +258,16 @@ impl KeptOptions {
             (Kept::IpRouterAlert, 1) if self.has(option) => return Err(OptionError::AddressInUse),
             _ => {}
         }
+        self.place(option, value);
+        Ok(())
+    }
+
+    fn place(&mut self, option: Kept, value: i32) {
         match self.0.iter_mut().find(|(kept, _)| *kept == option) {
             Some((_, place)) => *place = value,
             None if value == option.default() => {}
             None => self.0.push((option, value)),
         }
-        Ok(())
     }
 }
 

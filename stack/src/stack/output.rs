@@ -20,6 +20,7 @@ use crate::ip::{Route, RouteKey};
 use crate::link::{Fate, LinkContext, Ready};
 use crate::socket::options::Through;
 use crate::socket::protocol::Net;
+use crate::socket::protosw::Transport;
 use crate::tcp::{Segment, TimedSend};
 use crate::time::Instant;
 use crate::wire::ethernet::{self, EtherType};
@@ -108,7 +109,27 @@ impl Stack {
     //= REF D-05
     fn report_sent(&mut self) {
         if let Some((send, frame)) = self.outgoing.timed.take() {
-            self.tcp.note_sent(self.now, &send, &frame);
+            self.note_sent(&send, &frame);
+        }
+    }
+
+    fn note_sent(&mut self, send: &TimedSend, frame: &[u8]) {
+        match send.transport {
+            Transport::Tcp => self.tcp.note_sent(self.now, send, frame),
+            Transport::Udp => self.udp.note_sent(self.now, send, frame),
+            Transport::UdpLite => self.udp_lite.note_sent(self.now, send, frame),
+            Transport::Ping | Transport::Raw => self.raw.note_sent(self.now, send, frame),
+        }
+    }
+
+    /// Tells the sender of a packet that no device of the stack's takes that it has gone.
+    fn report_sent_elsewhere(&mut self, packet: &Packet) {
+        if let Some(send) = packet.timed {
+            // The loopback interface has Ethernet headers, without addresses.
+            let mut frame = Vec::new();
+            ethernet::emit(&mut frame, MacAddress([0; 6]), MacAddress([0; 6]), EtherType::Ipv4);
+            frame.extend_from_slice(&packet.bytes);
+            self.note_sent(&send, &frame);
         }
     }
 
@@ -142,6 +163,10 @@ impl Stack {
             *budget -= 1;
             if packet.delivery == Delivery::Local {
                 self.loop_back(packet);
+                continue;
+            }
+            if packet.delivery == Delivery::Nowhere {
+                self.report_sent_elsewhere(&packet);
                 continue;
             }
             if packet.delivery == Delivery::Siblings {
@@ -179,13 +204,7 @@ impl Stack {
 
     /// Delivers a packet to ourselves, without a link.
     fn loop_back(&mut self, packet: Packet) {
-        if let Some(send) = packet.timed {
-            // The loopback interface has Ethernet headers, without addresses.
-            let mut frame = Vec::new();
-            ethernet::emit(&mut frame, MacAddress([0; 6]), MacAddress([0; 6]), EtherType::Ipv4);
-            frame.extend_from_slice(&packet.bytes);
-            self.tcp.note_sent(self.now, &send, &frame);
-        }
+        self.report_sent_elsewhere(&packet);
         count_output(&mut self.counters, packet.delivery, packet.bytes.len());
         let meta = RxMeta { checksum: RxChecksum::Partial, gso_size: packet.gso_size, vlan: None };
         let mut bytes = packet.bytes;

@@ -93,7 +93,9 @@ impl Sock {
             // `ip_icmp_error`: the message waits for MSG_ERRQUEUE, and POLLERR stays until it is read.
             let destination = SocketAddr::new(self.tuple.remote, self.tuple.remote_port);
             //= RFC 9293 §3.9.1.8 (MUST-47)
-            self.reports.push(error.report(net.now, fault, Some(destination)), error.transport);
+            let charge = usize::try_from(self.charges.total()).unwrap_or(usize::MAX);
+            let report = error.report(net.now, fault, Some(destination));
+            self.reports.push(report, error.transport, charge, self.options.receive_buffer);
             if matches!(self.state, State::SynSent | State::SynReceived) {
                 self.done(shared, net.counters, net.now);
             } else {

@@ -333,6 +333,7 @@ impl Tcp {
             Some(sock) => {
                 // `tcp_v4_syn_recv_sock`: as far as the peer is, groups may be.
                 sock.options.multicast_ttl = incoming.info.ttl;
+                sock.options.kept.note_hops(incoming.info.ttl);
                 sock.arrival_tos = Some(incoming.info.tos);
                 sock.handle(shared, net, incoming)
             }

@@ -292,7 +292,8 @@ impl Sock {
         if self.state == State::Listen {
             return Err(ReceiveError::NotConnected);
         }
-        if let Some(which) = self.repair
+        // `tcp_splice_read` knows nothing of TCP_REPAIR.
+        if let Some(which) = self.repair.filter(|_| !flags.contains(ReceiveFlags::SPLICE))
             && let Some(result) = self.repair_read(sink, flags, which)
         {
             return result;

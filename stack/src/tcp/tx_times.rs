@@ -5,13 +5,15 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use super::Shared;
 use super::sequence::Seq;
 use super::sock::Sock;
-use crate::socket::errqueue::{Origin, Report};
+use crate::socket::errqueue::{Report, source_of};
 use crate::socket::kept::Kept;
 use crate::socket::protocol::{Happened, SendArguments, SendFlags, SockId};
+use crate::socket::protosw::Transport;
 use crate::socket::sockopt::timestamping;
 use crate::time::Instant;
 
@@ -50,13 +52,28 @@ pub struct TxTimes {
     pinned: VecDeque<Pinned>,
 }
 
-/// A segment that carries a byte whose time of sending is asked for.
+/// A packet whose time of sending is asked for: of TCP a segment that carries the byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedSend {
+    /// Of which protocol.
+    pub transport: Transport,
     /// Whose.
     pub sock: SockId,
-    wanted: i32,
-    data: u32,
+    /// TX_SCHED and TX_SOFTWARE of SO_TIMESTAMPING.
+    pub(crate) wanted: i32,
+    /// Its number.
+    pub(crate) data: u32,
+}
+
+impl TimedSend {
+    /// What is told when it goes out: SCM_TSTAMP_SCHED and SCM_TSTAMP_SND (`__skb_tstamp_tx`).
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = u32> + use<> {
+        let wanted = self.wanted;
+        [(timestamping::TX_SCHED, SCHEDULED), (timestamping::TX_SOFTWARE, SENT)]
+            .into_iter()
+            .filter(move |(flag, _)| wanted & flag != 0)
+            .map(|(_, kind)| kind)
+    }
 }
 
 impl Sock {
@@ -105,15 +122,18 @@ impl Sock {
     pub(super) fn timed_send(&self, start: Seq, end: Seq) -> Option<TimedSend> {
         let within = |byte: &&TimedByte| !byte.seq.before(start) && byte.seq.before(end);
         let byte = self.tx_times.bytes.iter().rev().find(within).filter(|byte| byte.wanted & ON_SENDING != 0)?;
-        Some(TimedSend { sock: self.id(), wanted: byte.wanted, data: self.number_of_byte(byte.seq) })
+        Some(TimedSend {
+            transport: Transport::Tcp,
+            sock: self.id(),
+            wanted: byte.wanted,
+            data: self.number_of_byte(byte.seq),
+        })
     }
 
     /// A segment has gone out (`__skb_tstamp_tx`). `packet`: all of it, from the link's header on.
     pub(super) fn note_sending_time(&mut self, shared: &mut Shared, now: Instant, send: &TimedSend, packet: &[u8]) {
-        for (flag, info) in [(timestamping::TX_SCHED, SCHEDULED), (timestamping::TX_SOFTWARE, SENT)] {
-            if send.wanted & flag != 0 {
-                self.report_time(shared, now, info, send.data, packet);
-            }
+        for info in send.kinds() {
+            self.report_time(shared, now, info, send.data, packet, source_of(packet));
         }
     }
 
@@ -123,7 +143,7 @@ impl Sock {
             self.tx_times.bytes.pop_front();
             if byte.wanted & timestamping::TX_ACK != 0 {
                 let (data, quoted) = (self.number_of_byte(byte.seq), self.bytes_around(byte.seq));
-                self.report_time(shared, now, ACKNOWLEDGED, data, &quoted);
+                self.report_time(shared, now, ACKNOWLEDGED, data, &quoted, None);
             }
         }
     }
@@ -141,11 +161,19 @@ impl Sock {
         slices.concat()
     }
 
-    fn report_time(&mut self, shared: &mut Shared, at: Instant, info: u32, data: u32, packet: &[u8]) {
-        let quoted = if self.timestamping() & timestamping::OPT_TSONLY != 0 { &[][..] } else { packet };
-        let report =
-            Report { origin: Origin::Timestamping, fault: None, kind: 0, code: 0, info, data, destination: None, at };
-        if self.reports.push(report, quoted) {
+    fn report_time(
+        &mut self,
+        shared: &mut Shared,
+        at: Instant,
+        info: u32,
+        data: u32,
+        packet: &[u8],
+        source: Option<IpAddr>,
+    ) {
+        let time_only = self.timestamping() & timestamping::OPT_TSONLY != 0;
+        let (quoted, source) = if time_only { (&[][..], None) } else { (packet, source) };
+        let charge = usize::try_from(self.charges.total()).unwrap_or(usize::MAX);
+        if self.reports.push(Report::sent(at, info, data, source), quoted, charge, self.options.receive_buffer) {
             self.wake(shared, Happened::ERROR);
         }
     }

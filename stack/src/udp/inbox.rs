@@ -7,11 +7,13 @@ use core::net::SocketAddr;
 use super::{Datagram, true_size};
 use crate::io::Sink;
 use crate::socket::error::{ReceiveError, SocketFault};
-use crate::socket::errqueue::{ErrorQueue, Origin, Report};
+use crate::socket::errqueue::{ErrorQueue, Origin, Report, source_of};
 use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
-use crate::socket::protocol::{Readiness, ReceiveFlags, Received, Shutdown};
+use crate::socket::protocol::{Readiness, ReceiveFlags, Received, Shutdown, SockId};
+use crate::socket::protosw::Transport;
 use crate::socket::sockopt::timestamping;
+use crate::tcp::TimedSend;
 use crate::time::Instant;
 use crate::wire::ip_options::IpOptions;
 
@@ -160,39 +162,53 @@ impl Inbox {
     }
 
     /// A call was refused here: IP_RECVERR hears of it (`ip_local_error`).
-    pub(crate) fn refuse(&mut self, at: Instant, fault: SocketFault, info: u32, destination: Option<SocketAddr>) {
+    pub(crate) fn refuse(
+        &mut self,
+        at: Instant,
+        fault: SocketFault,
+        info: u32,
+        destination: Option<SocketAddr>,
+        options: &SocketOptions,
+    ) {
         let report =
             Report { origin: Origin::Local, fault: Some(fault), kind: 0, code: 0, info, data: 0, destination, at };
-        self.errors.push(report, &[]);
+        self.push_report(report, &[], options);
     }
 
-    /// SO_TIMESTAMPING: a datagram has gone out now (`skb_tstamp_tx`). Says whether anybody wants to know.
+    /// Queues a report; says whether the receive buffer had room for it.
+    pub(crate) fn push_report(&mut self, report: Report, quoted: &[u8], options: &SocketOptions) -> bool {
+        self.errors.push(report, quoted, self.charge, options.receive_buffer)
+    }
+
+    /// SO_TIMESTAMPING: a datagram is about to go (`__ip_append_data`). Says whether anybody wants to know when it has.
     //= REF D-05
-    pub(crate) fn note_sending_time(&mut self, at: Instant, options: &SocketOptions, given: Option<i32>) -> bool {
-        /// SCM_TSTAMP_SND and SCM_TSTAMP_SCHED.
-        const KINDS: [(i32, u32); 2] = [(timestamping::TX_SCHED, 1), (timestamping::TX_SOFTWARE, 0)];
+    pub(crate) fn time_send(
+        &mut self,
+        (transport, sock): (Transport, SockId),
+        options: &SocketOptions,
+        given: Option<i32>,
+    ) -> Option<TimedSend> {
         let flags = options.kept.read(Kept::Timestamping);
-        let wanted = given.unwrap_or(flags);
-        let numbered = flags & timestamping::OPT_ID != 0;
-        let mut told = false;
-        for (flag, info) in KINDS {
-            if wanted & flag != 0 {
-                let data = if numbered { self.timestamps } else { 0 };
-                let report = Report {
-                    origin: Origin::Timestamping,
-                    fault: None,
-                    kind: 0,
-                    code: 0,
-                    info,
-                    data,
-                    destination: None,
-                    at,
-                };
-                told |= self.errors.push(report, &[]);
-            }
+        let wanted = given.unwrap_or(flags) & (timestamping::TX_SCHED | timestamping::TX_SOFTWARE);
+        if wanted == 0 {
+            return None;
         }
-        if numbered && wanted & (timestamping::TX_SCHED | timestamping::TX_SOFTWARE) != 0 {
-            self.timestamps = self.timestamps.wrapping_add(1);
+        let mut data = 0;
+        if flags & timestamping::OPT_ID != 0 {
+            data = self.timestamps;
+            self.timestamps = data.wrapping_add(1);
+        }
+        Some(TimedSend { transport, sock, wanted, data })
+    }
+
+    /// It has gone out (`__skb_tstamp_tx`). `packet`: all of it, from the link's header on.
+    //= REF D-05
+    pub(crate) fn note_sent(&mut self, at: Instant, options: &SocketOptions, send: &TimedSend, packet: &[u8]) -> bool {
+        let time_only = options.kept.read(Kept::Timestamping) & timestamping::OPT_TSONLY != 0;
+        let (quoted, source) = if time_only { (&[][..], None) } else { (packet, source_of(packet)) };
+        let mut told = false;
+        for info in send.kinds() {
+            told |= self.push_report(Report::sent(at, info, send.data, source), quoted, options);
         }
         told
     }

@@ -140,7 +140,7 @@ impl Udp {
         }
         if sock.options.receive_errors {
             let quoted = error.transport.get(wire::HEADER_LENGTH..).unwrap_or(&[]);
-            sock.inbox.errors.push(error.report(net.now, fault, Some(from)), quoted);
+            sock.inbox.push_report(error.report(net.now, fault, Some(from)), quoted, &sock.options);
         }
         sock.inbox.fault = Some(fault);
         self.announce(id, Happened::ERROR);

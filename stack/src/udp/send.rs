@@ -13,6 +13,8 @@ use crate::socket::error::{BindError, SendError, SocketFault};
 use crate::socket::kept::Kept;
 use crate::socket::options::SocketOptions;
 use crate::socket::protocol::{AddressFamily, Happened, Net, Protocol, SendArguments, SendFlags, SockId};
+use crate::socket::protosw::Transport;
+use crate::tcp::TimedSend;
 use crate::time::Instant;
 use crate::wire::ip_options::IpOptions;
 use crate::wire::{checksum, ipv4, udp as wire, write_u16};
@@ -133,10 +135,7 @@ impl Udp {
             sock.corked = Some(Corked { bytes: datagram, to, arguments });
             return Ok(length);
         }
-        transmit(net, sock, &plan, (to, arguments), datagram)?;
-        if sock.note_sending_time(net.now, arguments) {
-            self.announce(id, Happened::ERROR);
-        }
+        transmit(net, sock, id, &plan, (to, arguments), datagram)?;
         Ok(length)
     }
 
@@ -145,11 +144,17 @@ impl Udp {
         let lite = self.lite;
         let Some(sock) = self.socks.find_mut(id) else { return };
         let Some(Corked { bytes, to, arguments }) = sock.corked.take() else { return };
-        if let Ok(plan) = plan(net, sock, to, &arguments, lite)
-            && transmit(net, sock, &plan, (to, &arguments), bytes).is_ok()
-            && sock.note_sending_time(net.now, &arguments)
-        {
-            self.announce(id, Happened::ERROR);
+        if let Ok(plan) = plan(net, sock, to, &arguments, lite) {
+            // Nobody asks.
+            let _ = transmit(net, sock, id, &plan, (to, &arguments), bytes);
+        }
+    }
+
+    /// A datagram that somebody asked the time of has gone out: `packet`, from the link's header on.
+    pub fn note_sent(&mut self, now: Instant, send: &TimedSend, packet: &[u8]) {
+        let Some(sock) = self.socks.find_mut(send.sock) else { return };
+        if sock.inbox.note_sent(now, &sock.options, send, packet) {
+            self.announce(send.sock, Happened::ERROR);
         }
     }
 
@@ -170,12 +175,9 @@ impl UdpSock {
         if self.options.receive_errors {
             let port = self.peer.map_or(0, |peer| peer.port());
             let destination = SocketAddr::new(to.ip(), port);
-            self.inbox.refuse(net.now, SocketFault::MessageTooLong, u32::from(plan.route.mtu), Some(destination));
+            let mtu = u32::from(plan.route.mtu);
+            self.inbox.refuse(net.now, SocketFault::MessageTooLong, mtu, Some(destination), &self.options);
         }
-    }
-
-    fn note_sending_time(&mut self, now: Instant, arguments: &SendArguments) -> bool {
-        self.inbox.note_sending_time(now, &self.options, arguments.timestamping)
     }
 }
 
@@ -260,6 +262,7 @@ fn plan(
 fn transmit(
     net: &mut Net<'_>,
     sock: &mut UdpSock,
+    id: SockId,
     plan: &Plan,
     (to, arguments): (SocketAddr, &SendArguments),
     datagram: Vec<u8>,
@@ -269,8 +272,10 @@ fn transmit(
     let by_option = usize::try_from(sock.options.kept.read(Kept::UdpSegment)).unwrap_or(0);
     let segment = arguments.segment.map_or(by_option, usize::from);
     let payload = datagram.len().saturating_sub(wire::HEADER_LENGTH);
+    let transport = if plan.lite { Transport::UdpLite } else { Transport::Udp };
     if segment == 0 || plan.lite {
-        return transmit_one(net, sock, plan, to, datagram);
+        let timed = sock.inbox.time_send((transport, id), &sock.options, arguments.timestamping);
+        return transmit_one(net, sock, plan, (to, timed), datagram);
     }
     if 20 + plan.options.len() + wire::HEADER_LENGTH + payload.min(segment) > usize::from(plan.route.mtu) {
         return Err(SendError::MessageTooLong);
@@ -278,14 +283,16 @@ fn transmit(
     if payload > segment * MOST_SEGMENTS || sock.options.no_check {
         return Err(SendError::Invalid);
     }
+    // `__udp_gso_segment`: the first carries the time of all.
+    let mut timed = sock.inbox.time_send((transport, id), &sock.options, arguments.timestamping);
     if payload <= segment {
-        return transmit_one(net, sock, plan, to, datagram);
+        return transmit_one(net, sock, plan, (to, timed), datagram);
     }
     for piece in datagram.get(wire::HEADER_LENGTH..).unwrap_or(&[]).chunks(segment) {
         let mut one = Vec::with_capacity(ipv4::HEADER_LENGTH + wire::HEADER_LENGTH + piece.len());
         one.resize(wire::HEADER_LENGTH, 0);
         one.extend_from_slice(piece);
-        transmit_one(net, sock, plan, to, one)?;
+        transmit_one(net, sock, plan, (to, timed.take()), one)?;
     }
     Ok(())
 }
@@ -294,7 +301,7 @@ fn transmit_one(
     net: &mut Net<'_>,
     sock: &mut UdpSock,
     plan: &Plan,
-    to: SocketAddr,
+    (to, timed): (SocketAddr, Option<TimedSend>),
     mut datagram: Vec<u8>,
 ) -> Result<(), SendError> {
     let header = wire::Udp { source: sock.port, destination: to.port(), length: datagram.len() };
@@ -326,6 +333,7 @@ fn transmit_one(
         dont_fragment,
         multicast_loop: sock.options.multicast_loop,
         purpose: Purpose::Own,
+        timed,
     };
     match output::send(net, &route, &ip, datagram, sock.options.no_check) {
         Ok(()) => {

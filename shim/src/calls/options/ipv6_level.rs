@@ -64,10 +64,7 @@ pub(super) fn set(runtime: &Runtime, handle: Handle, name: i32, given: &Given) -
             length if length % 8 != 0 || length > 8 * 255 => return Err(INVALID),
             _ => return Err(UNKNOWN),
         },
-        libc::IPV6_ADDR_PREFERENCES => {
-            let old = common(-1, handle, runtime, |options| options.kept.read(Kept::V6AddressPreferences))?;
-            SetOption::Kept(Kept::V6AddressPreferences, preferences(old, given.int()?)?)
-        }
+        libc::IPV6_ADDR_PREFERENCES => SetOption::Kept(Kept::V6AddressPreferences, preferences(given.int()?)?),
         libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP => {
             let bytes = given.bytes(MEMBERSHIP)?;
             let refusal = match bytes.first() {
@@ -134,8 +131,9 @@ fn is_connected(runtime: &Runtime, handle: Handle) -> bool {
     runtime.with_socket(handle.id, |stack, socket, _| stack.has_peer(socket)).unwrap_or(false)
 }
 
-/// What IPV6_ADDR_PREFERENCES shows after `value` has been set where `old` was shown (`__ip6_sock_set_addr_preferences`).
-fn preferences(old: i32, value: i32) -> Result<i32, Errno> {
+/// What IPV6_ADDR_PREFERENCES shows after `value` has been set (`__ip6_sock_set_addr_preferences`; nothing stays of what
+/// was set before).
+fn preferences(value: i32) -> Result<i32, Errno> {
     // IPV6_PREFER_SRC_*.
     const TEMPORARY: i32 = 1;
     const PUBLIC: i32 = 2;
@@ -145,12 +143,12 @@ fn preferences(old: i32, value: i32) -> Result<i32, Errno> {
     const HOME: i32 = 0x400;
     const NOT_CGA: i32 = 0x800;
     let address = match value & (PUBLIC | TEMPORARY | DEFAULT) {
-        0 => old & (PUBLIC | TEMPORARY | DEFAULT),
+        0 => DEFAULT,
         one @ (PUBLIC | TEMPORARY | DEFAULT) => one,
         _ => return Err(INVALID),
     };
     let place = match value & (HOME | CARE_OF) {
-        0 => old & (HOME | CARE_OF),
+        0 => HOME,
         one @ (HOME | CARE_OF) => one,
         _ => return Err(INVALID),
     };
