@@ -61,33 +61,24 @@ answers() {
 }
 
 # hears ADDRESS PEER-ADDRESS: our side takes what the peer sends.
-hears() {
+hears() { one_way peer "$2" ours "$1"; }
+
+# tells ADDRESS PEER-ADDRESS: the peer takes what our side sends.
+tells() { one_way ours "$1" peer "$2"; }
+
+# one_way SIDE ADDRESS SIDE ADDRESS: the second side takes what the first one sends.
+one_way() {
     rm -f "$TAP_DIR/heard"
-    lab_start ours socat -u "$1" "CREATE:$TAP_DIR/heard"
+    lab_start "$3" socat -u "$4" "CREATE:$TAP_DIR/heard"
     local status=0 listener=$LAB_PID
-    retry 15 was_heard "$2" || status=$?
+    retry 15 was_heard "$1" "$2" || status=$?
     lab_stop "$listener"
     return "$status"
 }
 
 was_heard() {
-    printf 'a word' | lab_peer socat -u - "$1"
+    printf 'a word' | "lab_$1" socat -u - "$2"
     grep -q '^a word' "$TAP_DIR/heard"
-}
-
-# tells ADDRESS PEER-ADDRESS: the peer takes what our side sends.
-tells() {
-    rm -f "$TAP_DIR/told"
-    lab_start peer socat -u "$2" "CREATE:$TAP_DIR/told"
-    local status=0 listener=$LAB_PID
-    retry 15 was_told "$1" || status=$?
-    lab_stop "$listener"
-    return "$status"
-}
-
-was_told() {
-    printf 'a word' | lab_ours socat -u - "$1"
-    grep -q '^a word' "$TAP_DIR/told"
 }
 
 # two_datagrams ADDRESS PEER-ADDRESS: one socket on each side that knows the other's name.
