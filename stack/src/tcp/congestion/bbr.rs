@@ -783,4 +783,236 @@ mod tests {
         }
         panic!("{:?}", path.bbr.policer);
     }
+
+    fn at(millis: u64) -> Facts {
+        super::super::facts(Instant::from_millis(millis))
+    }
+
+    /// A rate of so many segments a millisecond.
+    fn rate(segments: u32) -> u32 {
+        rate_of(segments * 1_000, Duration::from_secs(1))
+    }
+
+    /// `bbr_tso_segs_goal`: what goes in 1/1024 s, one segment at least below 1.2 Mbit/s and two above, 127 at most.
+    #[test]
+    fn super_segments_hold_a_millisecond_s_worth() {
+        let facts = Facts { mss: 1_000, ..at(0) };
+        let goal = |pacing_rate| tso_goal(&Window { pacing_rate, ..Window::default() }, &facts);
+        assert_eq!((goal(149_999), goal(150_000)), (1, 2));
+        assert_eq!((goal(3 << 20), goal((3 << 20) * 1_000 / 1_024)), (3, 3));
+        assert_eq!((goal(10_240_000), goal(10_239_999)), (10, 9));
+        // 65,215 bytes at most.
+        assert_eq!(goal(u64::MAX), 65);
+        let small = Facts { mss: 100, ..at(0) };
+        assert_eq!(tso_goal(&Window { pacing_rate: u64::MAX, ..Window::default() }, &small), 127);
+    }
+
+    /// `bbr_bdp`, `bbr_quantization_budget`: rounded up, three super-segments more, even, two more in the probing phase.
+    #[test]
+    fn the_window_has_room_for_super_segments() {
+        let window = Window { pacing_rate: 100_000, ..Window::default() };
+        let facts = Facts { mss: 1_000, ..at(0) };
+        let mut bbr = Bbr::default();
+        assert_eq!(bbr.product(rate(1), UNIT), INITIAL_WINDOW, "without a round trip nothing is known");
+        bbr.least_rtt = Some(Duration::from_millis(20));
+        assert_eq!((bbr.product(rate(1), UNIT), bbr.product(rate(1), 2 * UNIT)), (20, 40));
+        assert_eq!(bbr.product(rate(1) + 1, UNIT), 21, "what is begun counts");
+        bbr.mode = Mode::Startup;
+        assert_eq!(bbr.with_budget(&window, &facts, 20), 24);
+        assert_eq!(bbr.with_budget(&window, &facts, 21), 24);
+        bbr.mode = Mode::ProbeBandwidth;
+        assert_eq!(bbr.with_budget(&window, &facts, 20), 26);
+        bbr.cycle = 1;
+        assert_eq!(bbr.with_budget(&window, &facts, 20), 24);
+        bbr.mode = Mode::Startup;
+        bbr.cycle = 0;
+        assert_eq!(bbr.with_budget(&window, &facts, 20), 24);
+    }
+
+    /// `bbr_packets_in_net_at_edt`: until the next segment may go, some of what is in flight arrives.
+    #[test]
+    fn what_arrives_before_the_next_departure_is_not_in_the_network() {
+        let window = Window { pacing_rate: 100_000, ..Window::default() };
+        let mut bbr = Bbr::default();
+        bbr.rate.take(RATE_ROUNDS, 0, rate(2) + 1);
+        let facts = Facts { mss: 1_000, departs: Instant::from_millis(1_005), ..at(1_000) };
+        bbr.pacing_gain = UNIT;
+        assert_eq!(bbr.in_network(&window, &facts, 30), 20);
+        assert_eq!(bbr.in_network(&window, &facts, 5), 0);
+        bbr.pacing_gain = CYCLE[0];
+        assert_eq!(bbr.in_network(&window, &facts, 30), 21, "and what probes is on its way");
+    }
+
+    /// `bbr_check_full_bw_reached`: three rounds without a quarter more, rounds that the program limits not counted.
+    #[test]
+    fn the_pipe_is_full_after_three_rounds_without_growth() {
+        let mut bbr = Bbr::default();
+        let open = RateSample::default();
+        let round = |bbr: &mut Bbr, rounds: u32, value: u32, sample: &RateSample| {
+            bbr.rate.take(RATE_ROUNDS, rounds, value);
+            bbr.round_start = true;
+            bbr.check_full(sample);
+            bbr.full
+        };
+        assert!(!round(&mut bbr, 1, 1_000, &open));
+        assert!(!round(&mut bbr, 2, 1_250, &open), "a quarter is growth");
+        for number in 3..5 {
+            assert!(!round(&mut bbr, number, 1_561, &open));
+        }
+        assert!(!round(&mut bbr, 5, 1_561, &RateSample { is_app_limited: true, ..open }));
+        bbr.round_start = false;
+        bbr.check_full(&open);
+        assert!(!bbr.full, "within a round nothing is decided");
+        assert!(round(&mut bbr, 6, 1_561, &open));
+    }
+
+    fn policed(bbr: &mut Bbr, facts: &mut Facts, rounds: u32, delivered: u32, lost: u32) {
+        for number in 1..=rounds {
+            facts.now += Duration::from_millis(100);
+            facts.delivered_at = facts.now;
+            facts.delivered += delivered / rounds;
+            facts.lost += lost / rounds;
+            bbr.round_start = true;
+            bbr.look_for_policer(facts, u32::from(number == rounds) * lost, false);
+        }
+    }
+
+    /// `bbr_lt_bw_sampling`: intervals of four rounds at least, a fifth (50 of 256) of them lost, alike to an eighth.
+    #[test]
+    fn a_policer_is_believed_by_the_numbers_of_linux() {
+        let interval = |second: u32, lost: u32, rounds: u32| {
+            let mut bbr = Bbr { mode: Mode::ProbeBandwidth, ..Bbr::default() };
+            let mut facts = Facts { mss: 1_000, ..at(10_000) };
+            bbr.look_for_policer(&facts, 1, false);
+            assert!(bbr.policer.is_sampling, "the first loss begins an interval");
+            policed(&mut bbr, &mut facts, 4, 2_560, 512);
+            assert!(!bbr.policer.is_believed && bbr.policer.rate > 0);
+            policed(&mut bbr, &mut facts, rounds, second, lost);
+            bbr
+        };
+        assert!(interval(2_560, 512, 4).policer.is_believed);
+        assert!(interval(2_560, 500, 4).policer.is_believed, "50 of 256");
+        assert!(!interval(2_560, 496, 4).policer.is_believed);
+        assert!(interval(2_880, 600, 4).policer.is_believed, "an eighth more");
+        assert!(!interval(2_884, 600, 4).policer.is_believed);
+        assert!(interval(2_244, 600, 4).policer.is_believed, "an eighth less");
+        assert!(!interval(2_236, 600, 4).policer.is_believed);
+        assert!(!interval(2_559, 600, 3).policer.is_believed, "three rounds are too few");
+        let believed = interval(2_880, 600, 4);
+        assert_eq!(
+            believed.bandwidth(),
+            rate_of(2_560, Duration::from_millis(400)).midpoint(rate_of(2_880, Duration::from_millis(400)))
+        );
+        assert_eq!(believed.pacing_gain, UNIT);
+    }
+
+    #[test]
+    fn a_policer_is_forgotten_after_48_rounds_and_an_interval_after_16() {
+        let mut bbr = Bbr { mode: Mode::ProbeBandwidth, ..Bbr::default() };
+        bbr.policer = Policer { is_believed: true, rate: 1, ..Policer::default() };
+        let mut facts = at(10_000);
+        policed(&mut bbr, &mut facts, 47, 0, 0);
+        assert!(bbr.policer.is_believed);
+        bbr.round_start = false;
+        bbr.look_for_policer(&facts, 0, false);
+        assert!(bbr.policer.is_believed, "rounds count");
+        policed(&mut bbr, &mut facts, 1, 0, 0);
+        assert!(!bbr.policer.is_believed);
+        bbr.round_start = false;
+        bbr.look_for_policer(&facts, 0, false);
+        assert!(!bbr.policer.is_sampling, "without a loss none begins");
+        bbr.look_for_policer(&facts, 1, false);
+        policed(&mut bbr, &mut facts, 16, 160, 0);
+        assert!(bbr.policer.is_sampling);
+        policed(&mut bbr, &mut facts, 1, 10, 0);
+        assert!(!bbr.policer.is_sampling, "too long");
+        bbr.look_for_policer(&facts, 1, false);
+        bbr.look_for_policer(&facts, 1, true);
+        assert!(!bbr.policer.is_sampling, "the program was the limit");
+    }
+
+    /// `bbr_set_cwnd_to_recover_or_restore`.
+    #[test]
+    fn a_recovery_begins_with_what_is_delivered_and_ends_with_the_window_of_before() {
+        let mut bbr = Bbr { prior_cwnd: 60, ..Bbr::default() };
+        let window = Window { cwnd: 50, ..Window::default() };
+        let sample = RateSample { acked_sacked: 3, losses: 2, ..RateSample::default() };
+        let begins = Facts { phase: Phase::Recovery, in_flight: 20, delivered: 77, ..at(0) };
+        assert_eq!(bbr.recover_or_restore(&window, &begins, &sample), (23, true));
+        assert_eq!(bbr.round_end, 77);
+        // Within the first round it goes down with losses, but not below what is delivered.
+        assert_eq!(bbr.recover_or_restore(&window, &begins, &sample), (48, true));
+        bbr.packet_conservation = false;
+        let many = RateSample { losses: 60, ..sample };
+        assert_eq!(bbr.recover_or_restore(&window, &begins, &many), (1, false));
+        let over = Facts { phase: Phase::Open, ..begins };
+        assert_eq!(bbr.recover_or_restore(&window, &over, &RateSample::default()), (60, false));
+    }
+
+    /// `bbr_update_min_rtt`: ten seconds, then the pipe is emptied; an ACK that was held back is no new least.
+    #[test]
+    fn the_least_round_trip_holds_for_ten_seconds() {
+        let mut bbr = Bbr::default();
+        let mut window = Window { cwnd: 40, ..Window::default() };
+        let millis = Duration::from_millis;
+        let sample = |rtt| RateSample { rtt: Some(millis(rtt)), delivered: Some(1), ..RateSample::default() };
+        bbr.least_rtt_at = Instant::from_millis(1_000);
+        bbr.least_rtt = Some(millis(20));
+        let mut update = |bbr: &mut Bbr, now, sample: &RateSample| {
+            bbr.update_least_rtt(&mut window, &Facts { in_flight: 30, ..at(now) }, sample);
+            bbr.least_rtt
+        };
+        assert_eq!(update(&mut bbr, 11_000, &sample(30)), Some(millis(20)));
+        assert_eq!(bbr.mode, Mode::Startup);
+        let held_back = RateSample { is_ack_delayed: true, ..sample(30) };
+        assert_eq!(update(&mut bbr, 11_001, &held_back), Some(millis(20)));
+        assert_eq!(bbr.mode, Mode::ProbeRtt);
+        assert_eq!(update(&mut bbr, 11_001, &sample(30)), Some(millis(30)));
+        assert_eq!(update(&mut bbr, 11_002, &sample(30)), Some(millis(30)));
+        assert_eq!(bbr.least_rtt_at, Instant::from_millis(11_002), "an equal one is as good");
+        assert_eq!(bbr.probe_rtt_done, None, "more than four segments are in flight");
+        bbr.update_least_rtt(&mut window, &Facts { in_flight: 4, ..at(11_003) }, &sample(30));
+        assert_eq!(bbr.probe_rtt_done, Some(Instant::from_millis(11_203)));
+        // A flow that was idle has emptied the pipe already.
+        let mut idle = Bbr { idle_restart: true, least_rtt: Some(millis(20)), ..Bbr::default() };
+        idle.update_least_rtt(&mut window, &at(20_000), &sample(25));
+        assert_eq!((idle.mode, idle.idle_restart), (Mode::Startup, false));
+    }
+
+    /// `bbr_update_ack_aggregation`: what comes beyond the rate makes room, for ten rounds, 100 ms' worth at most.
+    #[test]
+    fn acks_that_come_together_make_room() {
+        let mut bbr = Bbr { full: true, ..Bbr::default() };
+        bbr.rate.take(RATE_ROUNDS, 0, rate(1) + 1);
+        let window = Window { cwnd: 200, ..Window::default() };
+        let ack = |bbr: &mut Bbr, millis: u64, acked: u32, new_round: bool| {
+            bbr.round_start = new_round;
+            let facts = Facts { delivered_at: Instant::from_millis(millis), ..at(millis) };
+            let sample = RateSample {
+                acked_sacked: acked,
+                delivered: Some(acked),
+                interval: Some(Duration::from_millis(1)),
+                ..RateSample::default()
+            };
+            bbr.update_aggregation(&window, &facts, &sample);
+            bbr.aggregation_room()
+        };
+        assert_eq!(ack(&mut bbr, 1_000, 10, false), 10);
+        // As fast as the rate: nothing new.
+        assert_eq!(ack(&mut bbr, 1_005, 5, false), 10);
+        assert_eq!(ack(&mut bbr, 1_006, 30, false), 39);
+        for round in 0..4 {
+            assert_eq!(ack(&mut bbr, 2_000 + round * 1_000, 1, true), 39, "round {round}");
+        }
+        // The other half of the record begins empty; the first is still looked at, and gone after five rounds more.
+        assert_eq!(ack(&mut bbr, 6_000, 1, true), 39);
+        for round in 0..4 {
+            assert_eq!(ack(&mut bbr, 7_000 + round * 1_000, 1, true), 39);
+        }
+        assert_eq!(ack(&mut bbr, 11_000, 1, true), 1);
+        // 100 ms of the rate at most, and nothing while the pipe is not known to be full.
+        assert_eq!(ack(&mut bbr, 11_001, 150, false), 100);
+        bbr.full = false;
+        assert_eq!(bbr.aggregation_room(), 0);
+    }
 }
