@@ -12,6 +12,7 @@ mod listen;
 mod memory;
 mod path_probe;
 mod ports;
+mod queries;
 mod recovery;
 mod remnant;
 mod repair;
