@@ -68,3 +68,33 @@ impl Chronos {
         [busy + window + buffer, window, buffer]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tcp_chrono_start`, `tcp_chrono_stop`: the worse reason goes on, and the time busy is that of all reasons together.
+    #[test]
+    fn each_moment_counts_for_one_reason_and_all_of_them_as_busy() {
+        let at = Instant::from_millis;
+        let mut chronos = Chronos::default();
+        assert_eq!(chronos.shown(at(5)), [0, 0, 0]);
+        chronos.start(at(10), Chrono::Busy);
+        assert_eq!(chronos.shown(at(13)), [3_000, 0, 0], "what runs still counts");
+        chronos.start(at(20), Chrono::Window);
+        // Less than what runs begins nothing.
+        chronos.start(at(25), Chrono::Busy);
+        chronos.start(at(40), Chrono::Buffer);
+        chronos.start(at(45), Chrono::Window);
+        // Only what runs can be over.
+        chronos.stop(at(50), Chrono::Window, true);
+        assert_eq!(chronos.shown(at(60)), [50_000, 20_000, 20_000]);
+        chronos.stop(at(60), Chrono::Buffer, true);
+        assert_eq!(chronos.shown(at(65)), [55_000, 20_000, 20_000]);
+        chronos.stop(at(70), Chrono::Window, false);
+        assert_eq!(chronos.shown(at(100)), [60_000, 20_000, 20_000], "without data nothing is busy");
+        chronos.stop(at(110), Chrono::Busy, false);
+        chronos.start(at(110), Chrono::Window);
+        assert_eq!(chronos.shown(at(111)), [61_000, 21_000, 20_000]);
+    }
+}

@@ -218,3 +218,91 @@ impl Sock {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings { tcp_mem: [100, 200, 300], ..Settings::default() }
+    }
+
+    #[test]
+    fn pressure_begins_above_the_second_number_and_lasts_until_the_first() {
+        let (mut memory, mut counters) = (Memory::default(), Counters::default());
+        let at = Instant::from_millis;
+        let mut change = |memory: &mut Memory, now, old, new| {
+            memory.change(&settings(), &mut counters, at(now), (old, new));
+            (
+                memory.supply(&settings(), 1, 0).pressed,
+                counters.tcp_memory_pressures,
+                counters.tcp_memory_pressures_chrono,
+            )
+        };
+        assert_eq!(change(&mut memory, 0, 0, 200), (false, 0, 0));
+        assert_eq!(change(&mut memory, 10, 0, 1), (true, 1, 0));
+        assert_eq!(change(&mut memory, 20, 100, 0), (true, 1, 0), "101 are left");
+        assert_eq!(change(&mut memory, 25, 0, 150), (true, 1, 0), "still the same pressure");
+        assert_eq!(change(&mut memory, 30, 151, 0), (false, 1, 20));
+        assert_eq!(memory.pages(), 100);
+        assert_eq!(change(&mut memory, 30, 0, 101), (true, 2, 20));
+        assert_eq!(change(&mut memory, 30, 101, 0), (false, 2, 21), "a millisecond at least");
+    }
+
+    #[test]
+    fn a_sock_is_told_what_the_others_have_and_what_each_may_have() {
+        let mut memory = Memory::default();
+        memory.change(&settings(), &mut Counters::default(), Instant::ZERO, (0, 90));
+        let Supply { others, low, high, pressed, share } = memory.supply(&settings(), 4, 30);
+        assert_eq!((others, low, high, pressed, share), (60, 100, 300, false, 75));
+        assert_eq!(memory.supply(&settings(), 0, 100).others, 0);
+        assert_eq!(memory.supply(&settings(), 0, 0).share, 300);
+    }
+
+    /// `__sk_mem_raise_allocated`.
+    #[test]
+    fn more_may_be_taken_by_who_has_little_or_less_than_its_share() {
+        // Pages of others, held bytes, whether there is pressure, the share, and the answer; the sock itself has 10 pages.
+        let table = [
+            (90, 5_000, true, 1, true),
+            (91, 5_000, true, 1, false),
+            (91, 4_095, true, 1, true),
+            (91, 4_096, true, 10, false),
+            (91, 4_096, true, 11, true),
+            (91, 5_000, false, 1, true),
+            (290, 4_095, true, 1, true),
+            (290, 5_000, false, 1, true),
+            (291, 4_095, false, 11, false),
+        ];
+        for (others, held, pressed, share, may) in table {
+            let family = crate::socket::protocol::AddressFamily::Inet;
+            let mut sock = Sock::new(&settings(), 1, family, Instant::ZERO);
+            let data = u32::try_from(10 * PAGE).expect("small");
+            sock.charges.add(super::super::sequence::Seq(0), super::super::sequence::Seq(data), data, false);
+            sock.supply = Supply { others, low: 100, high: 300, pressed, share };
+            assert_eq!(sock.may_take(held, 4_096), may, "{others} {held} {pressed} {share}");
+        }
+    }
+
+    #[test]
+    fn too_many_orphans_or_too_much_memory_end_a_connection() {
+        let settings = Settings { tcp_max_orphans: 8, ..settings() };
+        let mut sock = Sock::new(&settings, 1, crate::socket::protocol::AddressFamily::Inet, Instant::ZERO);
+        let mut memory = Memory { orphans: 8, ..Memory::default() };
+        assert!(!memory.is_too_much(&settings, &sock, 0));
+        memory.orphans = 9;
+        assert!(memory.is_too_much(&settings, &sock, 0));
+        memory.orphans = 4;
+        assert!(!memory.is_too_much(&settings, &sock, 1));
+        memory.orphans = 3;
+        assert!(memory.is_too_much(&settings, &sock, 2), "each doubling counts");
+        memory.orphans = 0;
+        memory.pages = 301;
+        assert!(!memory.is_too_much(&settings, &sock, 0), "what has little to send is not in the way");
+        let mut bytes: &[u8] = &[0; 10_000];
+        sock.buffer.append(&mut bytes, 10_000).expect("room");
+        assert!(memory.is_too_much(&settings, &sock, 0));
+        memory.pages = 300;
+        assert!(!memory.is_too_much(&settings, &sock, 0));
+    }
+}

@@ -345,3 +345,64 @@ impl Sock {
         in_tail && !self.fin_queued
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffers(ends: &[(u32, bool, bool)]) -> Boundaries {
+        let unsent = ends.iter().map(|(end, pushed, record)| Unsent {
+            end: Seq(*end),
+            pushed: *pushed,
+            record: *record,
+            pinned: false,
+        });
+        Boundaries { unsent: unsent.collect(), last_push: None }
+    }
+
+    #[test]
+    fn buffers_are_told_by_their_ends() {
+        let mut all = buffers(&[(100, true, false), (250, false, true), (300, false, false)]);
+        assert_eq!((all.len(), all.first()), (3, Some((Seq(100), false))));
+        assert_eq!(all.start_of_last(Seq(0)), Some(Seq(250)));
+        assert_eq!((all.marks_at(Seq(100)), all.marks_at(Seq(99))), ((true, false), (false, false)));
+        assert!(!all.record_ends_before(Seq(250)) && all.record_ends_before(Seq(251)));
+        all.sent(Seq(99));
+        assert_eq!(all.len(), 3);
+        all.sent(Seq(100));
+        assert_eq!((all.len(), all.marks_at(Seq(250))), (2, (false, true)));
+        all.sent(Seq(250));
+        assert_eq!(all.first(), Some((Seq(300), true)), "the last one");
+        assert_eq!(all.start_of_last(Seq(260)), Some(Seq(260)));
+        all.clear();
+        assert_eq!((all.first(), all.start_of_last(Seq(0))), (None, None));
+    }
+
+    #[test]
+    fn the_last_buffer_takes_more_until_it_is_full_or_ends_a_record() {
+        assert_eq!(buffers(&[]).room(Seq(0), 1_000), 0);
+        assert_eq!(buffers(&[(400, false, false)]).room(Seq(100), 1_000), 700);
+        assert_eq!(buffers(&[(400, false, false)]).room(Seq(100), 200), 0);
+        assert_eq!(buffers(&[(400, false, false), (500, true, false)]).room(Seq(0), 1_000), 900);
+        assert_eq!(buffers(&[(400, false, true)]).room(Seq(100), 1_000), 0);
+    }
+
+    #[test]
+    fn what_a_device_refused_is_a_buffer_again() {
+        let range = |end, mark| Range {
+            start: Seq(10),
+            end: Seq(end),
+            sent_at: Instant::ZERO,
+            mss: 100,
+            mark,
+            stamp: Default::default(),
+        };
+        let mut all = buffers(&[(300, false, false)]);
+        all.put_back(&range(110, Mark::PUSHED | Mark::FIN));
+        assert_eq!((all.first(), all.marks_at(Seq(109))), (Some((Seq(109), false)), (true, false)));
+        all.put_back(&range(11, Mark::FIN));
+        assert_eq!(all.len(), 2, "a FIN alone is in no buffer");
+        all.put_back(&range(60, Mark::RECORD));
+        assert_eq!(all.marks_at(Seq(60)), (false, true));
+    }
+}
