@@ -60,6 +60,18 @@ answers() {
     return "$status"
 }
 
+# at_last CMD...: the third time at the latest.
+at_last() {
+    local try
+    for try in 1 2 3; do
+        printf 'try %s\n' "$try"
+        if "$@"; then
+            return
+        fi
+    done
+    return 1
+}
+
 # hears ADDRESS PEER-ADDRESS: our side takes what the peer sends.
 hears() { one_way peer "$2" ours "$1"; }
 
@@ -237,9 +249,10 @@ ok "SOCKET-LISTEN" serves "SOCKET-LISTEN:2:6:$(name 4313 "$T_LOCAL")" "TCP:$T_LO
 ok "OPENSSL" streams ours "OPENSSL:$T_PEER:4302,$TLS"
 ok "OPENSSL-LISTEN" serves "OPENSSL-LISTEN:4314,cert=$TAP_DIR/server.pem,verify=0" "OPENSSL:$T_LOCAL:4314,$TLS"
 # socat repeats no message of a DTLS handshake: one that comes between two of the server's
-# sockets is lost, and the client waits.
+# sockets is lost, and the client waits. On a busy machine that happens to each in turn, on
+# the bare kernel as well.
 ok "OPENSSL-DTLS-CLIENT" retry 15 asks ours "OPENSSL-DTLS-CLIENT:$T_PEER:4303,$TLS"
-ok "OPENSSL-DTLS-SERVER" answers "OPENSSL-DTLS-SERVER:4315,cert=$TAP_DIR/server.pem,verify=0" "OPENSSL-DTLS-CLIENT:$T_LOCAL:4315,$TLS"
+ok "OPENSSL-DTLS-SERVER" at_last answers "OPENSSL-DTLS-SERVER:4315,cert=$TAP_DIR/server.pem,verify=0" "OPENSSL-DTLS-CLIENT:$T_LOCAL:4315,$TLS"
 ok "SOCKS4" streams ours "SOCKS4:$T_PEER:$T_PEER:4300,socksport=4304"
 ok "SOCKS4A" streams ours "SOCKS4A:$T_PEER:peer.test:4300,socksport=4304"
 ok "PROXY" streams ours "PROXY:$T_PEER:$T_PEER:4300,proxyport=4304"
