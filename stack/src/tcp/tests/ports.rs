@@ -92,6 +92,8 @@ fn a_port_in_time_wait_is_free_for_those_who_agree() {
         (PLAIN, ADDRESS, false),
         (ADDRESS, ADDRESS, true),
         (PORT, PORT, true),
+        (PORT, PLAIN, false),
+        (PLAIN, PORT, false),
     ] {
         let mut pair = Pair::new();
         let listener = bound(&mut pair, RIGHT, first).expect("a free port");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::socket::filter::{Instruction, Program};
-use crate::socket::protocol::Protocol as _;
+use crate::socket::protocol::{Happened, Protocol as _};
 
 const TO: SocketAddr = SocketAddr::new(RIGHT, 80);
 
@@ -125,4 +125,44 @@ fn memory_is_what_sockets_requests_and_queues_take() {
     assert!(pair.left.tcp.memory() < left + 30_000, "acknowledged");
     assert_eq!(pair.receive(false, server, 30_000).map(|bytes| bytes.len()), Ok(30_000));
     assert!(pair.right.tcp.memory() < right + 30_000, "read");
+}
+
+#[test]
+fn input_that_is_withheld_is_neither_told_nor_read_until_it_is_given_back() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.established();
+    let withhold = |pair: &mut Pair, withheld: bool| {
+        let now = pair.now;
+        pair.right.with(now, |tcp, net| tcp.withhold_input(net, server, withheld));
+        core::iter::from_fn(|| pair.right.tcp.poll_event()).any(|(_, happened)| happened.contains(Happened::INPUT))
+    };
+    assert_eq!(pair.send(true, client, b"ab"), Ok(2));
+    pair.run(Duration::from_millis(20));
+    while pair.right.tcp.poll_event().is_some() {}
+    assert!(pair.poll(false, server).contains(Readiness::IN));
+    assert!(!withhold(&mut pair, true));
+    assert!(!pair.poll(false, server).intersects(Readiness::IN | Readiness::RDNORM));
+    assert!(pair.poll(false, server).contains(Readiness::OUT));
+    assert_eq!(pair.receive(false, server, 10), Err(ReceiveError::WouldBlock));
+    assert!(!withhold(&mut pair, true));
+    assert!(withhold(&mut pair, false), "whoever waits is told");
+    assert!(!withhold(&mut pair, false), "once");
+    assert_eq!(pair.receive(false, server, 10), Ok(b"ab".to_vec()));
+}
+
+#[test]
+fn what_was_read_may_be_given_back() {
+    let mut pair = Pair::new();
+    let (client, server) = pair.established();
+    assert_eq!(pair.send(true, client, b"abcdef"), Ok(6));
+    pair.run(Duration::from_millis(20));
+    assert_eq!(pair.receive(false, server, 4), Ok(b"abcd".to_vec()));
+    let now = pair.now;
+    pair.right.with(now, |tcp, net| tcp.put_back(net, server, b"cd"));
+    assert_eq!(pair.right.tcp.queued_input(server), 4);
+    assert_eq!(pair.receive(false, server, 10), Ok(b"cdef".to_vec()));
+    assert_eq!(pair.send(true, client, b"gh"), Ok(2));
+    pair.run(Duration::from_millis(100));
+    assert_eq!(pair.receive(false, server, 10), Ok(b"gh".to_vec()));
+    assert_eq!(pair.right.tcp.queued_input(server), 0);
 }
