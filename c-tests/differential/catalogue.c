@@ -103,8 +103,8 @@ const size_t state_count = sizeof states / sizeof states[0];
 
 static const char *const for_all[] = {
     /* bind */
-    "bind any0 16", "bind anyP 16", "bind localP 16", "bind local0 16", "bind foreign0 16", "bind broadcast 16",
-    "bind multicast 16", "bind peerL 16", "bind null 16", "bind bad 16", "bind null 0", "bind anyP 0", "bind anyP 1",
+    "bind any0 16", "bind anyP 16", "bind localP 16", "bind local0 16", "bind foreign0 16", "bind broadcastP 16",
+    "bind multicastP 16", "bind peerL 16", "bind null 16", "bind bad 16", "bind null 0", "bind anyP 0", "bind anyP 1",
     "bind anyP 2", "bind anyP 8", "bind anyP 15", "bind anyP 17", "bind anyP 128", "bind anyP 129", "bind anyP -1",
     "bind anyP 0x7fffffff", "bind bad -1", "bind unspec 16", "bind unspecP 16", "bind unspec-local 16",
     "bind family:10 16", "bind family:10 28", "bind family:1 16", "bind family:65535 16", "bind odd:anyP 16",

@@ -322,35 +322,53 @@ static bool really_differs(const char *sequence, struct difference *difference)
     return !forgiven(sequence, difference);
 }
 
-/* Takes away one operation after the other for as long as the rest differs. */
+/* The sequence without COUNT operations from the one numbered FIRST on; false when there are none to take away. */
+static bool without(const char *sequence, int first, int count, char *shorter)
+{
+    char copy[SEQUENCE_SIZE], *rest = copy, *part;
+    bool skipped = false;
+    snprintf(copy, sizeof copy, "%s", sequence);
+    shorter[0] = 0;
+    for (int index = 0; (part = strsep(&rest, ";")) != NULL; index++) {
+        if (index >= first && index - first < count) {
+            skipped = true;
+            continue;
+        }
+        if (shorter[0] != 0)
+            strcat(shorter, ";");
+        strcat(shorter, part);
+    }
+    return skipped;
+}
+
+/* How many operations come before the first that differs. */
+static int place_of_difference(void)
+{
+    int place = 0;
+    const char *theirs = kernel.transcript, *ours = remora.transcript;
+    for (; *theirs != 0 && *theirs == *ours; theirs++, ours++)
+        place += *theirs == '\n';
+    return place;
+}
+
+/* Takes away what comes after the difference, then halves, quarters and single operations for as long as the rest
+ * differs. */
 static void shrink(char *sequence)
 {
-    char best[SEQUENCE_SIZE], trial[SEQUENCE_SIZE], copy[SEQUENCE_SIZE];
+    char best[SEQUENCE_SIZE], trial[SEQUENCE_SIZE];
     struct difference difference;
     snprintf(best, sizeof best, "%s", sequence);
-    for (bool shorter = true; shorter;) {
-        shorter = false;
-        for (int skip = MOST_OPERATIONS; skip >= 1; skip--) {
-            int index = 0;
-            bool skipped = false;
-            char *rest = copy, *part;
-            trial[0] = 0;
-            snprintf(copy, sizeof copy, "%s", best);
-            for (; (part = strsep(&rest, ";")) != NULL; index++) {
-                if (index == skip) {
-                    skipped = true;
-                    continue;
+    if (without(best, place_of_difference() + 1, MOST_OPERATIONS, trial) && really_differs(trial, &difference))
+        snprintf(best, sizeof best, "%s", trial);
+    for (int size = MOST_OPERATIONS / 2; size >= 1; size /= 2)
+        for (bool shorter = true; shorter;) {
+            shorter = false;
+            for (int first = MOST_OPERATIONS; first >= 1; first -= size)
+                if (without(best, first, size, trial) && really_differs(trial, &difference)) {
+                    snprintf(best, sizeof best, "%s", trial);
+                    shorter = size == 1;
                 }
-                if (trial[0] != 0)
-                    strcat(trial, ";");
-                strcat(trial, part);
-            }
-            if (skipped && really_differs(trial, &difference)) {
-                snprintf(best, sizeof best, "%s", trial);
-                shorter = true;
-            }
         }
-    }
     strcpy(sequence, best);
 }
 

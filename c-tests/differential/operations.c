@@ -131,6 +131,8 @@ static void *address_in(const char *word)
                  {"hole", x.blackhole, PORT_LISTENER},
                  {"broadcast", "255.255.255.255", PORT_DATAGRAM},
                  {"multicast", "224.1.2.3", PORT_DATAGRAM},
+                 {"broadcastP", "255.255.255.255", x.port},
+                 {"multicastP", "224.1.2.3", x.port},
                  {"class-e", "240.0.0.1", PORT_DATAGRAM},
                  {"unspec", "0.0.0.0", 0},
                  {"unspecP", "0.0.0.0", x.port},

@@ -15,7 +15,7 @@
 
 /* What an idle link does at once gets this long; a command that cannot succeed costs as much. In a slow run, which
  * decides, it gets longer. */
-enum { HASTY_MS = 12, PATIENT_MS = 150 };
+enum { HASTY_MS = 12, PATIENT_MS = 100 };
 
 static int patience = HASTY_MS;
 static int listener, datagrams, current = -1;

@@ -325,7 +325,7 @@ fn strangers_are_reached_by_the_default_gateway() {
 fn a_source_that_is_not_ours_is_refused() {
     let mut ip = Ip::default();
     ip.configure(&interface(1));
-    for (source, answer) in [(1, None), (77, Some(RouteError::BadSource)), (255, Some(RouteError::BadSource))] {
+    for (source, answer) in [(1, None), (77, Some(RouteError::Unreachable)), (255, Some(RouteError::Unreachable))] {
         let key = RouteKey {
             destination: address(2),
             source: Some(address(source)),

@@ -32,6 +32,7 @@ pub(super) fn extras(handle: Handle, runtime: &Runtime, control: &[u8]) -> Resul
     if control.is_empty() {
         return Ok(extras);
     }
+    extras.control = true;
     let is_udp = option_rows::is_udp(runtime, handle);
     for one in controls(control) {
         let one = one?;
@@ -95,7 +96,7 @@ fn of_ip(one: Control<'_>, extras: &mut Extras) -> Result<(), Errno> {
             let info: [u8; 12] = one.data.try_into().map_err(|_| INVALID)?;
             let [_, _, _, _, a, b, c, d, ..] = info;
             let source = Ipv4Addr::new(a, b, c, d);
-            extras.source = (!source.is_unspecified()).then_some(IpAddr::V4(source));
+            extras.source = Some(IpAddr::V4(source));
         }
         libc::IP_TTL => extras.ttl = Some(u8::try_from(int(one.data)?).ok().filter(|ttl| *ttl > 0).ok_or(INVALID)?),
         libc::IP_TOS => {
@@ -116,5 +117,5 @@ fn of_ip(one: Control<'_>, extras: &mut Extras) -> Result<(), Errno> {
 fn mapped_source(data: &[u8]) -> Result<Option<IpAddr>, Errno> {
     let octets: &[u8; 16] = data.first_chunk().filter(|_| data.len() >= PACKET_INFO6).ok_or(INVALID)?;
     let source = Ipv6Addr::from(*octets).to_ipv4_mapped().ok_or(INVALID)?;
-    Ok((!source.is_unspecified()).then_some(IpAddr::V4(source)))
+    Ok(Some(IpAddr::V4(source)))
 }

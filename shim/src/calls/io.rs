@@ -235,6 +235,8 @@ fn wanted(stack: &Stack, socket: SocketId, whole: bool, room: usize) -> usize {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extras {
     pub(crate) to: Option<SocketAddr>,
+    /// There were control messages.
+    pub(crate) control: bool,
     pub(crate) source: Option<std::net::IpAddr>,
     pub(crate) ttl: Option<u8>,
     pub(crate) tos: Option<u8>,
@@ -253,8 +255,9 @@ pub(crate) fn send_all(
     flags: i32,
     extras: Extras,
 ) -> Result<usize, Errno> {
-    let Extras { to, source: from, ttl, tos, segment, timestamping, options } = extras;
-    let core_flags = SendFlags::from_bits_truncate(flags as u32) - SendFlags::WAITS;
+    let Extras { to, control, source: from, ttl, tos, segment, timestamping, options } = extras;
+    let mut core_flags = SendFlags::from_bits_truncate(flags as u32) - SendFlags::WAITS;
+    core_flags.set(SendFlags::CONTROL, control);
     let arguments = SendArguments { to, flags: core_flags, source: from, ttl, tos, segment, timestamping, options };
     let total = Cell::new(0usize);
     let mut arguments = arguments;
@@ -432,6 +435,8 @@ pub(crate) fn destination<T>(
     };
     if let Some(SocketAddr::V4(_)) = to
         && handle.family == AddressFamily::Inet6
+        // `__inet_stream_connect` looks at the state first.
+        && !super::socket::is_busy(runtime, handle)
         && policy::is_v6_only(runtime, handle)
     {
         return Err(bound_all_the_same(handle, runtime, Errno(libc::ENETUNREACH)));

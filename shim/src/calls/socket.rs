@@ -219,7 +219,10 @@ pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Ou
         && policy::is_v6_only(runtime, handle)
         && !is_busy(runtime, handle)
     {
-        let errno = bound_all_the_same(handle, runtime, Errno(libc::ENETUNREACH));
+        // `__ip6_datagram_connect` tells an address of AF_INET from one of IPv4 in IPv6.
+        let is_inet = !handle.is_stream() && raw.family() == Some(libc::AF_INET);
+        let errno = Errno(if is_inet { libc::EAFNOSUPPORT } else { libc::ENETUNREACH });
+        let errno = bound_all_the_same(handle, runtime, errno);
         return traced(format_args!("connect({fd}, {name})"), Err(errno));
     }
     let result = match policy::settle(fd, handle, Some(name), Purpose::Connect) {
@@ -231,7 +234,7 @@ pub(crate) fn connect(fd: i32, address: User<libc::sockaddr>, length: u32) -> Ou
 }
 
 /// Whether a stream is connecting, connected, shut down after an attempt that failed, or listening.
-fn is_busy(runtime: &runtime::Runtime, handle: Handle) -> bool {
+pub(super) fn is_busy(runtime: &runtime::Runtime, handle: Handle) -> bool {
     use remora_stack::socket::state::SocketState;
     handle.is_stream()
         && runtime

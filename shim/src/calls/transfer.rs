@@ -4,6 +4,8 @@
 use remora_host::runtime::Runtime;
 use remora_host::sys::{Errno, Fd, call};
 use remora_stack::io::Collect;
+use remora_stack::socket::kept::Kept;
+use remora_stack::socket::options::SetOption;
 use remora_stack::socket::protocol::{AddressFamily, Readiness};
 use remora_stack::stack::Stack;
 
@@ -63,8 +65,7 @@ fn send_file(
         };
         // `splice_direct_to_actor`: less than was asked for, and there may be more. At the end of the file a stream and
         // a UDP socket of AF_INET send what they have (`inet_splice_eof`); the others keep it back.
-        let ends_at_file = handle.family == AddressFamily::Inet && option_rows::is_udp(runtime, handle);
-        let more = if sent + read < count && !ends_at_file { libc::MSG_MORE } else { 0 };
+        let more = if sent + read < count { libc::MSG_MORE } else { 0 };
         match send_bytes(to, handle, runtime, buffer.get(..read).unwrap_or(&[]), more) {
             Ok(taken) => {
                 sent += taken;
@@ -79,9 +80,17 @@ fn send_file(
     if sent == 0 {
         result?;
     }
-    if held_back {
-        // For more, which does not come.
+    // For more, which does not come.
+    if held_back && handle.is_stream() {
         let _ = send_bytes(to, handle, runtime, &[], 0);
+    } else if held_back && handle.family == AddressFamily::Inet && option_rows::is_udp(runtime, handle) {
+        runtime.with_socket(handle.id, |stack, socket, now| {
+            let corked = stack.options(socket).is_some_and(|options| options.kept.has(Kept::UdpCork));
+            // `udp_splice_eof`; UDP_CORK off is what sends.
+            if !corked {
+                let _ = stack.set_option(now, socket, &SetOption::Kept(Kept::UdpCork, 0));
+            }
+        });
     }
     if offset.is_null() {
         control::set_position(from, start + sent as i64)?;

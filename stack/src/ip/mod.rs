@@ -103,9 +103,9 @@ impl Route {
 /// A route look-up gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteError {
-    /// No route (ENETUNREACH); counted in `OutNoRoutes` by the caller that gives up.
+    /// No route, or the source is another's (ENETUNREACH); counted in `OutNoRoutes` by the caller that gives up.
     Unreachable,
-    /// The source is not an address of ours, or a loopback source towards another network (EINVAL).
+    /// The source is nobody's to send from, or a loopback source towards another network (EINVAL).
     BadSource,
     /// The interface that the socket is bound to is not there (ENODEV).
     NoDevice,
@@ -372,6 +372,13 @@ impl Ip {
         }
     }
 
+    /// The source that a way is looked for with: under IP_TRANSPARENT, or with a header of the program's own, another's
+    /// address is none to judge (FLOWI_FLAG_ANYSRC).
+    #[must_use]
+    pub fn source_to_judge(&self, source: Option<IpAddr>, any: bool) -> Option<IpAddr> {
+        source.filter(|source| !any || self.address_kind(*source) != AddressKind::Unicast)
+    }
+
     /// Looks up a route (`ip_route_output_key`). For the unspecified destination, `next_hop` of the answer is the
     /// address that it stands for.
     ///
@@ -387,8 +394,16 @@ impl Ip {
         let kind = self.address_kind(destination);
         if let Some(source) = source {
             //= RFC 1122 §3.2.1.3 (MUST-10, MUST-83)
-            if source.is_ipv4() != destination.is_ipv4() || self.address_kind(source) != AddressKind::Local {
+            // `ip_route_output_key_hash_rcu`: what is nobody's to send from, and what is another's.
+            let nobodys = match source {
+                IpAddr::V4(source) => source.is_multicast() || source.is_broadcast() || source.octets()[0] == 0,
+                IpAddr::V6(_) => false,
+            };
+            if source.is_ipv4() != destination.is_ipv4() || nobodys {
                 return Err(RouteError::BadSource);
+            }
+            if self.address_kind(source) != AddressKind::Local {
+                return Err(RouteError::Unreachable);
             }
             let limited =
                 matches!(destination, IpAddr::V4(address) if address.is_broadcast() || address.is_multicast());

@@ -42,6 +42,8 @@ struct RawSock {
     kind: Kind,
     options: SocketOptions,
     local: IpAddr,
+    /// What connect chose to send from, where the local address is none for that (`inet_saddr`).
+    chosen: Option<IpAddr>,
     address_bound: bool,
     /// The echo identifier of a ping socket; 0 while it has none.
     ident: u16,
@@ -261,7 +263,7 @@ impl RawSock {
     /// The address to send from, if there is one: a group or broadcast address is none (`raw_bind`).
     fn source(&self) -> Option<IpAddr> {
         match self.local {
-            IpAddr::V4(local) if local.is_multicast() || local.is_broadcast() => None,
+            IpAddr::V4(local) if local.is_multicast() || local.is_broadcast() => self.chosen,
             local => Some(local).filter(|local| !local.is_unspecified()),
         }
     }

@@ -90,7 +90,8 @@ impl Raw {
         }
         let sock = self.socks.find(id).ok_or(SendError::NotConnected)?;
         let bound = sock.source();
-        let wanted = arguments.source.or(bound);
+        // IP_PKTINFO takes the place of what is bound, with the unspecified address, too (`ip_cmsg_send`).
+        let wanted = arguments.source.or(bound).filter(|source| !source.is_unspecified());
         let options = arguments.ip_options(net.ip, &sock.options)?;
         // `raw_sendmsg`: who makes the header makes its options; a source route needs a destination.
         let header_included = matches!(kind, Kind::Raw { header_included: true, .. });
@@ -105,7 +106,9 @@ impl Raw {
             sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE) || options.is_strict();
         let towards = options.first_hop().map_or(to.ip(), IpAddr::V4);
         let through = sock.options.through_to(towards.is_multicast());
-        let key = RouteKey { destination: towards, source: wanted, on_link_only, through };
+        let any = header_included || sock.options.kept.has(Kept::IpTransparent);
+        let source_judged = net.ip.source_to_judge(wanted, any);
+        let key = RouteKey { destination: towards, source: source_judged, on_link_only, through };
         let route = net.ip.route(&key).map_err(|error| match error {
             RouteError::Unreachable => {
                 net.counters.ip_out_no_routes += 1;

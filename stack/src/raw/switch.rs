@@ -54,6 +54,7 @@ impl Protocol for Raw {
             peer: None,
             inbox: Inbox::default(),
             corked: None,
+            chosen: None,
             groups: Memberships::default(),
             happened: Happened::empty(),
         })
@@ -90,7 +91,8 @@ impl Protocol for Raw {
         }
         if let Some(sock) = self.socks.find_mut(id) {
             sock.local = address.ip();
-            sock.address_bound = !address.ip().is_unspecified();
+            // `raw_bind` takes no note of it (SOCK_BINDADDR_LOCK).
+            sock.address_bound = sock.kind == Kind::Ping && !address.ip().is_unspecified();
             sock.ident_bound = address.port() != 0;
         }
         Ok(())
@@ -142,6 +144,9 @@ impl Protocol for Raw {
         if sock.local.is_unspecified() {
             sock.local = route.source;
         }
+        if sock.source().is_none() {
+            sock.chosen = Some(route.source);
+        }
         sock.peer = Some(SocketAddr::new(destination, address.port()));
         Ok(())
     }
@@ -149,8 +154,10 @@ impl Protocol for Raw {
     fn disconnect(&mut self, _net: &mut Net<'_>, id: SockId) {
         let Some(sock) = self.socks.find_mut(id) else { return };
         sock.peer = None;
+        sock.options.forget_device();
         if !sock.address_bound {
             sock.local = unspecified(sock.family);
+            sock.chosen = None;
         }
         // `__udp_disconnect` unhashes what no port was bound for; a raw socket is never hashed again.
         if !sock.ident_bound {
@@ -259,7 +266,7 @@ impl Protocol for Raw {
     fn option(&mut self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
         let sock = self.socks.find(sock).ok_or(OptionError::Unknown)?;
         match (name, sock.kind) {
-            (OptionName::Mtu, _) => path_mtu(net, sock.peer, sock.local),
+            (OptionName::Mtu, _) => path_mtu(net, sock.peer, sock.source().unwrap_or(unspecified(sock.family))),
             (OptionName::SourceFilter { group }, _) => sock.groups.filter_of(net, group),
             (OptionName::HeaderIncluded, Kind::Raw { header_included, .. }) => {
                 Ok(OptionValue::Int(i32::from(header_included)))

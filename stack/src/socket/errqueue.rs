@@ -118,9 +118,9 @@ impl ErrorQueue {
         self.0.push_back((report, Vec::new()));
     }
 
-    /// Throws everything away (`skb_errqueue_purge`, when IP_RECVERR is set to 0).
+    /// Throws errors away (`skb_errqueue_purge`, when IP_RECVERR is set to 0); what a send asked for stays.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.0.retain(|(report, _)| matches!(report.origin, Origin::Timestamping(_) | Origin::ZeroCopy));
     }
 
     /// Gives the oldest report (`inet_recv_error`, `sock_dequeue_err_skb`): then the next ICMP error, if that is what

@@ -1,7 +1,7 @@
 //! The INET socket layer: connect, bind, listen, accept, shutdown and names with the socket's own state, above the
 //! protocol switch (Linux's af_inet.c). Nothing here waits; a blocking caller polls what it began.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use log::{debug, trace};
 
@@ -182,6 +182,15 @@ impl Stack {
         //= REF C-07
         let (below, _) = self.below(socket.transport);
         let local = below.local_name(socket.sock).ip();
+        // `inet_bind`: a group or broadcast address is none to send from; `__inet6_bind` makes no such difference.
+        let local = match local {
+            IpAddr::V4(group)
+                if socket.family == AddressFamily::Inet && (group.is_multicast() || group.is_broadcast()) =>
+            {
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            }
+            local => local,
+        };
         let v6_only = below.options(socket.sock).is_some_and(|options| options.v6_only);
         if v6_only && address.is_ipv4() {
             return Err(ConnectError::NetworkUnreachable);

@@ -414,7 +414,28 @@ pub enum OptionValue {
     Bytes(Vec<u8>),
 }
 
+impl SetOption {
+    /// Whether setting it makes Linux forget the way to the peer (`sk_dst_reset`).
+    #[must_use]
+    pub fn forgets_way(&self, options: &SocketOptions) -> bool {
+        match self {
+            Self::DontRoute(_) | Self::Device(..) => true,
+            Self::Mark(mark) => *mark != options.mark,
+            Self::Tos(tos) => tos.to_le_bytes()[0] != options.tos,
+            _ => false,
+        }
+    }
+}
+
 impl SocketOptions {
+    /// The socket is bound to no interface any more (`__udp_disconnect`).
+    pub(crate) fn forget_device(&mut self) {
+        self.through = Through::Any;
+        self.device.clear();
+        // 0 is taken always.
+        let _ = self.kept.write(Kept::BindToIfIndex, 0);
+    }
+
     /// By which interface a datagram goes (`udp_sendmsg`): what the socket is bound to, else what was chosen for the kind of
     /// destination.
     #[must_use]

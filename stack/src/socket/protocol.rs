@@ -136,6 +136,8 @@ bitflags! {
         const FASTOPEN = 0x2000_0000;
         /// The caller sleeps until there is room; no flag of a program's.
         const WAITS = 0x0800_0000;
+        /// Control messages came with it, whatever they say; no flag of a program's.
+        const CONTROL = 0x0100_0000;
     }
 
     /// Flags of a receive that the core acts on (waiting is the caller's business).
@@ -406,6 +408,9 @@ pub trait Protocol {
     fn is_corked(&self, _sock: SockId) -> bool {
         false
     }
+
+    /// An option was set for which Linux forgets the way to the peer (`sk_dst_reset`).
+    fn forget_way(&mut self, _sock: SockId) {}
 
     /// When the datagram came that was received last (`sk_stamp`).
     fn received_at(&self, _sock: SockId) -> Option<Instant> {

@@ -146,7 +146,12 @@ impl Stack {
             return Err(OptionError::Invalid);
         }
         let options = below.options_mut(socket.sock).ok_or(OptionError::Unknown)?;
-        match sockopt::set_common(options, net.settings, option)? {
+        let forgets_way = option.forgets_way(options);
+        let outcome = sockopt::set_common(options, net.settings, option)?;
+        if forgets_way {
+            below.forget_way(socket.sock);
+        }
+        match outcome {
             Outcome::NotCommon if matches!(option, SetOption::IpOptions(..)) => {
                 match below.set_option(&mut net, socket.sock, option) {
                     Err(OptionError::Unknown) => Ok(()),

@@ -88,6 +88,7 @@ impl Tcp {
         sock.tuple = tuple;
         sock.shown_port = tuple.local_port;
         sock.route = Some(route);
+        sock.last_mss = sock.mss_before_an_answer(net.settings);
         sock.open(shared, net, reused);
         if sock.state == State::Established || self.defer_connect(net, index) {
             return Ok(());

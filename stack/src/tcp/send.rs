@@ -75,7 +75,8 @@ impl Sock {
                 return Err(SendError::Fault(fault));
             }
             //= REF C-21
-            if matches!(self.state, State::SynSent | State::SynReceived) && !self.shutdown_write {
+            // `sk_stream_wait_connect` comes before the look at a shutdown.
+            if matches!(self.state, State::SynSent | State::SynReceived) {
                 self.write_pending |= arguments.flags.contains(SendFlags::WAITS);
                 return Err(SendError::WouldBlock);
             }

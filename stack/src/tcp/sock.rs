@@ -540,6 +540,18 @@ impl Sock {
         bounded.saturating_sub(if sack > 0 { 4 + 8 * sack } else { 0 }).max(16)
     }
 
+    /// The segment size while the peer has not named one (`tcp_v4_connect`, `tcp_connect_init`): the default's, or
+    /// TCP_MAXSEG's, less the options that are asked for.
+    pub fn mss_before_an_answer(&self, settings: &Settings) -> u16 {
+        let named = if self.tcp.max_segment > 0 { self.tcp.max_segment } else { DEFAULT_MSS };
+        let options = match (self.is_signed(), settings.tcp_timestamps) {
+            (true, _) => SIGNATURE_LENGTH,
+            (false, 0) => 0,
+            (false, _) => TIMESTAMPS_LENGTH,
+        };
+        self.path_mss(self.route.map_or(1_500, |route| route.mtu)).min(named).saturating_sub(options)
+    }
+
     /// The MSS that a SYN of ours names (`tcp_advertise_mss`).
     pub fn mss_to_advertise(&self) -> u16 {
         let (mtu, advertised) = self.route.map_or((1_500, 0), |route| (route.mtu, route.advertised_mss));

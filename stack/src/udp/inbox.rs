@@ -63,7 +63,8 @@ impl Inbox {
             self.dropped = self.dropped.wrapping_add(1);
             return false;
         }
-        if options.kept.has(Kept::UdpGro) && self.join(&datagram) {
+        datagram.joins = options.kept.has(Kept::UdpGro);
+        if datagram.joins && self.join(&datagram) {
             return true;
         }
         self.charge = after;
@@ -78,6 +79,7 @@ impl Inbox {
         let Some(last) = self.queue.back_mut() else { return false };
         let size = if last.segment == 0 { last.bytes.len() } else { usize::from(last.segment) };
         let fits = size > 0
+            && last.joins
             && last.bytes.len().is_multiple_of(size)
             && !datagram.bytes.is_empty()
             && datagram.bytes.len() <= size
@@ -137,7 +139,11 @@ impl Inbox {
             self.charge = self.charge.saturating_sub(true_size(whole));
         }
         let received = received?;
-        self.received_at = Some(received.at);
+        // `sock_recv_timestamp`: a socket that tells times by control messages keeps none for SIOCGSTAMP.
+        let told = options.timestamp != 0 || options.kept.read(Kept::Timestamping) & timestamping::SOFTWARE != 0;
+        if !told {
+            self.received_at = Some(received.at);
+        }
         if let Some(offset) = offset {
             let moved = if peek {
                 offset.saturating_add(received.length.min(whole.saturating_sub(skip)))
@@ -294,6 +300,7 @@ mod tests {
             dropped: 0,
             segment: 0,
             parts: 1,
+            joins: false,
             options: None,
             fragment: 0,
         }

@@ -45,6 +45,8 @@ pub(crate) struct Datagram {
     pub(crate) segment: u16,
     /// How many it is made of.
     pub(crate) parts: u16,
+    /// It came to a socket with UDP_GRO: others may be joined to it.
+    pub(crate) joins: bool,
     /// Options of its IP header, and those of an answer.
     pub(crate) options: Option<Box<(IpOptions, Option<IpOptions>)>>,
     /// Bytes of the largest fragment that it came in; 0 when it came whole.
@@ -69,6 +71,7 @@ impl Datagram {
             dropped: 0,
             segment: 0,
             parts: 1,
+            joins: false,
             options,
             fragment: info.fragment,
         }
@@ -99,6 +102,14 @@ pub(crate) struct UdpSock {
     /// The port was given to bind (SOCK_BINDPORT_LOCK).
     port_bound: bool,
     pub(crate) peer: Option<SocketAddr>,
+    /// The address that packets are sent from, where it is not the local one: a group or broadcast address that was bound
+    /// is none to send from, and connect chooses one (`inet_saddr` beside `inet_rcv_saddr`).
+    source: Option<IpAddr>,
+    /// Where sends without an address go, and from where, while the way of the last one is remembered: what the last
+    /// connect, or the last send under MSG_MORE, has left behind (`inet->cork.fl` beside `sk_dst_cache`).
+    flow: Option<(SocketAddr, IpAddr)>,
+    /// The way to the peer is remembered (`sk_dst_cache`).
+    has_way: bool,
     inbox: Inbox,
     /// Data kept back by MSG_MORE, and what it was to be sent with.
     corked: Option<send::Corked>,

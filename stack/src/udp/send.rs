@@ -37,6 +37,17 @@ pub(super) struct Corked {
     to: SocketAddr,
     /// As the first part was sent.
     arguments: SendArguments,
+    plan: Plan,
+    /// MSG_ZEROCOPY sends among its parts, which complete when it goes.
+    pub(super) zero_copies: u32,
+}
+
+impl Corked {
+    /// connect writes its addresses to the flow of the datagram, too (`ip_route_connect` with `inet->cork.fl`).
+    pub(super) fn redirect(&mut self, to: SocketAddr, from: IpAddr) {
+        self.to = to;
+        self.plan.source = from;
+    }
 }
 
 impl Udp {
@@ -65,11 +76,10 @@ impl Udp {
         if arguments.flags.contains(SendFlags::OOB) {
             return Err(SendError::NotSupported);
         }
-        let to = match (&sock.corked, arguments.to, sock.peer) {
-            (Some(corked), _, _) => corked.to,
-            (None, Some(to), _) | (None, None, Some(to)) => to,
-            (None, None, None) => return Err(SendError::DestinationRequired),
-        };
+        if sock.corked.is_some() {
+            return self.add_to_cork(net, id, source, arguments.flags);
+        }
+        let to = arguments.to.or(sock.peer).ok_or(SendError::DestinationRequired)?;
         // A peer with port 0, which connect allows, is sent to all the same.
         // Through a socket of AF_INET6 it is named to `udp_sendmsg` each time.
         if (arguments.to.is_some() || sock.family == AddressFamily::Inet6) && to.port() == 0 {
@@ -83,17 +93,31 @@ impl Udp {
         if to.ip().is_unspecified() && arguments.ip_options(net.ip, &sock.options)?.first_hop().is_some() {
             return Err(SendError::Invalid);
         }
-        let to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), Some(sock.local)), to.port());
-        let arguments = &sock
-            .corked
-            .as_ref()
-            .map_or(*arguments, |corked| SendArguments { flags: arguments.flags, ..corked.arguments });
-        let plan = plan(net, sock, to, arguments, lite)?;
+        // `udpv6_sendmsg`: to a socket with an address of IPv4, `::` is the loopback's.
+        let here = if to.is_ipv6() { None } else { sock.source() };
+        let mut to = SocketAddr::new(net.ip.resolve_unspecified(to.ip(), here), to.port());
+        let mut plan = plan(net, sock, to, arguments, lite)?;
+        let more = arguments.flags.contains(SendFlags::MORE) || sock.options.kept.has(Kept::UdpCork);
+        // While the way to the peer is remembered, nobody looks who it is: addresses are those of the last flow that was
+        // written down, by connect or under MSG_MORE (`udp_sendmsg`, where `fl4` is `inet->cork.fl`).
+        if sock.is_sending_to_peer(arguments) && plan.kind != AddressKind::Multicast {
+            if !sock.has_way {
+                sock.has_way = true;
+            } else if let Some((destination, from)) = sock.flow {
+                plan.source = from;
+                // A cork begins with the peer's own address.
+                if !more {
+                    to = destination;
+                }
+            }
+        }
         // `ip_make_skb`: a probe has found its way, and that was all.
-        if arguments.flags.contains(SendFlags::PROBE) && sock.corked.is_none() {
+        if arguments.flags.contains(SendFlags::PROBE) {
             return Ok(length);
         }
-        // `sock_alloc_send_pskb`: the route is known by now, and its faults came first.
+        if more {
+            sock.flow = Some((to, plan.source));
+        }
         if let Some(fault) = sock.inbox.fault.take() {
             return Err(SendError::Fault(fault));
         }
@@ -111,43 +135,72 @@ impl Udp {
             sock.no_space = held > 0;
             return Err(SendError::WouldBlock);
         }
-        let before = sock.corked.as_ref().map_or(0, |corked| corked.bytes.len());
-        if before.saturating_add(length) > LONGEST_PAYLOAD - plan.options.len() {
+        if length > LONGEST_PAYLOAD - plan.options.len() {
             sock.refuse_length(net, &plan, to);
             return Err(SendError::MessageTooLong);
         }
-        let mut datagram = match sock.corked.take() {
-            Some(corked) => corked.bytes,
-            // Room for the IP header as well, which goes before it in the end.
-            None => Vec::with_capacity(ipv4::HEADER_LENGTH + wire::HEADER_LENGTH + length),
-        };
-        if datagram.is_empty() {
-            // Room for the header, which is written when the length is known.
-            datagram.resize(wire::HEADER_LENGTH, 0);
-        }
+        // Room for the IP header as well, which goes before it in the end.
+        let mut datagram = Vec::with_capacity(ipv4::HEADER_LENGTH + wire::HEADER_LENGTH + length);
+        // Room for the header, which is written when the length is known.
+        datagram.resize(wire::HEADER_LENGTH, 0);
         if source.append_to(&mut datagram, length).is_err() {
             return Err(SendError::Memory);
         }
-        if arguments.flags.contains(SendFlags::MORE) || sock.options.kept.has(Kept::UdpCork) {
+        if more {
             // `ip_setup_cork`: whether times are wanted is settled with the first part.
             let wanted = arguments.timestamping.unwrap_or(sock.options.kept.read(Kept::Timestamping));
             let arguments = SendArguments { timestamping: Some(wanted), ..*arguments };
-            sock.corked = Some(Corked { bytes: datagram, to, arguments });
+            sock.corked = Some(Corked { bytes: datagram, to, arguments, plan, zero_copies: 0 });
             return Ok(length);
         }
         transmit(net, sock, id, &plan, (to, arguments), datagram)?;
         Ok(length)
     }
 
+    /// Adds to what a cork keeps back, and sends it unless there is to be more: way and addresses are found already, and
+    /// neither an error that waits nor a shutdown is looked at (`do_append_data`). A failure throws all of it away.
+    fn add_to_cork(
+        &mut self,
+        net: &mut Net<'_>,
+        id: SockId,
+        source: &mut dyn Source,
+        flags: SendFlags,
+    ) -> Result<usize, SendError> {
+        let sock = self.socks.find_mut(id).ok_or(SendError::NotConnected)?;
+        let mut corked = sock.corked.take().ok_or(SendError::DestinationRequired)?;
+        let length = source.remaining();
+        let payload = corked.bytes.len().saturating_sub(wire::HEADER_LENGTH);
+        if payload.saturating_add(length) > LONGEST_PAYLOAD - corked.plan.options.len() {
+            sock.refuse_length(net, &corked.plan, corked.to);
+            return Err(SendError::MessageTooLong);
+        }
+        if source.append_to(&mut corked.bytes, length).is_err() {
+            return Err(SendError::Memory);
+        }
+        let more = flags.contains(SendFlags::MORE) || sock.options.kept.has(Kept::UdpCork);
+        sock.corked = Some(corked);
+        if !more {
+            self.send_corked(net, id)?;
+        }
+        Ok(length)
+    }
+
+    fn send_corked(&mut self, net: &mut Net<'_>, id: SockId) -> Result<(), SendError> {
+        let Some(sock) = self.socks.find_mut(id) else { return Ok(()) };
+        let Some(Corked { bytes, to, arguments, plan, zero_copies }) = sock.corked.take() else { return Ok(()) };
+        // `__ip_make_skb`: what no control message gave is the socket's, as it is now.
+        let plan = Plan { ttl: ttl(net, sock, &plan.route, &arguments), tos: tos(sock, &arguments), ..plan };
+        let result = transmit(net, sock, id, &plan, (to, &arguments), bytes);
+        for _ in 0..zero_copies {
+            self.complete_zero_copy(net, id);
+        }
+        result
+    }
+
     /// Sends what a cork kept back (`udp_push_pending_frames`); nobody hears of an error.
     pub(super) fn push_corked(&mut self, net: &mut Net<'_>, id: SockId) {
-        let lite = self.lite;
-        let Some(sock) = self.socks.find_mut(id) else { return };
-        let Some(Corked { bytes, to, arguments }) = sock.corked.take() else { return };
-        if let Ok(plan) = plan(net, sock, to, &arguments, lite) {
-            // Nobody asks.
-            let _ = transmit(net, sock, id, &plan, (to, &arguments), bytes);
-        }
+        // Nobody asks.
+        let _ = self.send_corked(net, id);
     }
 
     /// A datagram that somebody asked the time of has gone out: `packet`, from the link's header on.
@@ -170,6 +223,32 @@ impl Udp {
 }
 
 impl UdpSock {
+    /// The address to send from, if there is one.
+    pub(super) fn source(&self) -> Option<IpAddr> {
+        let local = Some(self.local).filter(|local| !local.is_unspecified());
+        match (self.family, local) {
+            // `__inet_bind`: a group or broadcast address is none ("use device"); `__inet6_bind` has no such rule.
+            (AddressFamily::Inet, Some(IpAddr::V4(local))) if local.is_multicast() || local.is_broadcast() => {
+                self.source
+            }
+            _ => local,
+        }
+    }
+
+    /// Whether a send goes to the peer, and by nothing but the way to it (`connected` in `udp_sendmsg`).
+    fn is_sending_to_peer(&self, arguments: &SendArguments) -> bool {
+        let SendArguments { to, flags, source, ttl, tos, segment, timestamping, options } = arguments;
+        let by_itself = source.is_none() && ttl.is_none() && tos.is_none() && segment.is_none();
+        self.family == AddressFamily::Inet
+            && to.is_none()
+            && by_itself
+            && timestamping.is_none()
+            && options.is_none()
+            && !flags.intersects(SendFlags::DONTROUTE | SendFlags::CONTROL)
+            && !self.options.dont_route
+            && self.options.ip_options().first_hop().is_none()
+    }
+
     /// A datagram is longer than the path takes, or than any may be: IP_RECVERR is told the MTU.
     fn refuse_length(&mut self, net: &Net<'_>, plan: &Plan, to: SocketAddr) {
         if self.options.receive_errors {
@@ -182,6 +261,7 @@ impl UdpSock {
 }
 
 /// How one datagram goes.
+#[derive(Clone, Debug)]
 struct Plan {
     route: Route,
     source: IpAddr,
@@ -218,8 +298,8 @@ fn plan(
     //= REF C-09
     let towards = ip_options.first_hop().map_or(to.ip(), IpAddr::V4);
     let kind = net.ip.address_kind(towards);
-    let bound = Some(sock.local).filter(|local| !local.is_unspecified() && !local.is_multicast());
-    let mut source = arguments.source.filter(|source| !source.is_unspecified()).or(bound);
+    // IP_PKTINFO takes the place of what is bound, with the unspecified address, too (`ip_cmsg_send`).
+    let mut source = arguments.source.or(sock.source()).filter(|source| !source.is_unspecified());
     if kind == AddressKind::Multicast && source.is_none() {
         source = sock.options.multicast_interface.filter(|interface| !interface.is_unspecified());
     }
@@ -229,7 +309,8 @@ fn plan(
     let through = sock.options.through_to(kind == AddressKind::Multicast);
     let on_link_only =
         sock.options.dont_route || arguments.flags.contains(SendFlags::DONTROUTE) || ip_options.is_strict();
-    let key = RouteKey { destination: towards, source, on_link_only, through };
+    let judged = net.ip.source_to_judge(source, sock.options.kept.has(Kept::IpTransparent));
+    let key = RouteKey { destination: towards, source: judged, on_link_only, through };
     let route = net.ip.route(&key).map_err(|error| match error {
         RouteError::Unreachable => {
             net.counters.ip_out_no_routes += 1;
@@ -242,19 +323,27 @@ fn plan(
     if route.broadcast && !sock.options.broadcast {
         return Err(SendError::NotPermitted);
     }
-    let options: &SocketOptions = &sock.options;
-    let default_ttl =
-        if route.multicast { options.multicast_ttl } else { options.ttl.unwrap_or(net.settings.ip_default_ttl) };
     Ok(Plan {
         source: source.unwrap_or(route.source),
-        ttl: arguments.ttl.unwrap_or(default_ttl),
-        tos: arguments.tos.unwrap_or(options.tos),
-        dont_fragment: matches!(options.mtu_discover, PMTUDISC_DO | PMTUDISC_PROBE),
+        ttl: ttl(net, sock, &route, arguments),
+        tos: tos(sock, arguments),
+        dont_fragment: matches!(sock.options.mtu_discover, PMTUDISC_DO | PMTUDISC_PROBE),
         kind,
         route,
         lite,
         options: ip_options,
     })
+}
+
+fn ttl(net: &Net<'_>, sock: &UdpSock, route: &Route, arguments: &SendArguments) -> u8 {
+    let options: &SocketOptions = &sock.options;
+    let default =
+        if route.multicast { options.multicast_ttl } else { options.ttl.unwrap_or(net.settings.ip_default_ttl) };
+    arguments.ttl.unwrap_or(default)
+}
+
+fn tos(sock: &UdpSock, arguments: &SendArguments) -> u8 {
+    arguments.tos.unwrap_or(sock.options.tos)
 }
 
 /// Sends a datagram, or under UDP_SEGMENT as many as it takes (`udp_send_skb`).

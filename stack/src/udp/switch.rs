@@ -39,6 +39,9 @@ impl Protocol for Udp {
             address_bound: false,
             port_bound: false,
             peer: None,
+            source: None,
+            flow: None,
+            has_way: false,
             inbox: Inbox::default(),
             corked: None,
             groups: Memberships::default(),
@@ -74,6 +77,12 @@ impl Protocol for Udp {
         self.socks.find(sock).is_some_and(|sock| sock.corked.is_some())
     }
 
+    fn forget_way(&mut self, sock: SockId) {
+        if let Some(sock) = self.socks.find_mut(sock) {
+            sock.has_way = false;
+        }
+    }
+
     fn received_at(&self, sock: SockId) -> Option<Instant> {
         self.socks.find(sock)?.inbox.received_at
     }
@@ -101,8 +110,10 @@ impl Protocol for Udp {
         }
         // `ip4_datagram_connect`: the old route is dropped; the local address stays, bound or from an earlier connect.
         let bound = Some(sock.local).filter(|local| !local.is_unspecified());
-        let mut source = bound.filter(|bound| !bound.is_multicast());
-        let destination = net.ip.resolve_unspecified(address.ip(), bound);
+        let mut source = sock.source();
+        // `__ip6_datagram_connect`: from an address of IPv4, `::` is the loopback's.
+        let here = if address.is_ipv6() { None } else { bound };
+        let destination = net.ip.resolve_unspecified(address.ip(), here);
         if net.ip.address_kind(destination) == AddressKind::Multicast && source.is_none() {
             source = sock.options.multicast_interface.filter(|interface| !interface.is_unspecified());
         }
@@ -116,7 +127,19 @@ impl Protocol for Udp {
             }
             RouteError::BadSource => ConnectError::Invalid,
             RouteError::NoDevice => ConnectError::NoDevice,
-        })?;
+        });
+        // `ip_route_connect` writes to the flow that a cork uses, too, whatever comes of it.
+        let from = source.or(route.ok().map(|route| route.source)).unwrap_or(unspecified(AddressFamily::Inet));
+        if let Some(sock) = self.socks.find_mut(id) {
+            let to = SocketAddr::new(destination, address.port());
+            sock.has_way = false;
+            sock.flow = Some((to, from));
+            if let Some(corked) = &mut sock.corked {
+                corked.redirect(to, from);
+            }
+        }
+        let route = route?;
+        let sock = self.socks.find(id).ok_or(ConnectError::Invalid)?;
         //= REF C-07
         if route.broadcast && !sock.options.broadcast {
             return Err(ConnectError::NotPermitted);
@@ -128,7 +151,11 @@ impl Protocol for Udp {
         if bound.is_none() {
             sock.local = route.source;
         }
+        if sock.source().is_none() {
+            sock.source = Some(route.source);
+        }
         sock.peer = Some(SocketAddr::new(destination, address.port()));
+        sock.has_way = true;
         Ok(())
     }
 
@@ -136,9 +163,12 @@ impl Protocol for Udp {
     fn disconnect(&mut self, _net: &mut Net<'_>, id: SockId) {
         let Some(sock) = self.socks.find_mut(id) else { return };
         sock.peer = None;
+        sock.has_way = false;
+        sock.options.forget_device();
         // `__udp_disconnect`: what was not bound by the program is forgotten.
         if !sock.address_bound {
             sock.local = unspecified(sock.family);
+            sock.source = None;
         }
         if !sock.port_bound {
             self.release_port(id);
@@ -203,7 +233,7 @@ impl Protocol for Udp {
     }
 
     fn peer_name(&self, sock: SockId) -> Option<SocketAddr> {
-        self.socks.find(sock)?.peer.filter(|peer| peer.port() != 0)
+        self.socks.find(sock)?.peer
     }
 
     fn options(&self, sock: SockId) -> Option<&SocketOptions> {
@@ -243,7 +273,10 @@ impl Protocol for Udp {
     fn option(&mut self, net: &mut Net<'_>, sock: SockId, name: OptionName) -> Result<OptionValue, OptionError> {
         let sock = self.socks.find(sock).ok_or(OptionError::Unknown)?;
         match name {
-            OptionName::Mtu => path_mtu(net, sock.peer, sock.local),
+            // `do_ip_getsockopt`: that of the way that is remembered.
+            OptionName::Mtu => {
+                path_mtu(net, sock.peer.filter(|_| sock.has_way), sock.source().unwrap_or(unspecified(sock.family)))
+            }
             OptionName::SourceFilter { group } => sock.groups.filter_of(net, group),
             _ => Err(OptionError::Unknown),
         }
@@ -255,6 +288,10 @@ impl Protocol for Udp {
 
     fn complete_zero_copy(&mut self, net: &mut Net<'_>, id: SockId) {
         if let Some(sock) = self.socks.find_mut(id) {
+            if let Some(corked) = &mut sock.corked {
+                corked.zero_copies += 1;
+                return;
+            }
             sock.inbox.complete_zero_copy(net.now);
             self.announce(id, Happened::ERROR);
         }
