@@ -9,6 +9,13 @@
 #   OUT          where logs go (default: a temporary directory); TRIES (default 2) runs before a script counts as failed
 #   SIDES        which of "kernel remora" to run; TOLERANCE timing tolerance in microseconds (default 14000, for both)
 set -uo pipefail
+case "${1:---help}" in
+--help | -h)
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+    [ "$#" -gt 0 ]
+    exit
+    ;;
+esac
 cd "$(dirname "$0")/.." || exit 1
 
 CHECKOUT=$(realpath "${1:?usage: scripts/packetdrill.sh CHECKOUT [SCRIPT.pkt | DIRECTORY ...]}")
