@@ -173,6 +173,45 @@ static void round_trips(const struct options *options)
     close(fd);
 }
 
+/* --- memory -------------------------------------------------------------------------------------------------------- */
+
+static double pss_bytes(const char *pid)
+{
+    char path[300], line[256];
+    double kibibytes = 0;
+    snprintf(path, sizeof path, "/proc/%s/smaps_rollup", pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "Pss: %lf", &kibibytes) == 1)
+            break;
+    fclose(file);
+    return kibibytes * 1024;
+}
+
+/* Pss of every process in our network namespace: memory that the program shares with a helper process counts once. */
+static double user_bytes(void)
+{
+    struct stat own, other;
+    if (stat("/proc/self/ns/net", &own) != 0)
+        die("/proc/self/ns/net");
+    DIR *directory = opendir("/proc");
+    if (directory == NULL)
+        die("/proc");
+    double total = 0;
+    struct dirent *entry;
+    while ((entry = readdir(directory)) != NULL) {
+        char path[300];
+        snprintf(path, sizeof path, "/proc/%s/ns/net", entry->d_name);
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && stat(path, &other) == 0 &&
+            other.st_ino == own.st_ino && other.st_dev == own.st_dev)
+            total += pss_bytes(entry->d_name);
+    }
+    closedir(directory);
+    return total;
+}
+
 /* --- many connections ---------------------------------------------------------------------------------------------- */
 
 /* Each of -n connections asks again as soon as it has its answer. They end with a reset, which leaves no TIME_WAIT. */
@@ -186,6 +225,10 @@ static void busy(const struct options *options)
     int *fds = calloc(count, sizeof *fds);
     if (set < 0 || left == NULL || fds == NULL)
         die("epoll");
+    memset(left, 1, (count + 64) * sizeof *left);
+    memset(fds, 1, count * sizeof *fds);
+    close(connected(options, SOCK_STREAM, 0));
+    double memory = user_bytes() + slab_bytes();
     for (size_t i = 0; i < count; i++) {
         fds[i] = connected(options, SOCK_STREAM, 0);
         no_delay(fds[i]);
@@ -220,6 +263,7 @@ static void busy(const struct options *options)
         time = now();
     }
     struct cpu_time after = cpu_time();
+    figure("bytes_per_connection", (user_bytes() + slab_bytes() - memory) / (double)count);
     figure("answers_per_second", (double)answers * NANOSECONDS / (double)(time - start));
     figure("own_microseconds", (after.own - before.own) * 1e6 / (double)answers);
     figure("machine_microseconds", (after.machine - before.machine) * 1e6 / (double)answers);
@@ -336,44 +380,7 @@ static void client(const struct options *options)
     connect_many(options);
 }
 
-/* --- memory -------------------------------------------------------------------------------------------------------- */
-
-static double pss_bytes(const char *pid)
-{
-    char path[300], line[256];
-    double kibibytes = 0;
-    snprintf(path, sizeof path, "/proc/%s/smaps_rollup", pid);
-    FILE *file = fopen(path, "re");
-    if (file == NULL)
-        return 0;
-    while (fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "Pss: %lf", &kibibytes) == 1)
-            break;
-    fclose(file);
-    return kibibytes * 1024;
-}
-
-/* Pss of every process in our network namespace: memory that the program shares with a helper process counts once. */
-static double user_bytes(void)
-{
-    struct stat own, other;
-    if (stat("/proc/self/ns/net", &own) != 0)
-        die("/proc/self/ns/net");
-    DIR *directory = opendir("/proc");
-    if (directory == NULL)
-        die("/proc");
-    double total = 0;
-    struct dirent *entry;
-    while ((entry = readdir(directory)) != NULL) {
-        char path[300];
-        snprintf(path, sizeof path, "/proc/%s/ns/net", entry->d_name);
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && stat(path, &other) == 0 &&
-            other.st_ino == own.st_ino && other.st_dev == own.st_dev)
-            total += pss_bytes(entry->d_name);
-    }
-    closedir(directory);
-    return total;
-}
+/* --- idle connections ---------------------------------------------------------------------------------------------- */
 
 /* The slab is the machine's: the peer's half is taken off by what the peer found one end to cost. The first connection
  * is outside the measurement, and with it what a stack needs once. */
