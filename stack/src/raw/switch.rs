@@ -93,7 +93,7 @@ impl Protocol for Raw {
             sock.local = address.ip();
             // `raw_bind` takes no note of it (SOCK_BINDADDR_LOCK).
             sock.address_bound = sock.kind == Kind::Ping && !address.ip().is_unspecified();
-            sock.ident_bound = address.port() != 0;
+            sock.ident_bound = sock.kind == Kind::Ping && address.port() != 0;
         }
         Ok(())
     }
