@@ -7,6 +7,8 @@
 # and once with the same rules and no library, which must fail (STRICT=1 checks that, too).
 #   REMORA_LIB   the library (default: target/release/libremora.so); REMORA the program (default: the one beside it)
 #   OUT          where logs go (default: a temporary directory); TRIES (default 2) runs before a script counts as failed
+#   SCRIPTS      another directory of scripts: tools/testing/selftests/net/packetdrill of Linux's source, whose files are
+#                counted by the first two words of their names
 #   SIDES        which of "kernel remora" to run; TOLERANCE timing tolerance in microseconds (default 14000, for both)
 set -uo pipefail
 case "${1:---help}" in
@@ -21,7 +23,7 @@ cd "$(dirname "$0")/.." || exit 1
 CHECKOUT=$(realpath "${1:?usage: scripts/packetdrill.sh CHECKOUT [SCRIPT.pkt | DIRECTORY ...]}")
 shift
 BINARY=$CHECKOUT/gtests/net/packetdrill/packetdrill
-SCRIPTS=$CHECKOUT/gtests/net/tcp
+SCRIPTS=$(realpath "${SCRIPTS:-$CHECKOUT/gtests/net/tcp}")
 REMORA_LIB=$(realpath "${REMORA_LIB:-target/release/libremora.so}")
 REMORA=${REMORA:-$(dirname "$REMORA_LIB")/remora}
 OUT=${OUT:-$(mktemp -d)}
@@ -94,7 +96,7 @@ once() {
         cd "$(dirname "$script")" && timeout 60 ip netns exec "$NAMESPACE" env "${environment[@]}" "$BINARY" \
             --send_omit_free --tolerance_usecs="$TOLERANCE" --ip_version=ipv4 \
             --local_ip=192.168.0.1 --gateway_ip=192.168.0.1 --netmask_ip=255.255.0.0 --remote_ip=192.0.2.1 \
-            -D TFO_COOKIE=3021b9d889017eeb -D CODE=host_unreachable \
+            -D TFO_COOKIE=3021b9d889017eeb -D TFO_COOKIE_ZERO=b7c12350a90dc8f5 -D CODE=host_unreachable \
             -D CMSG_LEVEL_IP=SOL_IP -D CMSG_TYPE_RECVERR=IP_RECVERR "$(basename "$script")"
     ) > "$log" 2>&1 < /dev/null
     status=$?
@@ -116,7 +118,10 @@ passes() {
 mapfile -t LIST < <(cd "$SCRIPTS" && find "$@" -name '*.pkt' | sed 's,^\./,,' | sort)
 declare -A TOTAL KERNEL REMORA BOTH
 for name in "${LIST[@]}"; do
-    directory=${name%%/*}
+    case $name in
+        */*) directory=${name%%/*} ;;
+        *) directory=$(cut -d_ -f1,2 <<< "${name%.pkt}") ;;
+    esac
     TOTAL[$directory]=$((${TOTAL[$directory]:-0} + 1))
     line=
     good=1
